@@ -1,0 +1,146 @@
+//! What an adapter implements: append bytes, open a reader, read back.
+//!
+//! An adapter never retries, never hides a reconnect and never decides what was lost: it reports, and
+//! [`Log`](crate::Log) applies the rules. It owns its connections to the broker and nothing else.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::position::{Epoch, Offset, Partition};
+
+/// A broker: a number of ordered partitions to append to and to read from any offset that is still kept.
+#[async_trait]
+pub trait Broker: Send + Sync + 'static {
+    /// What this broker can promise. Constant for the life of the value.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Appends a batch and says of each record what became of it, in the batch's order.
+    ///
+    /// Order: records of one partition are stored in the order given, and of two calls polled by one task the
+    /// one first polled is applied first as long as both succeed. Waits for the broker's acknowledgement, at
+    /// most until `deadline`; it may give up before. Dropping the future takes nothing back. May be called
+    /// concurrently. What was surely not sent is [`AppendError::NotStored`]; every record whose fate is not
+    /// proven is [`AppendError::Unknown`].
+    async fn append(&self, batch: &[Append], deadline: Instant) -> Vec<Result<Stored, AppendError>>;
+
+    /// Opens a reader on a fresh connection and says how each partition stands.
+    ///
+    /// Called again after each failure of a reader; dropping the reader closes its connection.
+    async fn open(&self, from: &[(Partition, Start)]) -> Result<Opened, LinkError>;
+
+    /// Up to `most` records right before `before`, oldest first; fewer when the log begins there.
+    async fn read_back(&self, partition: Partition, before: Offset, most: usize) -> Result<Vec<Entry>, LinkError>;
+
+    /// Lets go of all connections. Appends under way end as [`AppendError::Unknown`].
+    async fn close(&self);
+}
+
+/// Reads the partitions it was opened for.
+#[async_trait]
+pub trait Reader: Send {
+    /// The next records, in rising order of offsets within each partition; waits until there is at least one.
+    ///
+    /// Loses nothing when the future is dropped: the same records come again. After an error the reader is
+    /// of no more use.
+    async fn next(&mut self) -> Result<Vec<Entry>, LinkError>;
+}
+
+/// What a broker can promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The adapter's name, for people.
+    pub name: &'static str,
+    /// Acknowledged records survive a restart of the broker, if it is set up as its manual says.
+    pub durable: bool,
+    /// The largest envelope it takes, in bytes.
+    pub max_bytes: usize,
+}
+
+/// One envelope to be appended.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// Where to.
+    pub partition: Partition,
+    /// The envelope.
+    pub bytes: Bytes,
+}
+
+/// The broker's acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Where the record stands, if the broker says so (RabbitMQ's confirms do not).
+    pub at: Option<(Epoch, Offset)>,
+}
+
+/// Why a record was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The broker will never take it: trying again is of no use.
+    #[error("the broker refused the record: {0}")]
+    Rejected(String),
+    /// Surely not stored: it may be tried again.
+    #[error("the record was not stored: {0}")]
+    NotStored(String),
+    /// Perhaps stored: it may be tried again under the same message id.
+    #[error("the record may or may not be stored: {0}")]
+    Unknown(String),
+}
+
+/// The link to the broker failed, or could not be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LinkError(pub String);
+
+impl LinkError {
+    /// Wraps an adapter's error.
+    pub fn new(why: impl std::fmt::Display) -> Self {
+        Self(why.to_string())
+    }
+}
+
+/// Where a reader begins in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the last record there is, inclusive; in an empty log, at the first one to come.
+    Head,
+    /// At this record, inclusive, or the first one after it that is still kept.
+    At(Offset),
+}
+
+/// How a partition stands when a reader is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The partition.
+    pub partition: Partition,
+    /// The identity of its log.
+    pub epoch: Epoch,
+    /// The offset that the next record will get; 1 in a log that never had one.
+    pub next: Offset,
+}
+
+/// A reader and how its partitions stand.
+pub struct Opened {
+    /// One for each partition asked for, in that order, read before the reader's first record.
+    pub standings: Vec<Standing>,
+    /// The reader.
+    pub reader: Box<dyn Reader>,
+}
+
+/// One envelope as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The partition.
+    pub partition: Partition,
+    /// The identity of the log, where the broker keeps it with each record.
+    pub epoch: Option<Epoch>,
+    /// Its place.
+    pub offset: Offset,
+    /// The envelope; not trusted.
+    pub bytes: Bytes,
+}
+
+/// The longest a broker may take to open a link.
+pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,46 @@
+//! Picks the adapter by the URL's scheme: the one place that knows them all.
+
+use std::sync::Arc;
+
+use crate::broker::Broker;
+use crate::memory::Memory;
+
+/// What every adapter must know of the log.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Number of partitions; the same on all nodes.
+    pub partitions: u16,
+    /// Records to keep per partition; a broker may keep somewhat more.
+    pub retention: usize,
+}
+
+/// The URL cannot be used. Never holds a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// No adapter has this scheme.
+    #[error("no broker speaks `{0}:`; use one of {known}", known = SCHEMES.join(", "))]
+    Scheme(String),
+    /// The rest of the URL is wrong.
+    #[error("the broker's URL cannot be used: {0}")]
+    Url(String),
+}
+
+/// The schemes that [`connect`] takes.
+const SCHEMES: &[&str] = &[
+    "memory:",
+    #[cfg(feature = "redis")]
+    "redis://",
+    #[cfg(feature = "redis")]
+    "rediss://",
+];
+
+/// Makes the broker that `url` names, without waiting for it to be up.
+pub fn connect(url: &str, settings: Settings) -> Result<Arc<dyn Broker>, ConnectError> {
+    let scheme = url.split(':').next().unwrap_or_default();
+    match scheme {
+        "memory" => Ok(Arc::new(Memory::new(settings))),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" => Ok(Arc::new(crate::redis::Redis::new(url, settings)?)),
+        _ => Err(ConnectError::Scheme(scheme.to_owned())),
+    }
+}

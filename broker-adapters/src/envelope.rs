@@ -1,0 +1,161 @@
+//! The bytes of one record inside the broker, version 1.
+//!
+//! `'F' 1 kind 0 | id (16) | time ms (8) | channel length (2) | payload length (4) | channel | payload`,
+//! numbers big-endian. The lengths must add up exactly. The broker's bytes are not trusted: whatever does
+//! not read as this is reported as a gap, never passed on.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::record::{MessageId, NewRecord, Payload};
+
+/// Bytes that the envelope adds to a record's channel and payload.
+pub const ENVELOPE_OVERHEAD: usize = 34;
+
+const MAGIC: u8 = b'F';
+const VERSION: u8 = 1;
+const HEARTBEAT: u8 = 0;
+const JSON: u8 = 1;
+const TEXT: u8 = 2;
+const BINARY: u8 = 3;
+
+/// Bytes in the log that are no record of a version this program can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Not written by this program.
+    #[error("not a record: the first byte or the lengths are wrong")]
+    Malformed,
+    /// Written by a newer release.
+    #[error("a record of format {0}, newer than this program: upgrade this node")]
+    Newer(u8),
+    /// The channel or a text is not UTF-8.
+    #[error("a record whose text is not UTF-8")]
+    Encoding,
+}
+
+/// What an envelope holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Nothing: it only shows that the log is alive.
+    Heartbeat,
+    /// A message on a channel.
+    Message { channel: Bytes, payload: Payload },
+}
+
+/// An envelope that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Envelope {
+    pub(crate) id: MessageId,
+    pub(crate) time: u64,
+    pub(crate) content: Content,
+}
+
+pub(crate) fn message(record: &NewRecord, time: u64) -> Bytes {
+    let kind = match record.payload {
+        Payload::Json(_) => JSON,
+        Payload::Text(_) => TEXT,
+        Payload::Binary(_) => BINARY,
+    };
+    write(kind, record.id, time, record.channel.as_bytes(), record.payload.bytes())
+}
+
+pub(crate) fn heartbeat(id: MessageId, time: u64) -> Bytes {
+    write(HEARTBEAT, id, time, &[], &[])
+}
+
+fn write(kind: u8, id: MessageId, time: u64, channel: &[u8], payload: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(ENVELOPE_OVERHEAD + channel.len() + payload.len());
+    out.put_slice(&[MAGIC, VERSION, kind, 0]);
+    out.put_u128(id.0);
+    out.put_u64(time);
+    out.put_u16(u16::try_from(channel.len()).unwrap_or(u16::MAX));
+    out.put_u32(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+    out.put_slice(channel);
+    out.put_slice(payload);
+    out.freeze()
+}
+
+/// Reads one envelope; its parts share the memory of `bytes`.
+pub(crate) fn read(bytes: &Bytes) -> Result<Envelope, Unreadable> {
+    let (head, rest) = bytes.split_first_chunk::<ENVELOPE_OVERHEAD>().ok_or(Unreadable::Malformed)?;
+    let [MAGIC, version, kind, ..] = *head else {
+        return Err(Unreadable::Malformed);
+    };
+    if version != VERSION {
+        return Err(Unreadable::Newer(version));
+    }
+    let number = |at: usize, len: usize| head[at..at + len].iter().fold(0u128, |n, &byte| n << 8 | u128::from(byte));
+    let channel_len = usize::try_from(number(28, 2)).unwrap_or(usize::MAX);
+    let payload_len = usize::try_from(number(30, 4)).unwrap_or(usize::MAX);
+    if channel_len.checked_add(payload_len) != Some(rest.len()) {
+        return Err(Unreadable::Malformed);
+    }
+    let channel = bytes.slice(ENVELOPE_OVERHEAD..ENVELOPE_OVERHEAD + channel_len);
+    let payload = bytes.slice(ENVELOPE_OVERHEAD + channel_len..);
+    let utf8 = |bytes: &Bytes| std::str::from_utf8(bytes).is_ok();
+    if !utf8(&channel) || (kind != BINARY && !utf8(&payload)) {
+        return Err(Unreadable::Encoding);
+    }
+    let content = match kind {
+        HEARTBEAT => Content::Heartbeat,
+        JSON => Content::Message { channel, payload: Payload::Json(payload) },
+        TEXT => Content::Message { channel, payload: Payload::Text(payload) },
+        BINARY => Content::Message { channel, payload: Payload::Binary(payload) },
+        _ => return Err(Unreadable::Newer(version)),
+    };
+    Ok(Envelope { id: MessageId(number(4, 16)), time: u64::try_from(number(20, 8)).unwrap_or(0), content })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> NewRecord {
+        NewRecord {
+            id: MessageId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
+            channel: "room:ü".into(),
+            payload: Payload::Json(Bytes::from_static(b"{\"a\":1}")),
+        }
+    }
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written() {
+        for payload in
+            [Payload::Json(Bytes::new()), Payload::Text("ü".into()), Payload::Binary(Bytes::from_static(&[0xff]))]
+        {
+            let record = NewRecord { payload: payload.clone(), ..sample() };
+            let read = read(&message(&record, 77)).expect("written by this program");
+            let content = Content::Message { channel: Bytes::from("room:ü"), payload };
+            assert_eq!(read, Envelope { id: record.id, time: 77, content });
+        }
+        let beat = read(&heartbeat(MessageId(5), 9)).expect("written by this program");
+        assert_eq!(beat, Envelope { id: MessageId(5), time: 9, content: Content::Heartbeat });
+    }
+
+    #[test]
+    fn the_stored_format_is_fixed() {
+        let bytes = message(&NewRecord { channel: "c".into(), payload: Payload::Text("t".into()), ..sample() }, 258);
+        let mut expected = vec![b'F', 1, 2, 0];
+        expected.extend(1..=16);
+        expected.extend([0, 0, 0, 0, 0, 0, 1, 2, 0, 1, 0, 0, 0, 1, b'c', b't']);
+        assert_eq!(&bytes[..], &expected[..]);
+    }
+
+    #[test]
+    fn whatever_is_no_record_is_told_apart() {
+        let good = message(&sample(), 1);
+        for cut in 0..good.len() {
+            assert_eq!(read(&good.slice(..cut)), Err(Unreadable::Malformed), "cut at {cut}");
+        }
+        let changed = |at: usize, to: u8| {
+            let mut bytes = good.to_vec();
+            bytes[at] = to;
+            read(&bytes.into())
+        };
+        assert_eq!(changed(0, b'G'), Err(Unreadable::Malformed));
+        assert_eq!(changed(1, 2), Err(Unreadable::Newer(2)));
+        assert_eq!(changed(2, 99), Err(Unreadable::Newer(1)));
+        assert_eq!(changed(29, 200), Err(Unreadable::Malformed));
+        assert_eq!(changed(30, 255), Err(Unreadable::Malformed));
+        assert_eq!(changed(ENVELOPE_OVERHEAD, 0xff), Err(Unreadable::Encoding));
+    }
+}

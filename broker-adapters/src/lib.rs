@@ -1,0 +1,32 @@
+//! Every broker as one thing: a log of ordered, replayable partitions.
+//!
+//! [`Log`] is what a gateway uses: publish with three outcomes, tail with anchored resume. [`Broker`] is
+//! what an adapter implements: append, open, read back. All rules of the contract live between the two,
+//! written once; an adapter only moves bytes. Knows nothing of sockets or subscribers.
+
+mod backoff;
+mod broker;
+mod connect;
+mod cursor;
+mod dedup;
+mod envelope;
+mod log;
+pub mod memory;
+mod position;
+mod publisher;
+mod record;
+#[cfg(feature = "redis")]
+pub mod redis;
+mod tail;
+
+pub use backoff::Backoff;
+pub use broker::{
+    Append, AppendError, Broker, Capabilities, Entry, LinkError, Opened, Reader, Standing, Start, Stored,
+};
+pub use connect::{ConnectError, Settings, connect};
+pub use envelope::{ENVELOPE_OVERHEAD, Unreadable};
+pub use log::{Count, Counters, Log, Timing};
+pub use position::{Epoch, InvalidPosition, Offset, Partition, Position, partition_of};
+pub use publisher::{Budget, PublishError};
+pub use record::{MessageId, NewRecord, Payload, Record};
+pub use tail::{Break, BreakReason, Resume, Tail, TailEvent};

@@ -1,0 +1,205 @@
+//! The log as a gateway sees it: the contract's rules over any broker.
+//!
+//! Owned by the node, shared by all that publish. Publishing is never spooled and never local only: a
+//! message is delivered because it is in the log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::broker::{Append, Broker, Capabilities, Entry, LinkError, Stored};
+use crate::envelope::{self, Content};
+use crate::position::{Epoch, Offset, Partition, Position, partition_of};
+use crate::publisher::{Answer, Budget, PublishError, Publisher};
+use crate::record::{NewRecord, Record};
+use crate::tail::{self, Resume, Tail};
+
+/// The times that the rules depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// After how much silence a partition gets a heartbeat; three of them without a record end the link.
+    pub heartbeat: Duration,
+}
+
+/// What happened to the log since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Messages dropped because the same id came before.
+    pub duplicates: Count,
+    /// Places where records were lost in the broker.
+    pub breaks: Count,
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Its value.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+/// What the tails and the publisher have in common.
+pub(crate) struct Shared {
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) timing: Timing,
+    pub(crate) counters: Counters,
+    /// The epoch each partition was last opened with; 0 before that.
+    epochs: Box<[AtomicU64]>,
+    /// An acknowledgement spoke of another epoch: the tails must look again.
+    pub(crate) epoch_changed: Notify,
+    /// Whether the log was closed, which ends the tails.
+    pub(crate) closed: watch::Sender<bool>,
+}
+
+impl Shared {
+    pub(crate) fn note_epoch(&self, partition: Partition, epoch: Epoch) {
+        if let Some(known) = self.epochs.get(usize::from(partition.0)) {
+            known.store(epoch.0, Ordering::Release);
+        }
+    }
+
+    /// Compares an acknowledgement with what is being read, so that a wiped log is found at once.
+    pub(crate) fn check_epoch(&self, partition: Partition, stored: Stored) {
+        let (Some((epoch, _)), Some(known)) = (stored.at, self.epochs.get(usize::from(partition.0))) else { return };
+        let known = known.load(Ordering::Acquire);
+        if known != 0 && known != epoch.0 {
+            self.epoch_changed.notify_waiters();
+        }
+    }
+}
+
+/// A log of replayable partitions over a broker.
+pub struct Log {
+    shared: Arc<Shared>,
+    publisher: Publisher,
+    partitions: u16,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("broker", &self.capabilities().name).finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    /// Starts the log's tasks on the current runtime. Needs no broker to be up.
+    #[must_use]
+    pub fn start(broker: Arc<dyn Broker>, partitions: u16, timing: Timing, budget: Budget) -> Self {
+        let shared = Arc::new(Shared {
+            broker,
+            timing,
+            counters: Counters::default(),
+            epochs: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
+            epoch_changed: Notify::new(),
+            closed: watch::Sender::new(false),
+        });
+        Self { publisher: Publisher::start(Arc::clone(&shared), budget), shared, partitions }
+    }
+
+    /// What the broker can promise.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        self.shared.broker.capabilities()
+    }
+
+    /// What happened since the start.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// The number of partitions.
+    #[must_use]
+    pub fn partitions(&self) -> u16 {
+        self.partitions
+    }
+
+    /// The partition of a channel.
+    #[must_use]
+    pub fn partition_of(&self, channel: &str) -> Partition {
+        partition_of(channel, self.partitions)
+    }
+
+    /// Publishes one message; gives its position if the broker tells it.
+    ///
+    /// It has its place in the order of this log's publishes when the call returns; the future only waits. Ends
+    /// by `deadline` (give or take 20 ms) in one of three ways: stored, not stored, or
+    /// [`PublishError::Unknown`]. Of two publishes on a channel the one that began after the other was
+    /// acknowledged comes later for everybody. Dropping the future takes nothing back.
+    pub fn publish(
+        &self,
+        record: NewRecord,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Option<Position>, PublishError>> + Send + use<> {
+        let submitted = self.submit(&record, deadline);
+        async move {
+            let (partition, answer) = submitted?;
+            let stored = answer.await.unwrap_or(Err(PublishError::Unknown))?;
+            Ok(stored.at.map(|(epoch, offset)| Position { epoch, partition, offset }))
+        }
+    }
+
+    fn submit(&self, record: &NewRecord, deadline: Instant) -> Result<(Partition, Answer), PublishError> {
+        if record.channel.len() > usize::from(u16::MAX) {
+            return Err(PublishError::Rejected("the channel's name is longer than 65,535 bytes".into()));
+        }
+        let most = self.capabilities().max_bytes;
+        let bytes = envelope::message(record, now());
+        if bytes.len() > most {
+            return Err(PublishError::Rejected(format!("the broker takes at most {most} bytes")));
+        }
+        let partition = self.partition_of(&record.channel);
+        Ok((partition, self.publisher.publish(Append { partition, bytes }, deadline)?))
+    }
+
+    /// Follows some partitions until the tail is dropped.
+    #[must_use]
+    pub fn tail(&self, from: &[(Partition, Resume)]) -> Tail {
+        tail::start(Arc::clone(&self.shared), from)
+    }
+
+    /// All partitions, from their end.
+    #[must_use]
+    pub fn tail_all(&self) -> Tail {
+        let from: Vec<_> = (0..self.partitions).map(|n| (Partition(n), Resume::Head)).collect();
+        self.tail(&from)
+    }
+
+    /// Up to `most` records right before `before`, oldest first. Those that are none of its log, heartbeats,
+    /// and unreadable ones are left out, so there may be fewer although the log goes further back.
+    pub async fn read_back(&self, before: Position, most: usize) -> Result<Vec<Record>, LinkError> {
+        let Position { epoch, partition, offset: Offset(offset) } = before;
+        let entries = self.shared.broker.read_back(partition, Offset(offset), most).await?;
+        let same = |entry: &Entry| entry.epoch.is_none_or(|seen| seen == epoch);
+        let records = entries.into_iter().filter(same).filter_map(|entry| {
+            let envelope = envelope::read(&entry.bytes).ok()?;
+            let Content::Message { channel, payload } = envelope.content else { return None };
+            let (id, time) = (envelope.id, envelope.time);
+            Some(Record { epoch, partition, offset: entry.offset, id, time, channel, payload })
+        });
+        Ok(records.collect())
+    }
+
+    /// Waits for the publishes under way, then ends the tails and lets go of the broker.
+    pub async fn close(&self, deadline: Instant) {
+        self.publisher.flush(deadline).await;
+        self.shared.closed.send_replace(true);
+        self.shared.broker.close().await;
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,298 @@
+//! Takes publishes to the broker: bounded, batched, retried under the same id until their deadline.
+//!
+//! One task per log. Each publish ends as stored, surely not stored, or unknown, by its deadline. Records go
+//! out in the order they came in; while a retry is due nothing overtakes it. When the budget is full a
+//! publish is refused at once. Loses nothing silently: whoever published is told.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesOrdered, StreamExt};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::backoff::Backoff;
+use crate::broker::{Append, AppendError, Stored};
+use crate::log::Shared;
+use crate::tail::link_backoff;
+
+/// Batches on their way at a time.
+const PIPELINE: usize = 4;
+/// Records of one batch.
+const BATCH: usize = 256;
+/// Bytes of one batch, but for a single larger record.
+const BATCH_BYTES: usize = 1 << 20;
+/// How often waiting publishes are looked at: the most by which one may end after its deadline.
+const EXPIRY: Duration = Duration::from_millis(20);
+
+/// Why a publish was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// It will never be taken: do not retry.
+    #[error("refused: {0}")]
+    Rejected(String),
+    /// Too much is on its way already: not stored; retry later.
+    #[error("too many publishes are waiting for the broker; retry after {0:?}")]
+    Overloaded(Duration),
+    /// The broker could not be reached by the deadline: surely not stored.
+    #[error("the broker is not available: the message was not published")]
+    Unavailable,
+    /// It may be stored; publishing it again under the same id delivers it at most once.
+    #[error("the broker did not confirm in time: the message may or may not be published")]
+    Unknown,
+}
+
+/// The most that may wait for the broker at a time.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of envelopes.
+    pub bytes: usize,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    budget: Budget,
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+    empty: Notify,
+}
+
+/// A share of the budget, given back when dropped.
+#[derive(Debug)]
+struct Permit {
+    of: Arc<InFlight>,
+    bytes: usize,
+}
+
+impl InFlight {
+    fn take(self: &Arc<Self>, bytes: usize) -> Option<Permit> {
+        let permit = Permit { of: Arc::clone(self), bytes };
+        let messages = self.messages.fetch_add(1, Ordering::AcqRel);
+        let held = self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        (messages < self.budget.messages && held + bytes <= self.budget.bytes).then_some(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.of.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        if self.of.messages.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.of.empty.notify_waiters();
+        }
+    }
+}
+
+struct Item {
+    append: Append,
+    deadline: Instant,
+    reply: oneshot::Sender<Result<Stored, PublishError>>,
+    /// An earlier try may have stored it.
+    perhaps: bool,
+    _permit: Permit,
+}
+
+impl Item {
+    fn end(self, result: Result<Stored, PublishError>) {
+        // A publisher that no longer waits has chosen not to know.
+        let _ = self.reply.send(result);
+    }
+
+    fn fail(self) {
+        let error = if self.perhaps { PublishError::Unknown } else { PublishError::Unavailable };
+        self.end(Err(error));
+    }
+}
+
+/// Where the outcome of a publish arrives.
+pub(crate) type Answer = oneshot::Receiver<Result<Stored, PublishError>>;
+
+/// Hands publishes to the task.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    queue: mpsc::Sender<Item>,
+    in_flight: Arc<InFlight>,
+}
+
+impl Publisher {
+    pub(crate) fn start(shared: Arc<Shared>, budget: Budget) -> Self {
+        let in_flight = Arc::new(InFlight {
+            budget,
+            messages: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            empty: Notify::new(),
+        });
+        // As long as the budget: who holds a permit finds room.
+        let (queue, incoming) = mpsc::channel(budget.messages.max(1));
+        let task = Task {
+            shared,
+            incoming,
+            waiting: VecDeque::new(),
+            retry: Vec::new(),
+            resume: None,
+            look: Instant::now(),
+            failing: false,
+            backoff: link_backoff(),
+            under_way: FuturesOrdered::new(),
+        };
+        tokio::spawn(task.run());
+        Self { queue, in_flight }
+    }
+
+    /// Puts one record behind all earlier ones; the answer comes by the deadline.
+    pub(crate) fn publish(&self, append: Append, deadline: Instant) -> Result<Answer, PublishError> {
+        let overloaded = PublishError::Overloaded(Duration::from_millis(100));
+        if append.bytes.len() > self.in_flight.budget.bytes {
+            return Err(PublishError::Rejected("the message is larger than all that may be in flight".into()));
+        }
+        let Some(permit) = self.in_flight.take(append.bytes.len()) else { return Err(overloaded) };
+        let (reply, answer) = oneshot::channel();
+        let item = Item { append, deadline, reply, perhaps: false, _permit: permit };
+        match self.queue.try_send(item) {
+            Ok(()) => Ok(answer),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(overloaded),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(PublishError::Unavailable),
+        }
+    }
+
+    /// Waits until nothing is on its way any more.
+    pub(crate) async fn flush(&self, deadline: Instant) {
+        loop {
+            let emptied = self.in_flight.empty.notified();
+            if self.in_flight.messages.load(Ordering::Acquire) == 0 || timeout_at(deadline, emptied).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+type Batch = Vec<(Item, Result<Stored, AppendError>)>;
+
+struct Task {
+    shared: Arc<Shared>,
+    incoming: mpsc::Receiver<Item>,
+    /// Not yet sent, oldest first.
+    waiting: VecDeque<Item>,
+    /// To be sent again once nothing is under way, before all that waits.
+    retry: Vec<Item>,
+    /// When the pause after a failure ends.
+    resume: Option<Instant>,
+    /// When deadlines are to be looked at again.
+    look: Instant,
+    /// Whether the operator has been told that publishing fails.
+    failing: bool,
+    backoff: Backoff,
+    under_way: FuturesOrdered<std::pin::Pin<Box<dyn Future<Output = Batch> + Send>>>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut incoming = Vec::with_capacity(BATCH);
+        loop {
+            self.dispatch();
+            let idle = self.waiting.is_empty() && self.retry.is_empty();
+            if !idle && self.look <= Instant::now() {
+                self.expire();
+            }
+            let wake = self.resume.map_or(self.look, |resume| resume.min(self.look));
+            tokio::select! {
+                biased;
+                Some(batch) = self.under_way.next(), if !self.under_way.is_empty() => self.settle(batch),
+                taken = self.incoming.recv_many(&mut incoming, BATCH) => {
+                    if taken == 0 {
+                        return;
+                    }
+                    self.waiting.extend(incoming.drain(..));
+                }
+                () = sleep_until(wake), if !idle => {}
+            }
+        }
+    }
+
+    /// Sends what may be sent now.
+    fn dispatch(&mut self) {
+        if !self.retry.is_empty() || self.resume.is_some() {
+            let due = self.resume.is_none_or(|resume| resume <= Instant::now());
+            if !self.under_way.is_empty() || !due {
+                return;
+            }
+            self.resume = None;
+            for item in self.retry.drain(..).rev() {
+                self.waiting.push_front(item);
+            }
+        }
+        while self.under_way.len() < PIPELINE && !self.waiting.is_empty() {
+            let mut bytes = 0;
+            let mut items = Vec::new();
+            while let Some(item) = self.waiting.front() {
+                bytes += item.append.bytes.len();
+                if !items.is_empty() && (items.len() == BATCH || bytes > BATCH_BYTES) {
+                    break;
+                }
+                items.extend(self.waiting.pop_front());
+            }
+            self.under_way.push_back(Box::pin(append(Arc::clone(&self.shared), items)));
+        }
+    }
+
+    fn settle(&mut self, batch: Batch) {
+        let now = Instant::now();
+        let mut failed = None;
+        for (mut item, result) in batch {
+            match result {
+                Ok(stored) => {
+                    self.shared.check_epoch(item.append.partition, stored);
+                    item.end(Ok(stored));
+                }
+                Err(AppendError::Rejected(why)) => item.end(Err(PublishError::Rejected(why))),
+                Err(error) => {
+                    item.perhaps |= matches!(error, AppendError::Unknown(_));
+                    failed = Some(error);
+                    if item.deadline <= now { item.fail() } else { self.retry.push(item) }
+                }
+            }
+        }
+        match failed {
+            None => {
+                self.backoff.reset();
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("publishing works again");
+                }
+            }
+            Some(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(%error, "publishing fails; each message is retried until its deadline");
+                }
+                self.resume = Some(now + self.backoff.delay());
+            }
+        }
+    }
+
+    /// Ends what has reached its deadline without being sent.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        self.look = now + EXPIRY;
+        for item in std::mem::take(&mut self.retry) {
+            if item.deadline <= now { item.fail() } else { self.retry.push(item) }
+        }
+        if self.waiting.iter().any(|item| item.deadline <= now) {
+            let (late, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|item| item.deadline <= now);
+            self.waiting = waiting;
+            let late: VecDeque<Item> = late;
+            late.into_iter().for_each(Item::fail);
+        }
+    }
+}
+
+/// Appends one batch; ends by the earliest deadline in it, whatever the adapter does.
+async fn append(shared: Arc<Shared>, items: Vec<Item>) -> Batch {
+    let appends: Vec<_> = items.iter().map(|item| item.append.clone()).collect();
+    let deadline = items.iter().map(|item| item.deadline).min().unwrap_or_else(Instant::now);
+    let results = timeout_at(deadline + EXPIRY, shared.broker.append(&appends, deadline)).await.unwrap_or_default();
+    let unknown = || Err(AppendError::Unknown("no confirmation in time".into()));
+    let mut results = results.into_iter();
+    items.into_iter().map(|item| (item, results.next().unwrap_or_else(unknown))).collect()
+}

@@ -1,0 +1,82 @@
+//! One message on its way through the log: before it is stored, and after.
+
+use bytes::Bytes;
+
+use crate::position::{Epoch, Offset, Partition, Position};
+
+/// Tells a message from all others, so that a retry of it can be recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MessageId(pub u128);
+
+impl MessageId {
+    /// A new id, unlike any other.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(fastrand::u128(..))
+    }
+}
+
+/// What a message holds. A text equals the JSON string of the same characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// One JSON value, as it was written by its publisher.
+    Json(Bytes),
+    /// Characters in UTF-8.
+    Text(Bytes),
+    /// Bytes.
+    Binary(Bytes),
+}
+
+impl Payload {
+    /// The bytes, whatever they stand for.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Json(bytes) | Self::Text(bytes) | Self::Binary(bytes) => bytes,
+        }
+    }
+}
+
+/// A message to be published.
+#[derive(Debug, Clone)]
+pub struct NewRecord {
+    /// Its identity. Publishing the same id again within the dedup window delivers nothing.
+    pub id: MessageId,
+    /// The channel, at most 65,535 bytes.
+    pub channel: String,
+    /// The content.
+    pub payload: Payload,
+}
+
+/// A message as it stands in the log.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The log it stands in.
+    pub epoch: Epoch,
+    /// The partition it stands in.
+    pub partition: Partition,
+    /// Its place there.
+    pub offset: Offset,
+    /// Its identity.
+    pub id: MessageId,
+    /// When its publisher sent it, in milliseconds since 1970 by the publisher's clock.
+    pub time: u64,
+    /// The channel: UTF-8, checked when the record was read.
+    pub channel: Bytes,
+    /// The content.
+    pub payload: Payload,
+}
+
+impl Record {
+    /// Where the record stands.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position { epoch: self.epoch, partition: self.partition, offset: self.offset }
+    }
+
+    /// The channel's name.
+    #[must_use]
+    pub fn channel(&self) -> &str {
+        std::str::from_utf8(&self.channel).unwrap_or_default()
+    }
+}

@@ -1,0 +1,139 @@
+//! Reading: a blocking `XREAD` over all partitions of a reader, on a connection of its own; and back by pages.
+
+use redis::{Cmd, Pipeline};
+use tokio::time::Instant;
+
+use super::link::{Dialer, Line, Link, NoAnswer, refusal};
+use super::value;
+use crate::broker::{Entry, LinkError, OPEN_TIMEOUT, Opened, Reader, Standing, Start};
+use crate::position::{Offset, Partition};
+
+/// How long one `XREAD` waits at the server, in milliseconds.
+const BLOCK: usize = 5000;
+/// Entries per partition in one answer.
+const COUNT: usize = 512;
+/// Bytes per partition that one answer should not exceed by far.
+const BYTES: usize = 1 << 20;
+
+pub(super) async fn open(dialer: &Dialer, from: &[(Partition, Start)]) -> Result<Opened, LinkError> {
+    let link = dialer.dial().await?;
+    let mut pipeline = Pipeline::with_capacity(from.len());
+    for (partition, _) in from {
+        let keys = dialer.address.partition_keys(partition.0);
+        pipeline.cmd("EVAL").arg(include_str!("open.lua")).arg(2).arg(&keys).arg(value::new_epoch());
+    }
+    let answers = link.ask_for_ever(&pipeline).await.map_err(LinkError)?;
+    let mut standings = Vec::with_capacity(from.len());
+    let mut streams = Vec::with_capacity(from.len());
+    for (&(partition, start), answer) in from.iter().zip(&answers) {
+        let Some((epoch, last)) = value::standing(answer) else {
+            let why = refusal(answer).unwrap_or_else(|| "it does not say how a partition stands".into());
+            return Err(LinkError(format!("Redis: {why}")));
+        };
+        standings.push(Standing { partition, epoch, next: Offset(last.saturating_add(1)) });
+        let first = match start {
+            Start::Head => last,
+            Start::At(Offset(offset)) => offset,
+        };
+        let [_, key] = dialer.address.partition_keys(partition.0);
+        streams.push(Stream { partition, key: key.into_bytes(), after: first.saturating_sub(1) });
+    }
+    Ok(Opened { standings, reader: Box::new(RedisReader { link, streams, count: COUNT / 8 }) })
+}
+
+struct Stream {
+    partition: Partition,
+    key: Vec<u8>,
+    /// The last offset that was read.
+    after: u64,
+}
+
+struct RedisReader {
+    link: Link,
+    streams: Vec<Stream>,
+    count: usize,
+}
+
+impl RedisReader {
+    fn command(&self) -> Cmd {
+        let mut command = Cmd::with_capacity(6 + 2 * self.streams.len(), 64 * self.streams.len());
+        command.arg("XREAD").arg("COUNT").arg(self.count).arg("BLOCK").arg(BLOCK).arg("STREAMS");
+        for stream in &self.streams {
+            command.arg(&stream.key);
+        }
+        for stream in &self.streams {
+            command.arg(last_id(stream.after));
+        }
+        command
+    }
+
+    fn take(&mut self, streams: Vec<(Vec<u8>, Vec<redis::Value>)>) -> Result<Vec<Entry>, LinkError> {
+        let mut entries = Vec::with_capacity(streams.iter().map(|(_, entries)| entries.len()).sum());
+        // Redis answers in the order of the question.
+        let mut asked = self.streams.iter_mut();
+        for (key, read) in streams {
+            let stream = asked.find(|stream| stream.key == key);
+            let stream = stream.ok_or_else(|| LinkError::new("Redis answered for a stream that was not asked for"))?;
+            for value in read {
+                let entry = value::entry(stream.partition, value);
+                let entry = entry.ok_or_else(|| LinkError::new("Redis gave an entry without a place"))?;
+                // A foreign id `n-1` beside our `n-0` stands for nothing lost.
+                if entry.offset.0 > stream.after {
+                    stream.after = entry.offset.0;
+                    entries.push(entry);
+                }
+            }
+        }
+        let largest = entries.iter().map(|entry| entry.bytes.len()).max().unwrap_or(0);
+        self.count = (BYTES / largest.max(1)).clamp(1, COUNT);
+        Ok(entries)
+    }
+}
+
+#[async_trait::async_trait]
+impl Reader for RedisReader {
+    async fn next(&mut self) -> Result<Vec<Entry>, LinkError> {
+        loop {
+            let answer = self.link.wait_for(&self.command()).await?;
+            let streams = value::streams(answer).ok_or_else(|| LinkError::new("not an answer to XREAD"))?;
+            let entries = self.take(streams)?;
+            if !entries.is_empty() {
+                return Ok(entries);
+            }
+        }
+    }
+}
+
+/// The largest id that a stream can have up to an offset: whoever reads on from there passes over foreign ids.
+fn last_id(offset: u64) -> String {
+    format!("{offset}-{}", u64::MAX)
+}
+
+pub(super) async fn read_back(
+    line: &Line,
+    key: &str,
+    partition: Partition,
+    before: Offset,
+    most: usize,
+) -> Result<Vec<Entry>, LinkError> {
+    let deadline = Instant::now() + OPEN_TIMEOUT;
+    let link = line.link(deadline).await?;
+    let mut pipeline = Pipeline::with_capacity(1);
+    pipeline.cmd("XREVRANGE").arg(key).arg(last_id(before.0.saturating_sub(1))).arg("-").arg("COUNT").arg(most);
+    let answer = match link.ask(&pipeline, deadline).await {
+        Ok(answers) => answers.into_iter().next(),
+        Err(NoAnswer::Late) => return Err(LinkError::new("no answer from Redis in time")),
+        Err(NoAnswer::Broken(why)) => return Err(LinkError(why)),
+    };
+    match answer {
+        Some(redis::Value::Array(read)) => {
+            let mut entries: Vec<_> =
+                read.into_iter().rev().filter_map(|value| value::entry(partition, value)).collect();
+            entries.dedup_by_key(|entry| entry.offset);
+            Ok(entries)
+        }
+        other => {
+            Err(LinkError(other.as_ref().and_then(refusal).unwrap_or_else(|| "not an answer to XREVRANGE".into())))
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What a `redis://` or `rediss://` URL says.
+//!
+//! `redis[s]://[[user]:password@]host[:port][/database][?prefix=NAME][&ca=FILE]`. Nothing here ever shows the
+//! password.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+
+use crate::connect::ConnectError;
+
+/// Where Redis is, how to log in, and under which names the log is kept there.
+pub(super) struct Address {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) login: RedisConnectionInfo,
+    pub(super) tls: Option<Tls>,
+    prefix: String,
+}
+
+/// How to make a connection private.
+pub(super) struct Tls {
+    pub(super) connector: TlsConnector,
+    /// The name that the certificate must hold.
+    pub(super) name: ServerName<'static>,
+}
+
+impl Address {
+    pub(super) fn parse(text: &str) -> Result<Self, ConnectError> {
+        let wrong = |why: String| ConnectError::Url(why);
+        let mut url = redis::parse_redis_url(text)
+            .ok_or_else(|| wrong("it should read redis://user:password@host:6379/0".into()))?;
+        if url.fragment().is_some() {
+            return Err(wrong("`#…` is not known here; for a private CA use `rediss://…?ca=FILE`".into()));
+        }
+        let tls = url.scheme() == "rediss";
+        let (mut prefix, mut ca) = ("fanfare".to_owned(), None);
+        for (key, value) in url.query_pairs() {
+            match &*key {
+                "prefix" => prefix = value.into_owned(),
+                "ca" if tls => ca = Some(value.into_owned()),
+                "ca" => return Err(wrong("`ca` needs rediss://".into())),
+                _ => return Err(wrong(format!("`{}` is not known; there are `prefix` and `ca`", key.escape_debug()))),
+            }
+        }
+        if prefix.is_empty() || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b)) {
+            return Err(wrong("`prefix` takes letters, digits and `-_.:`".into()));
+        }
+        url.set_query(None);
+        // TLS is made here, not by the client library: it would read the CAs again for each connection.
+        let _ = url.set_scheme("redis");
+        let info = url.into_connection_info().map_err(|error| wrong(error.to_string()))?;
+        let ConnectionAddr::Tcp(host, port) = info.addr() else { return Err(wrong("a host is missing".into())) };
+        let tls = tls.then(|| Tls::new(host, ca.as_deref().map(Path::new))).transpose()?;
+        let login = info.redis_settings().clone().set_lib_name("fanfare", env!("CARGO_PKG_VERSION"));
+        Ok(Self { host: host.clone(), port: *port, login, tls, prefix })
+    }
+
+    /// The hash of what holds for the whole log.
+    pub(super) fn settings_key(&self) -> String {
+        format!("{}:settings", self.prefix)
+    }
+
+    /// A partition's keys: its epoch and last offset, and its records. Both in one slot of a Redis Cluster.
+    pub(super) fn partition_keys(&self, partition: u16) -> [String; 2] {
+        ["meta", "log"].map(|part| format!("{}:{{{partition}}}:{part}", self.prefix))
+    }
+}
+
+impl Tls {
+    fn new(host: &str, ca: Option<&Path>) -> Result<Self, ConnectError> {
+        let wrong = |why: String| ConnectError::Url(why);
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| wrong(format!("`{host}` cannot be the name in a certificate")))?;
+        let mut roots = RootCertStore::empty();
+        let from = match ca {
+            Some(file) => {
+                let unreadable = |error| wrong(format!("the CA file {} cannot be used: {error}", file.display()));
+                for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
+                    let added = roots.add(certificate.map_err(unreadable)?);
+                    added.map_err(|error| wrong(format!("the CA file {}: {error}", file.display())))?;
+                }
+                file.display().to_string()
+            }
+            None => {
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                "this system (is `ca-certificates` installed?); or name a file with `?ca=FILE`".to_owned()
+            }
+        };
+        if roots.is_empty() {
+            return Err(wrong(format!("no CA certificates in {from}")));
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| wrong(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str) -> Address {
+        Address::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"))
+    }
+
+    #[test]
+    fn a_url_says_where_who_and_which_database() {
+        let address = parse("redis://me:p%40ss@redis.example:6380/3");
+        assert_eq!((address.host.as_str(), address.port), ("redis.example", 6380));
+        let login = &address.login;
+        assert_eq!((login.username(), login.password(), login.db()), (Some("me"), Some("p@ss"), 3));
+        assert!(address.tls.is_none());
+
+        let address = parse("redis://:secret@[::1]");
+        assert_eq!((address.host.as_str(), address.port), ("::1", 6379));
+        let login = &address.login;
+        assert_eq!((login.username(), login.password(), login.db()), (None, Some("secret"), 0));
+    }
+
+    #[test]
+    fn the_prefix_names_the_keys() {
+        assert_eq!(parse("redis://h").partition_keys(3), ["fanfare:{3}:meta", "fanfare:{3}:log"]);
+        assert_eq!(parse("redis://h/?prefix=chat.v2").partition_keys(11), ["chat.v2:{11}:meta", "chat.v2:{11}:log"]);
+        assert_eq!(parse("redis://h?prefix=a").settings_key(), "a:settings");
+    }
+
+    #[test]
+    fn a_wrong_url_is_explained_without_its_password() {
+        for (rest, word) in [
+            ("host/notanumber", "database"),
+            ("host:99999", "should read"),
+            ("host?prefix=", "prefix"),
+            ("host?prefix={x}", "prefix"),
+            ("host?colour=red", "colour"),
+            ("host?ca=/etc/ca.pem", "rediss"),
+            ("host#insecure", "ca=FILE"),
+        ] {
+            let Err(error) = Address::parse(&format!("redis://user:hunter2@{rest}")) else { panic!("{rest} is taken") };
+            let error = error.to_string();
+            assert!(error.contains(word), "{rest}: {error}");
+            assert!(!error.contains("hunter2"), "{rest}: {error}");
+        }
+        let Err(error) = Address::parse("rediss://:hunter2@host?ca=/nowhere.pem") else { panic!("no such file") };
+        assert!(error.to_string().contains("/nowhere.pem") && !error.to_string().contains("hunter2"), "{error}");
+    }
+}

@@ -1,0 +1,342 @@
+//! Follows partitions of the log for ever, through failures, and tells whatever could not be proven whole.
+//!
+//! One task per tail, ended by dropping it. Its queue is bounded: a slow owner slows the reading, and the
+//! log keeps what was not read. Appends a heartbeat where it has seen nothing for a while; a link that shows
+//! no record for three heartbeats is dead, whatever its socket says.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use crate::backoff::Backoff;
+use crate::broker::{Append, Entry, LinkError, OPEN_TIMEOUT, Reader};
+use crate::cursor::{Cursor, Reopen};
+use crate::envelope;
+use crate::log::{Shared, now};
+use crate::position::{Partition, Position};
+use crate::record::{MessageId, Record};
+
+/// Batches that wait for the tail's owner; when full, reading pauses.
+const QUEUE: usize = 16;
+
+/// Where a tail begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// With the next record to come.
+    Head,
+    /// With the record after this one.
+    After(Position),
+}
+
+/// What a tail tells, in order within each partition.
+#[derive(Debug, Clone)]
+pub enum TailEvent {
+    /// The partition is being read and has shown a record; what follows comes after `at`.
+    Up {
+        /// The last record known.
+        at: Position,
+    },
+    /// The link is gone; said once until the next `Up`. Nothing is lost by it yet.
+    Down {
+        /// What happened, for people.
+        why: String,
+    },
+    /// The next records. May be empty: the log is alive.
+    Records {
+        /// Messages in order, without repeated ids.
+        records: Vec<Record>,
+        /// The last record that was read, a message or not.
+        at: Position,
+    },
+    /// Records between two positions cannot be had any more.
+    Lost(Break),
+}
+
+/// A place where the log does not go on from what was read before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Break {
+    /// The last record before it.
+    pub after: Position,
+    /// What follows comes after this position.
+    pub at: Position,
+    /// Why.
+    pub reason: BreakReason,
+}
+
+/// Why records are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BreakReason {
+    /// The broker no longer keeps them.
+    Trimmed,
+    /// The reader passed over them.
+    Skipped,
+    /// A record could not be read.
+    Unreadable,
+    /// The log is another one: wiped, made anew, or rolled back.
+    Reset,
+}
+
+impl fmt::Display for BreakReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Trimmed => "trimmed",
+            Self::Skipped => "skipped",
+            Self::Unreadable => "unreadable",
+            Self::Reset => "reset",
+        })
+    }
+}
+
+/// A running tail. Dropping it ends it.
+#[derive(Debug)]
+pub struct Tail {
+    events: mpsc::Receiver<Vec<TailEvent>>,
+    task: AbortHandle,
+}
+
+impl Tail {
+    /// The next events, at least one. Cancel safe. `None` only after the log was closed.
+    pub async fn next(&mut self) -> Option<Vec<TailEvent>> {
+        self.events.recv().await
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Why a session with the broker ended.
+enum End {
+    /// The link failed or fell silent.
+    Failed(LinkError),
+    /// The cursors moved: open again at once.
+    Reopen,
+    /// The owner is gone.
+    Closed,
+}
+
+impl From<Reopen> for End {
+    fn from(_: Reopen) -> Self {
+        Self::Reopen
+    }
+}
+
+pub(crate) fn start(shared: Arc<Shared>, from: &[(Partition, Resume)]) -> Tail {
+    let (sender, events) = mpsc::channel(QUEUE);
+    let cursors = from.iter().map(|&(partition, resume)| Followed::new(partition, resume, &shared)).collect();
+    let mut closed = shared.closed.subscribe();
+    let task = Task { shared, followed: cursors, sender, down: false, backoff: link_backoff() };
+    let task = async move {
+        tokio::select! {
+            () = task.run() => {}
+            _ = closed.wait_for(|closed| *closed) => {}
+        }
+    };
+    Tail { events, task: tokio::spawn(task).abort_handle() }
+}
+
+/// Fast at first; at most a second, so that delivery is back soon after the broker is.
+pub(crate) fn link_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(50), Duration::from_secs(1))
+}
+
+/// One partition of the tail.
+struct Followed {
+    partition: Partition,
+    cursor: Cursor,
+    /// When its last record came.
+    seen: Instant,
+    /// When a heartbeat is due if nothing comes.
+    beat: Instant,
+}
+
+impl Followed {
+    fn new(partition: Partition, resume: Resume, shared: &Shared) -> Self {
+        let mut followed =
+            Self { partition, cursor: Cursor::new(partition, resume), seen: Instant::now(), beat: Instant::now() };
+        followed.seen_now(shared.timing.heartbeat);
+        followed
+    }
+
+    fn seen_now(&mut self, heartbeat: Duration) {
+        self.seen = Instant::now();
+        // Jitter lets one node's heartbeat serve all.
+        self.beat = self.seen + heartbeat.mul_f64(1.0 + fastrand::f64() / 4.0);
+    }
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    followed: Vec<Followed>,
+    sender: mpsc::Sender<Vec<TailEvent>>,
+    down: bool,
+    backoff: Backoff,
+}
+
+impl Task {
+    async fn run(mut self) {
+        loop {
+            match self.session().await {
+                End::Closed => return,
+                End::Reopen => {}
+                End::Failed(error) => {
+                    if !self.down {
+                        self.down = true;
+                        tracing::warn!(broker = self.shared.broker.capabilities().name, %error, "broker link down; retrying");
+                        if self.sender.send(vec![TailEvent::Down { why: error.to_string() }]).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+            tokio::time::sleep(self.backoff.delay()).await;
+        }
+    }
+
+    /// Opens a reader and follows it until it fails.
+    async fn session(&mut self) -> End {
+        let from: Vec<_> = self.followed.iter().map(|f| (f.partition, f.cursor.start())).collect();
+        let opened = match timeout(OPEN_TIMEOUT, self.shared.broker.open(&from)).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => return End::Failed(error),
+            Err(_) => return End::Failed(LinkError::new("no answer from the broker within 5 s")),
+        };
+        let mut out = Vec::new();
+        let mut reopen = false;
+        for (followed, standing) in self.followed.iter_mut().zip(opened.standings) {
+            reopen |= followed.cursor.opened(standing, &mut out).is_err();
+            self.shared.note_epoch(followed.partition, standing.epoch);
+            followed.seen_now(self.shared.timing.heartbeat);
+        }
+        if let Err(end) = self.tell(out).await {
+            return end;
+        }
+        if reopen {
+            return End::Reopen;
+        }
+        self.heartbeat(self.followed.iter().map(|f| f.partition).collect());
+        self.follow(opened.reader).await
+    }
+
+    async fn follow(&mut self, mut reader: Box<dyn Reader>) -> End {
+        let shared = Arc::clone(&self.shared);
+        // One for the session: it also remembers a change that comes while records are handed over.
+        let epoch_changed = shared.epoch_changed.notified();
+        tokio::pin!(epoch_changed);
+        let mut tick = interval(shared.timing.heartbeat / 4);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last_tick = Instant::now();
+        loop {
+            // One future until it is done: a dropped one may leave a blocking read behind at the broker.
+            let mut next = reader.next();
+            let entries = loop {
+                let watched = tokio::select! {
+                    entries = &mut next => break entries,
+                    () = &mut epoch_changed => Err(End::Reopen),
+                    now = tick.tick() => {
+                        // A process that was itself stopped has no right to call the link silent.
+                        if now - last_tick > shared.timing.heartbeat {
+                            self.followed.iter_mut().for_each(|f| f.seen_now(shared.timing.heartbeat));
+                        }
+                        last_tick = now;
+                        self.watch(now)
+                    }
+                };
+                if let Err(end) = watched {
+                    return end;
+                }
+            };
+            drop(next);
+            let taken = match entries {
+                Ok(entries) => self.take(&entries).await,
+                Err(error) => Err(End::Failed(error)),
+            };
+            if let Err(end) = taken {
+                return end;
+            }
+        }
+    }
+
+    async fn take(&mut self, entries: &[Entry]) -> Result<(), End> {
+        let mut out = Vec::new();
+        let mut result = Ok(());
+        for entry in entries {
+            let Some(followed) = self.followed.iter_mut().find(|f| f.partition == entry.partition) else { continue };
+            followed.seen_now(self.shared.timing.heartbeat);
+            let before = followed.cursor.duplicates;
+            result = followed.cursor.accept(entry, &mut out);
+            self.shared.counters.duplicates.add(followed.cursor.duplicates - before);
+            if result.is_err() {
+                break;
+            }
+        }
+        if !out.is_empty() {
+            self.backoff.reset();
+            if std::mem::take(&mut self.down) {
+                tracing::info!(broker = self.shared.broker.capabilities().name, "broker link up");
+            }
+        }
+        self.tell(out).await?;
+        result.map_err(End::from)
+    }
+
+    async fn tell(&self, out: Vec<TailEvent>) -> Result<(), End> {
+        for event in &out {
+            if let TailEvent::Lost(lost) = event {
+                self.shared.counters.breaks.add(1);
+                tracing::warn!(partition = lost.after.partition.0, reason = %lost.reason, after = %lost.after, at = %lost.at,
+                    "records were lost in the broker; every subscriber of the partition is told");
+            }
+        }
+        if out.is_empty() { Ok(()) } else { self.sender.send(out).await.map_err(|_| End::Closed) }
+    }
+
+    /// Sends heartbeats where they are due, and finds the link dead where they did not come back.
+    fn watch(&mut self, now: Instant) -> Result<(), End> {
+        if self.sender.is_closed() {
+            return Err(End::Closed);
+        }
+        let heartbeat = self.shared.timing.heartbeat;
+        if let Some(silent) = self.followed.iter().find(|f| now - f.seen > 3 * heartbeat) {
+            let why = format!("partition {} has shown no record for {:?}", silent.partition.0, now - silent.seen);
+            return Err(End::Failed(LinkError(why)));
+        }
+        let due: Vec<_> = self.followed.iter_mut().filter(|f| now >= f.beat).collect();
+        if !due.is_empty() {
+            let due = due.into_iter().map(|followed| {
+                followed.beat = now + heartbeat;
+                followed.partition
+            });
+            let due = due.collect();
+            self.heartbeat(due);
+        }
+        Ok(())
+    }
+
+    /// Appends one heartbeat to each partition, beside the reading.
+    fn heartbeat(&self, partitions: Vec<Partition>) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let batch: Vec<_> = partitions
+                .iter()
+                .map(|&partition| Append { partition, bytes: envelope::heartbeat(MessageId::random(), now()) })
+                .collect();
+            let appended = timeout(
+                shared.timing.heartbeat,
+                shared.broker.append(&batch, Instant::now() + shared.timing.heartbeat),
+            )
+            .await;
+            for (append, result) in batch.iter().zip(appended.into_iter().flatten()) {
+                if let Ok(stored) = result {
+                    shared.check_epoch(append.partition, stored);
+                }
+            }
+        });
+    }
+}

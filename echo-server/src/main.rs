@@ -1,0 +1,23 @@
+//! The demo app: every message goes to every client of every node.
+
+use gateway::{App, Html, Socket};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let mut app = App::new();
+
+    app.get("/ws", async || Html(include_str!("page.html")));
+
+    app.ws("/ws/echo", async |mut socket: Socket| {
+        // The page asks which node it is on; a bare client hears nothing but messages.
+        if socket.query() == "node" {
+            socket.send(format!("Connected to {}", socket.node()))?;
+        }
+        while let Some(message) = socket.recv().await {
+            socket.broadcast(format!("Received: {message}")).await?;
+        }
+        Ok(())
+    });
+
+    app.listen("127.0.0.1:3000").await
+}

@@ -1,0 +1,113 @@
+//! An express-style app: pages with `get`, sockets with `ws`, and `listen`.
+//!
+//! Handlers of sockets run on the worker that owns the socket and need not be `Send`. A panic in one ends its
+//! own socket with 1011 and no other.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::handler::Handler;
+use axum::routing;
+
+use crate::socket::Socket;
+
+/// What a handler gives back when it is done with its socket.
+pub type Outcome = Result<(), Box<dyn Error>>;
+
+/// A handler of sockets.
+pub(crate) type SocketHandler = Arc<dyn Fn(Socket) -> Pin<Box<dyn Future<Output = Outcome>>> + Send + Sync>;
+
+/// What speaks at a path that takes WebSockets.
+#[derive(Clone)]
+pub(crate) enum Endpoint {
+    /// `fanfare.v1`.
+    Native,
+    /// The raw protocol, on the channel that the parameter `channel` names.
+    Raw,
+    /// A handler, whose sockets share the channel named as the path.
+    Handler { channel: String, handler: SocketHandler },
+}
+
+/// The routes of a server.
+#[derive(Default, Clone)]
+pub struct App {
+    pub(crate) pages: axum::Router,
+    paths: matchit::Router<()>,
+    pub(crate) sockets: matchit::Router<Endpoint>,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// An app without routes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The gateway itself: a page at `/`, `fanfare.v1` at `/ws`, the raw protocol at `/raw/{channel}`.
+    #[must_use]
+    pub fn gateway() -> Self {
+        let mut app = Self::new();
+        app.get("/", async || axum::response::Html(include_str!("page/index.html")));
+        app.endpoint("/ws", Endpoint::Native);
+        app.endpoint("/raw/{channel}", Endpoint::Raw);
+        app
+    }
+
+    /// Answers GET requests with an axum handler.
+    ///
+    /// # Panics
+    /// If the path has a handler already or does not begin with `/`: a mistake in the program.
+    pub fn get<H: Handler<T, ()>, T: 'static>(&mut self, path: &str, handler: H) {
+        self.pages = std::mem::take(&mut self.pages).route(path, routing::get(handler));
+        added(path, self.paths.insert(path, ()));
+    }
+
+    /// Whether a GET without an upgrade has an answer here.
+    pub(crate) fn has_page(&self, path: &str) -> bool {
+        self.paths.at(path).is_ok()
+    }
+
+    /// Takes WebSockets; the handler is called once for each. `{name}` in the path matches one segment.
+    ///
+    /// All sockets of the route, on all nodes, get what any of them broadcasts. The socket is closed when the
+    /// handler returns.
+    ///
+    /// # Panics
+    /// If the path has a handler already: a mistake in the program.
+    pub fn ws<H>(&mut self, path: &str, handler: H)
+    where
+        H: AsyncFn(Socket) -> Outcome + Send + Sync + 'static,
+    {
+        let handler = Arc::new(handler);
+        let handler: SocketHandler = Arc::new(move |socket| {
+            let handler = Arc::clone(&handler);
+            Box::pin(async move { handler(socket).await })
+        });
+        self.endpoint(path, Endpoint::Handler { channel: path.to_owned(), handler });
+    }
+
+    fn endpoint(&mut self, path: &str, endpoint: Endpoint) {
+        added(path, self.sockets.insert(path, endpoint));
+    }
+
+    /// Serves until the process is told to stop, set up by the command line, the environment and a config file;
+    /// `address` is the default. See [`program`](crate::program) for the commands that every app has.
+    pub async fn listen(self, address: &str) -> anyhow::Result<()> {
+        crate::program::run(self, address).await
+    }
+}
+
+fn added(path: &str, result: Result<(), matchit::InsertError>) {
+    if let Err(error) = result {
+        panic!("the route {path} cannot be added: {error}");
+    }
+}

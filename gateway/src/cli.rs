@@ -1,0 +1,359 @@
+//! The words of the command line, and the two commands that need no running node: `check` and `ready`.
+//!
+//! Never prints and never exits: `main.rs` does.
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, ConfigErrors, Overrides};
+
+/// Time that [`ready`] waits for the whole answer.
+const READY_TIME: Duration = Duration::from_secs(2);
+/// Bytes of an answer that [`ready`] reads at most.
+const READY_ANSWER: usize = 4096;
+
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Run the node until it is told to stop.
+    Serve {
+        /// The configuration file.
+        file: Option<PathBuf>,
+        /// What flags set.
+        overrides: Overrides,
+    },
+    /// Say whether the configuration is valid; see [`check`].
+    Check {
+        /// The configuration file.
+        file: Option<PathBuf>,
+    },
+    /// Ask the running node whether it is ready; see [`ready`].
+    Ready {
+        /// The configuration file.
+        file: Option<PathBuf>,
+        /// What flags set.
+        overrides: Overrides,
+    },
+}
+
+/// Clustered WebSocket gateway: a message sent to any node reaches the subscribers of all nodes.
+#[derive(Debug, Parser)]
+#[command(name = "fanfare", version, args_conflicts_with_subcommands = true)]
+struct Line {
+    #[command(subcommand)]
+    word: Option<Word>,
+    #[command(flatten)]
+    serve: ServeFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Word {
+    /// Run the node; the same as no command.
+    Serve(ServeFlags),
+    /// Say whether the configuration is valid; exit with 1 if not.
+    Check(FileFlag),
+    /// Ask the node on the configured address whether it is ready; exit with 1 if not.
+    Ready {
+        #[command(flatten)]
+        file: FileFlag,
+        #[command(flatten)]
+        listen: ListenFlag,
+    },
+}
+
+#[derive(Debug, Args)]
+struct FileFlag {
+    /// Configuration file (TOML); FANFARE__SECTION__KEY variables win over it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ListenFlag {
+    /// IP address and port of the node; wins over http.listen [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct ServeFlags {
+    #[command(flatten)]
+    file: FileFlag,
+    #[command(flatten)]
+    listen: ListenFlag,
+    /// Broker's URL, such as redis://host; wins over broker.url [default: memory:].
+    #[arg(long, value_name = "URL")]
+    broker: Option<String>,
+    /// Node's name, unlike any other's; wins over node.name [default: <hostname>-<process id>].
+    #[arg(long, value_name = "NODE")]
+    name: Option<String>,
+}
+
+/// Reads the command line; `arguments` begin with the program's own name.
+///
+/// # Errors
+/// Fails for what it does not know, and for `--help` and `--version`: `clap::Error::exit` prints what to print and
+/// exits as it should.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
+    let line = Line::try_parse_from(arguments)?;
+    Ok(match line.word {
+        None => serve(line.serve),
+        Some(Word::Serve(flags)) => serve(flags),
+        Some(Word::Check(file)) => Command::Check { file: file.config },
+        Some(Word::Ready { file, listen }) => {
+            Command::Ready { file: file.config, overrides: Overrides { listen: listen.listen, ..Overrides::default() } }
+        }
+    })
+}
+
+fn serve(ServeFlags { file, listen, broker, name }: ServeFlags) -> Command {
+    Command::Serve { file: file.config, overrides: Overrides { listen: listen.listen, broker, name } }
+}
+
+/// The process's environment, for [`config::load`]; what is not UTF-8 in it is replaced.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    env::vars_os().map(move |(name, value)| (text(name), text(value)))
+}
+
+/// Says whether a node would start with this configuration.
+///
+/// # Errors
+/// Reports everything wrong with it.
+pub fn check(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<(), ConfigErrors> {
+    config::load(file, environment, Overrides::default()).map(drop)
+}
+
+/// Why a node does not count as ready.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadyError {
+    /// There is no connection to it, or it broke.
+    #[error("cannot ask http://{address}/ready: {source}")]
+    Unreachable {
+        /// The address that was asked.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// It took longer than two seconds.
+    #[error("no answer from http://{address}/ready within {} s", READY_TIME.as_secs())]
+    Silent {
+        /// The address that was asked.
+        address: SocketAddr,
+    },
+    /// Something else listens there.
+    #[error("the answer from http://{address}/ready is not HTTP")]
+    Foreign {
+        /// The address that was asked.
+        address: SocketAddr,
+    },
+    /// It says that it is not.
+    #[error("not ready: http://{address}/ready answers {answer}")]
+    NotReady {
+        /// The address that was asked.
+        address: SocketAddr,
+        /// The status line without the version, and the first line of the body.
+        answer: String,
+    },
+}
+
+/// Asks `/ready` of the node that listens on `listen`; takes at most two seconds.
+///
+/// Where that means all addresses, the loopback of the same family is asked.
+///
+/// # Errors
+/// Fails for any answer but 200, and for none.
+pub fn ready(listen: SocketAddr) -> Result<(), ReadyError> {
+    let address = SocketAddr::new(reachable(listen.ip()), listen.port());
+    let answer = ask(address, READY_TIME).map_err(|source| match source.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ReadyError::Silent { address },
+        _ => ReadyError::Unreachable { address, source },
+    })?;
+    let status = answer.lines().next().and_then(|line| line.strip_prefix("HTTP/1.")?.split_once(' '));
+    let Some((_, status)) = status else {
+        return Err(ReadyError::Foreign { address });
+    };
+    if status.split(' ').next() == Some("200") {
+        return Ok(());
+    }
+    let body = answer.split_once("\r\n\r\n").and_then(|(_, body)| body.lines().next()).unwrap_or_default();
+    let answer = [status.trim(), body.trim()].join(": ").trim_end_matches(": ").replace(char::is_control, " ");
+    Err(ReadyError::NotReady { address, answer })
+}
+
+fn reachable(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    }
+}
+
+/// Sends the request and reads what comes back until the node closes, or enough came.
+fn ask(address: SocketAddr, within: Duration) -> io::Result<String> {
+    let deadline = Instant::now() + within;
+    let left = || match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(io::Error::from(io::ErrorKind::TimedOut)),
+        left => Ok(left),
+    };
+    let mut stream = TcpStream::connect_timeout(&address, within)?;
+    stream.set_write_timeout(Some(left()?))?;
+    stream.write_all(format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let (mut answer, mut part) = (Vec::new(), [0; 512]);
+    while answer.len() < READY_ANSWER && !is_yes(&answer) {
+        stream.set_read_timeout(Some(left()?))?;
+        match stream.read(&mut part)? {
+            0 => break,
+            len => answer.extend_from_slice(&part[..len]),
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Whether no more needs to be read.
+fn is_yes(answer: &[u8]) -> bool {
+    answer.starts_with(b"HTTP/1.1 200 ") && answer.contains(&b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, thread};
+
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, String> {
+        let arguments = line.split(' ').map(OsString::from);
+        parse(arguments).map_err(|error| error.to_string())
+    }
+
+    fn overrides(listen: &str, broker: &str, name: &str) -> Overrides {
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Overrides { listen: given(listen), broker: given(broker), name: given(name) }
+    }
+
+    #[test]
+    fn serve_is_what_is_meant_when_nothing_is_said() {
+        let all = overrides("0.0.0.0:80", "redis://h", "n");
+        let config = || Some(PathBuf::from("f.toml"));
+        for (line, command) in [
+            ("fanfare", Command::Serve { file: None, overrides: Overrides::default() }),
+            ("fanfare serve", Command::Serve { file: None, overrides: Overrides::default() }),
+            ("fanfare --config f.toml", Command::Serve { file: config(), overrides: Overrides::default() }),
+            (
+                "fanfare --config f.toml --listen 0.0.0.0:80 --broker redis://h --name n",
+                Command::Serve { file: config(), overrides: all.clone() },
+            ),
+            (
+                "fanfare serve --listen=0.0.0.0:80 --broker=redis://h --name=n --config=f.toml",
+                Command::Serve { file: config(), overrides: all },
+            ),
+            ("fanfare check", Command::Check { file: None }),
+            ("fanfare check --config f.toml", Command::Check { file: config() }),
+            (
+                "fanfare ready --config f.toml --listen :80",
+                Command::Ready { file: config(), overrides: overrides(":80", "", "") },
+            ),
+        ] {
+            assert_eq!(parsed(line), Ok(command), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_word_or_flag_is_told_with_the_nearest() {
+        for (line, message) in [
+            ("fanfare serv", "a similar subcommand exists: 'serve'"),
+            ("fanfare --lisen x", "a similar argument exists: '--listen'"),
+            ("fanfare check --confg x", "a similar argument exists: '--config'"),
+            ("fanfare --listen", "a value is required for '--listen <ADDR>'"),
+        ] {
+            let text = parsed(line).expect_err("misspelt");
+            assert!(text.contains(message), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn version_and_help_are_answered() {
+        assert_eq!(parsed("fanfare --version"), Err(format!("fanfare {}\n", env!("CARGO_PKG_VERSION"))));
+        let help = parsed("fanfare --help").expect_err("help is no command");
+        for word in ["serve", "check", "ready", "--config <FILE>", "--listen <ADDR>", "--broker <URL>", "--name <NODE>"]
+        {
+            assert!(help.contains(word), "{word} in {help}");
+        }
+    }
+
+    #[test]
+    fn check_reports_what_serve_would_fail_for() {
+        assert!(check(None, []).is_ok());
+        let errors = check(None, [("FANFARE__HTTP__LISEN".to_owned(), String::new())]).expect_err("misspelt");
+        assert!(errors.to_string().contains("did you mean `FANFARE__HTTP__LISTEN`?"));
+    }
+
+    #[test]
+    fn all_addresses_are_asked_on_the_loopback() {
+        for (listen, asked) in [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.7", "10.0.0.7"), ("::2", "::2")] {
+            assert_eq!(reachable(listen.parse().expect("an IP")).to_string(), asked);
+        }
+    }
+
+    /// Answers one request with `answer`, keeps the connection open until the client leaves, and returns the request.
+    fn node(answer: &'static str) -> (SocketAddr, thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let thread = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("the test connects");
+            let mut request = [0; 512];
+            let len = stream.read(&mut request).expect("the test sends");
+            stream.write_all(answer.as_bytes()).expect("the test reads");
+            stream.shutdown(std::net::Shutdown::Write).expect("the test reads");
+            String::from_utf8_lossy(&request[..len]).into_owned()
+        });
+        (address, thread)
+    }
+
+    #[test]
+    fn a_node_is_ready_when_it_answers_200() {
+        let (address, node) = node("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        let unspecified = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+        assert!(ready(unspecified).is_ok());
+        let request = node.join().expect("it was asked");
+        assert_eq!(request, format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"));
+    }
+
+    #[test]
+    fn any_other_answer_is_told() {
+        for (answer, message) in [
+            (
+                "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 14\r\n\r\nbroker is down\nsince 12:00",
+                "not ready: http://ADDR/ready answers 503 Service Unavailable: broker is down",
+            ),
+            ("HTTP/1.1 404 Not Found\r\n\r\n", "not ready: http://ADDR/ready answers 404 Not Found"),
+            ("HTTP/1.1 2000 \r\n\r\n\x1b[2J", "not ready: http://ADDR/ready answers 2000:  [2J"),
+            ("SSH-2.0-OpenSSH_9.9\r\n", "the answer from http://ADDR/ready is not HTTP"),
+            ("", "the answer from http://ADDR/ready is not HTTP"),
+        ] {
+            let (address, node) = node(answer);
+            let error = ready(address).expect_err("not ready").to_string();
+            assert_eq!(error, message.replace("ADDR", &address.to_string()));
+            node.join().expect("it was asked");
+        }
+    }
+
+    #[test]
+    fn no_node_and_a_silent_one_are_told_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let error = ready(address).expect_err("nobody answers").to_string();
+        assert_eq!(error, format!("no answer from http://{address}/ready within 2 s"));
+        drop(listener);
+        let error = ready(address).expect_err("nobody listens").to_string();
+        assert_eq!(error, format!("cannot ask http://{address}/ready: Connection refused (os error 111)"));
+    }
+}

@@ -1,0 +1,125 @@
+//! The WebSocket wire format (RFC 6455), as the server sees it: bytes to events, payloads to frames.
+//!
+//! Pure state: no sockets, no clock of its own, no tasks. Strict: what RFC 6455 forbids is a [`Violation`], found as
+//! soon as the byte that breaks the rule has arrived.
+//! Owns memory only while a frame or a message is incomplete, and never more than the bytes that arrived ask for.
+
+mod decode;
+mod encode;
+mod frame;
+mod utf8;
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+pub use decode::Decoder;
+pub use encode::{Header, close, frame, header, ping, pong};
+pub use frame::Opcode;
+
+/// The most payload a control frame can hold, in bytes (RFC 6455 §5.5).
+pub const CONTROL_MAX: usize = 125;
+
+/// What one client may make a decoder hold, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest message, in bytes of payload, over all its fragments.
+    pub message: usize,
+    /// The most data frames in one message; empty ones count.
+    pub fragments: u32,
+    /// The longest time from the first byte of a message, or of a control frame, to its last.
+    pub message_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { message: 64 * 1024, fragments: 16_384, message_time: Duration::from_secs(30) }
+    }
+}
+
+/// What the handshake agreed on that changes which frames are legal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extensions {
+    /// The RSV bits (mask 0x70 of a frame's first byte) that have a meaning.
+    reserved_bits: u8,
+}
+
+impl Extensions {
+    /// No extension: every RSV bit is a protocol error.
+    pub const fn none() -> Self {
+        Self { reserved_bits: 0 }
+    }
+}
+
+/// One complete thing that a client sent. Borrowed when it lay whole, in one frame, in the input; otherwise owned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event<'b> {
+    /// A text message: valid UTF-8, checked once, as its bytes arrived.
+    Text(Cow<'b, str>),
+    /// A binary message.
+    Binary(Cow<'b, [u8]>),
+    /// A ping of at most [`CONTROL_MAX`] bytes: answer with a [`pong()`] of the same payload.
+    Ping(Cow<'b, [u8]>),
+    /// A pong of at most [`CONTROL_MAX`] bytes, asked for or not.
+    Pong(Cow<'b, [u8]>),
+    /// The client ends the connection; `None` when it gave no code. Nothing after it has a meaning (RFC 6455 §5.5.1).
+    Close(Option<CloseFrame>),
+}
+
+/// Why a client says that it closes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseFrame {
+    /// A code that may be on the wire (RFC 6455 §7.4), so it may be echoed.
+    pub code: u16,
+    /// At most 123 bytes, often empty; not to be trusted.
+    pub reason: String,
+}
+
+/// How a client broke the protocol or a limit. The connection must end: the decoder is of no use afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// RFC 6455 §5.1: a client masks every frame.
+    #[error("a client frame is not masked")]
+    Unmasked,
+    /// RFC 6455 §5.2: no agreed extension gives this RSV bit a meaning.
+    #[error("a reserved bit is set")]
+    ReservedBit,
+    /// RFC 6455 §5.2: opcodes 3-7 and 11-15.
+    #[error("opcode {0} is reserved")]
+    ReservedOpcode(u8),
+    /// RFC 6455 §5.5: control frames hold at most 125 bytes.
+    #[error("a control frame is longer than 125 bytes")]
+    ControlTooLong,
+    /// RFC 6455 §5.5: control frames are never fragmented.
+    #[error("a control frame is fragmented")]
+    ControlFragmented,
+    /// RFC 6455 §5.4: a continuation frame with nothing to continue.
+    #[error("a continuation frame continues nothing")]
+    StrayContinuation,
+    /// RFC 6455 §5.4: a new text or binary frame before the last fragment of a message.
+    #[error("a new message begins inside a fragmented one")]
+    Interleaved,
+    /// RFC 6455 §5.2: the top bit of a 64-bit length is 0.
+    #[error("a frame length has its top bit set")]
+    LengthTopBit,
+    /// RFC 6455 §5.2: the shortest encoding of a length must be used.
+    #[error("a frame length is not minimally encoded")]
+    LengthNotMinimal,
+    /// RFC 6455 §5.5.1: a close payload is empty or begins with a 2-byte code.
+    #[error("a close frame holds half a code")]
+    CloseTruncated,
+    /// RFC 6455 §7.4: the code is reserved, unassigned or out of range.
+    #[error("close code {0} is not allowed on the wire")]
+    CloseCode(u16),
+    /// RFC 6455 §8.1: a text message or a close reason that is not UTF-8.
+    #[error("text is not valid UTF-8")]
+    BadUtf8,
+    /// Longer than [`Limits::message`], in one frame or in many; found before it is buffered.
+    #[error("a message is too big")]
+    MessageTooBig,
+    /// More frames than [`Limits::fragments`].
+    #[error("a message has too many fragments")]
+    TooManyFragments,
+    /// Not complete within [`Limits::message_time`].
+    #[error("a message took too long to arrive")]
+    MessageTooSlow,
+}

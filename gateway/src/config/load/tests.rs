@@ -1,0 +1,314 @@
+//! What each source may say, which one wins, and the text of every error.
+
+use std::{env, time::Duration};
+
+use super::*;
+use crate::config::ByteSize;
+
+fn from_file(text: &str) -> Result<Config, ConfigErrors> {
+    let mut layers = Layers::new();
+    layers.file("FILE", text);
+    layers.finish()
+}
+
+fn from_environment(variables: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    load(None, owned(variables), Overrides::default())
+}
+
+fn owned(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn error(result: Result<Config, ConfigErrors>) -> String {
+    result.expect_err("no such configuration is accepted").to_string()
+}
+
+/// A file for one test, gone when it ends.
+struct File(std::path::PathBuf);
+
+impl File {
+    fn holding(name: &str, text: &str) -> Self {
+        let path = env::temp_dir().join(format!("fanfare-{}-{name}.toml", std::process::id()));
+        fs::write(&path, text).expect("the temporary directory is writable");
+        Self(path)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        fs::remove_file(&self.0).ok();
+    }
+}
+
+#[test]
+fn nothing_said_means_the_defaults() {
+    assert_eq!(from_environment(&[]).expect("nothing to reject"), Config::default());
+    assert_eq!(from_file("").expect("nothing to reject"), Config::default());
+    assert_eq!(from_file("[http]\n").expect("nothing to reject"), Config::default());
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let file = File::holding(
+        "order",
+        "[node]\nname = \"file\"\nworkers = 3\n[http]\nlisten = \"1.1.1.1:1\"\norigins = [\"*\"]\n",
+    );
+    let variables =
+        owned(&[("FANFARE__NODE__NAME", "variable"), ("FANFARE__HTTP__LISTEN", "2.2.2.2:2"), ("PATH", "/bin")]);
+    let flags = Overrides { name: Some("flag".into()), ..Overrides::default() };
+    let config = load(Some(&file.0), variables, flags).expect("all are valid");
+    assert_eq!(config.node.name, "flag");
+    assert_eq!(config.http.listen.to_string(), "2.2.2.2:2");
+    assert_eq!(config.http.origins, ["*"]);
+    assert_eq!(config.node.workers, 3);
+    assert_eq!(config.limits, Config::default().limits);
+}
+
+#[test]
+fn every_kind_of_value_is_read_from_the_environment() {
+    let config = from_environment(&[
+        ("FANFARE__NODE__NAME", "12"),
+        ("FANFARE__HTTP__ORIGINS", "https://a.example, https://b.example"),
+        ("FANFARE__HTTP__MAX_CONNECTIONS", "1_000"),
+        ("FANFARE__LIMITS__MESSAGE", "1024"),
+        ("FANFARE__LIMITS__OUTBOX", "2MiB"),
+        ("FANFARE__TIMING__IDLE", "5m"),
+        ("FANFARE__BROKER__URL", "redis://user:pw@host"),
+    ]);
+    let config = config.expect("all are valid");
+    assert_eq!(config.node.name, "12");
+    assert_eq!(config.http.origins, ["https://a.example", "https://b.example"]);
+    assert_eq!(config.http.max_connections, 1_000);
+    assert_eq!(config.limits.message, ByteSize::kib(1));
+    assert_eq!(config.limits.outbox, ByteSize::mib(2));
+    assert_eq!(config.timing.idle, Some(Duration::from_secs(300)));
+    assert_eq!(config.broker.url.expose(), "redis://user:pw@host");
+}
+
+#[test]
+fn a_later_source_mends_what_an_earlier_one_would_break() {
+    let file = File::holding("mended", "[timing]\nping = \"8s\"\n");
+    assert!(load(Some(&file.0), [], Overrides::default()).is_err());
+    let config = load(Some(&file.0), owned(&[("FANFARE__TIMING__PONG", "4s")]), Overrides::default());
+    assert_eq!(config.expect("4s is shorter than 8s").timing.pong, Duration::from_secs(4));
+}
+
+#[test]
+fn variables_that_are_not_ours_are_left_alone() {
+    let kubernetes =
+        [("FANFARE_SERVICE_HOST", "10.0.0.1"), ("FANFARE_PORT", "tcp://10.0.0.1:80"), ("FANFARE_PORT_80_TCP", "x")];
+    assert_eq!(from_environment(&kubernetes).expect("not ours"), Config::default());
+}
+
+#[test]
+fn an_unknown_name_in_the_file_is_told_with_its_line_and_the_nearest() {
+    for (text, message) in [
+        ("[http]\n\nlisen = 3", "unknown key `http.lisen` in FILE (line 3): did you mean `http.listen`?"),
+        ("http.lisen = 3", "unknown key `http.lisen` in FILE (line 1): did you mean `http.listen`?"),
+        (
+            "[timing]\nmax_connections = 3",
+            "unknown key `timing.max_connections` in FILE (line 2): did you mean `http.max_connections`?",
+        ),
+        ("listen = \"127.0.0.1:80\"", "unknown key `listen` in FILE (line 1): did you mean `http.listen`?"),
+        ("[log]\ncolour = true", "unknown key `log.colour` in FILE (line 2): there are log.level"),
+        ("[htpp]\nlisten = 3", "unknown section `[htpp]` in FILE (line 1): did you mean `[http]`?"),
+        (
+            "[redis]\nurl = 3",
+            "unknown section `[redis]` in FILE (line 1): the sections are [broker], [http], [limits], [log], [node], [timing]",
+        ),
+        (
+            "zzzzzz = 3",
+            "unknown key `zzzzzz` in FILE (line 1): the sections are [broker], [http], [limits], [log], [node], [timing]",
+        ),
+        (
+            "http = 3",
+            "unknown key `http` in FILE (line 1): it is a section: write `[http]` on a line of its own, then its keys",
+        ),
+        (
+            "[[http]]",
+            "unknown key `http` in FILE (line 1): it is a section: write `[http]` on a line of its own, then its keys",
+        ),
+    ] {
+        assert_eq!(error(from_file(text)), message);
+    }
+}
+
+#[test]
+fn an_unknown_variable_is_told_with_the_nearest() {
+    for (name, message) in [
+        (
+            "FANFARE__HTTP__LISEN",
+            "unknown environment variable `FANFARE__HTTP__LISEN`: did you mean `FANFARE__HTTP__LISTEN`?",
+        ),
+        (
+            "FANFARE__HTPP__LISTEN",
+            "unknown environment variable `FANFARE__HTPP__LISTEN`: did you mean `FANFARE__HTTP__LISTEN`?",
+        ),
+        (
+            "FANFARE_HTTP_LISTEN",
+            "unknown environment variable `FANFARE_HTTP_LISTEN`: did you mean `FANFARE__HTTP__LISTEN`?",
+        ),
+        (
+            "FANFARE__HTTP_LISTEN",
+            "unknown environment variable `FANFARE__HTTP_LISTEN`: did you mean `FANFARE__HTTP__LISTEN`?",
+        ),
+        (
+            "FANFARE_BROKER__IN_FLIGHT",
+            "unknown environment variable `FANFARE_BROKER__IN_FLIGHT`: did you mean `FANFARE__BROKER__IN_FLIGHT`?",
+        ),
+        ("FANFARE__LOG__X", "unknown environment variable `FANFARE__LOG__X`: there are FANFARE__LOG__LEVEL"),
+        ("FANFARE__LOG", "unknown environment variable `FANFARE__LOG`: there are FANFARE__LOG__LEVEL"),
+        (
+            "FANFARE__",
+            "unknown environment variable `FANFARE__`: the sections are [broker], [http], [limits], [log], [node], [timing]",
+        ),
+    ] {
+        assert_eq!(error(from_environment(&[(name, "hunter2")])), message);
+    }
+}
+
+#[test]
+fn a_wrong_value_is_told_with_what_was_expected() {
+    const DURATION: &str = "a duration such as \"500ms\", \"25s\", \"5m\" or \"1h\"";
+    const SIZE: &str = "a size such as \"512B\", \"64KiB\" or \"1MiB\"";
+    const ADDRESS: &str = "an IP address and a port, such as \"127.0.0.1:8080\"";
+    const URL: &str = "a URL such as \"memory:\" or \"redis://localhost:6379\"";
+    for (key, value, expected) in [
+        ("node.name", "3", "a name of up to 128 ASCII characters without spaces"),
+        ("node.name", "\"a b\"", "a name of up to 128 ASCII characters without spaces"),
+        ("node.workers", "-1", "a whole number from 0 to 1024"),
+        ("http.listen", "8080", ADDRESS),
+        ("http.listen", "\"127.0.0.1\"", ADDRESS),
+        ("http.listen", "\"example.com:80\"", ADDRESS),
+        ("http.listen", "\"127.0.0.1:99999\"", ADDRESS),
+        (
+            "http.listen",
+            "\":8080\"",
+            "an IP address before the port: \"0.0.0.0:8080\" for all, \"127.0.0.1:8080\" for this machine only",
+        ),
+        ("http.listen", "\"localhost:8080\"", "an IP address, not a name: \"127.0.0.1:8080\""),
+        ("http.origins", "\"*\"", "a list of strings, such as [\"one\", \"two\"]"),
+        ("http.origins", "[1]", "a string"),
+        ("http.max_connections", "0", "a whole number from 1 to 10000000"),
+        ("limits.fragments", "\"many\"", "a whole number from 1 to 1000000"),
+        ("limits.fragments", "1.5", "a whole number from 1 to 1000000"),
+        ("limits.fragments", "99999999999999999999", "a number that fits 64 bits"),
+        ("limits.message", "\"64KB\"", "a whole number and one of the units B, KiB, MiB, GiB"),
+        ("limits.message", "\"2GiB\"", "at most \"1GiB\""),
+        ("limits.message", "1.5", SIZE),
+        ("limits.outbox", "0", "at least \"1B\", and no more than the machine can address"),
+        ("limits.outbox", "-1", "at least \"1B\", and no more than the machine can address"),
+        ("limits.channel_name", "65536", "at most \"65535B\""),
+        ("timing.ping", "30", "a unit (ms, s, m or h), such as \"30s\" for 30 seconds"),
+        ("timing.ping", "\"30\"", "a unit (ms, s, m or h), such as \"30s\" for 30 seconds"),
+        ("timing.ping", "-30", DURATION),
+        ("timing.ping", "2.5", DURATION),
+        ("timing.ping", "\"soon\"", DURATION),
+        ("timing.ping", "\"0s\"", "a duration from \"1ms\" to \"720h\""),
+        ("timing.ping", "\"off\"", DURATION),
+        ("timing.idle", "\"0s\"", "a duration from \"1ms\" to \"720h\", or \"off\""),
+        ("timing.idle", "0", "\"off\", or a duration with its unit, such as \"5m\""),
+        ("timing.idle", "30", "a unit (ms, s, m or h), such as \"30s\" for 30 seconds"),
+        ("broker.url", "\"localhost:6379\"", URL),
+        ("broker.url", "3", URL),
+        ("broker.partitions", "1025", "a whole number from 1 to 1024"),
+        ("log.level", "[]", "a string"),
+    ] {
+        let message = format!("`{key}` = {value} in FILE (line 1): expected {expected}");
+        assert_eq!(error(from_file(&format!("{key} = {value}"))), message);
+    }
+}
+
+#[test]
+fn a_wrong_value_is_told_with_its_variable_or_flag() {
+    assert_eq!(
+        error(from_environment(&[("FANFARE__TIMING__PING", "30")])),
+        "`timing.ping` = \"30\" in the environment variable FANFARE__TIMING__PING: \
+         expected a unit (ms, s, m or h), such as \"30s\" for 30 seconds"
+    );
+    let flags = Overrides { listen: Some(":80".into()), broker: Some("redis".into()), name: None };
+    assert_eq!(
+        error(load(None, [], flags)),
+        "`http.listen` = \":80\" in --listen: expected an IP address before the port: \
+         \"0.0.0.0:80\" for all, \"127.0.0.1:80\" for this machine only\n\
+         `broker.url` = \"redis\" in --broker: expected a URL such as \"memory:\" or \"redis://localhost:6379\""
+    );
+}
+
+#[test]
+fn values_that_do_not_go_together_are_told_with_their_places() {
+    let file = "[limits]\nmessage = \"40MiB\"\noutbox = \"64MiB\"\noutbox_total = 65536\n[timing]\npong = \"60s\"\n";
+    assert_eq!(
+        error(from_file(file)),
+        "`limits.message` = 40MiB in FILE (line 2) must be at most half of `limits.outbox` = 64MiB in FILE (line 3): \
+         a message must fit into an outbox together with what surrounds it\n\
+         `limits.outbox` = 64MiB in FILE (line 3) must be at most `limits.outbox_total` = 65536 in FILE (line 4): \
+         one outbox is part of them all\n\
+         `limits.message` = 40MiB in FILE (line 2) must be at most half of `broker.in_flight_bytes` = 64MiB by default: \
+         a message must fit among the publishes in flight together with what surrounds it\n\
+         `timing.pong` = 60s in FILE (line 6) must be shorter than `timing.ping` = 25s by default: \
+         a ping must be answered before the next is sent"
+    );
+}
+
+#[test]
+fn what_is_no_toml_is_told_with_line_and_column_and_without_the_line() {
+    const QUOTES: &str = "; text, durations and sizes stand in quotes";
+    for (text, place, message) in [
+        ("\n[http", "line 2, column 6", "unclosed table, expected `]`".to_owned()),
+        (
+            "[timing]\nping = 25s",
+            "line 2, column 8",
+            format!("string values must be quoted, expected literal string{QUOTES}"),
+        ),
+        ("[http]\nlisten = 127.0.0.1:80", "line 2, column 15", format!("invalid float, expected nothing{QUOTES}")),
+        ("[log]\nlevel = info", "line 2, column 9", format!("invalid float, expected `inf`{QUOTES}")),
+        ("[node]\nname = \"a\"\nname = \"b\"", "line 3, column 1", "duplicate key".to_owned()),
+        (
+            "[broker]\nurl = \"redis://u:hunter2@h",
+            "line 2, column 27",
+            "invalid basic string, expected `\"`".to_owned(),
+        ),
+        (
+            "[broker]\nurl = redis://u:hunter2@h",
+            "line 2, column 7",
+            format!("string values must be quoted, expected literal string{QUOTES}"),
+        ),
+    ] {
+        assert_eq!(error(from_file(text)), format!("FILE ({place}) is not valid TOML: {message}"));
+    }
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let file = File::holding("all", "[http]\nlisen = 1\n[timing]\nping = 30\n[nod]\n");
+    let variables = owned(&[("FANFARE__LOG__LEVLE", "info"), ("FANFARE__BROKER__PARTITIONS", "0")]);
+    let flags = Overrides { listen: Some("here".into()), ..Overrides::default() };
+    let errors = load(Some(&file.0), variables, flags).expect_err("six things are wrong");
+    let text = errors.to_string();
+    assert_eq!(errors.iter().count(), 6, "{text}");
+    for word in ["http.lisen", "timing.ping", "[nod]", "LEVLE", "broker.partitions", "--listen"] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_with_the_reason() {
+    let result = load(Some(Path::new("/nowhere/fanfare.toml")), [], Overrides::default());
+    assert_eq!(error(result), "cannot read /nowhere/fanfare.toml: No such file or directory (os error 2)");
+}
+
+#[test]
+fn no_error_shows_a_password() {
+    for text in [
+        "[broker]\nurl = [\"redis://u:hunter2@h\"]",
+        "[broker]\nulr = \"redis://u:hunter2@h\"",
+        "[broker]\nurl = \"://u:hunter2@h?token=hunter2\"",
+        "[broker]\nurl = \"redis://u:hunter2@h",
+        "[node]\nworkers = \"redis://u:hunter2@h?password=hunter2\"",
+        "[broker]\nurl = \"redis://u:hunter2@h\"\nurl = \"redis://u:hunter2@h\"",
+    ] {
+        let errors = from_file(text).expect_err("each is wrong");
+        assert!(!format!("{errors} {errors:?}").contains("hunter2"), "{errors:?}");
+    }
+}

@@ -1,0 +1,56 @@
+//! The rules that bind two values together; what concerns one alone is in its type.
+
+use super::Config;
+
+/// A rule that a configuration may break.
+pub(super) struct Rule {
+    pub(super) key: &'static str,
+    pub(super) relation: &'static str,
+    pub(super) other: &'static str,
+    pub(super) reason: &'static str,
+}
+
+/// Those that are broken.
+pub(super) fn broken(config: &Config) -> impl Iterator<Item = Rule> {
+    let Config { limits, timing, broker, .. } = config;
+    let twice = limits.message.bytes().saturating_mul(2);
+    let rules = [
+        (
+            twice <= limits.outbox.bytes(),
+            Rule {
+                key: "limits.message",
+                relation: "at most half of",
+                other: "limits.outbox",
+                reason: "a message must fit into an outbox together with what surrounds it",
+            },
+        ),
+        (
+            limits.outbox <= limits.outbox_total,
+            Rule {
+                key: "limits.outbox",
+                relation: "at most",
+                other: "limits.outbox_total",
+                reason: "one outbox is part of them all",
+            },
+        ),
+        (
+            twice <= broker.in_flight_bytes.bytes(),
+            Rule {
+                key: "limits.message",
+                relation: "at most half of",
+                other: "broker.in_flight_bytes",
+                reason: "a message must fit among the publishes in flight together with what surrounds it",
+            },
+        ),
+        (
+            timing.pong < timing.ping,
+            Rule {
+                key: "timing.pong",
+                relation: "shorter than",
+                other: "timing.ping",
+                reason: "a ping must be answered before the next is sent",
+            },
+        ),
+    ];
+    rules.into_iter().filter_map(|(holds, rule)| (!holds).then_some(rule))
+}

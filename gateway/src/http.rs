@@ -1,0 +1,206 @@
+//! HTTP on one socket: pages and probes, and the upgrade to a WebSocket.
+//!
+//! Hyper reads the head, under limits of size and time. After the 101 the bare socket is all that is kept:
+//! a head or a read buffer would cost more than the connection itself.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use futures_util::FutureExt;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+use crate::app::{Endpoint, SocketHandler};
+use crate::close::CloseReason;
+use crate::handshake::{self, Refusal};
+use crate::listener::Admission;
+use crate::protocol::{Protocol, native};
+use crate::socket::{Route, Socket, SocketError};
+use crate::worker::Worker;
+
+/// Bytes of a request's head: more is answered with 431.
+const HEAD_BYTES: usize = 16 << 10;
+/// Header lines of a request: more are answered with 431.
+const HEAD_LINES: usize = 64;
+
+/// A connection to be, once the 101 is on the wire.
+struct Upgrade {
+    endpoint: Endpoint,
+    route: Route,
+}
+
+/// Serves one accepted socket, as HTTP and perhaps as a WebSocket after that.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, admission: Admission) {
+    let upgrade = RefCell::new(None);
+    let service = service_fn(|request| {
+        let answer = answer(&worker, request, &upgrade);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(worker.shared.config.http.head_time)
+        .max_headers(HEAD_LINES)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    match Box::pin(connection.without_shutdown()).await {
+        Ok(parts) => {
+            let (stream, read) = (parts.io.into_inner(), parts.read_buf);
+            if let Some(upgrade) = upgrade.take() {
+                connect(&worker, (stream, peer), admission, upgrade, &read);
+            }
+        }
+        Err(error) => tracing::debug!(%peer, %error, "HTTP connection failed"),
+    }
+}
+
+/// The response to one request; notes in `upgrade` that a WebSocket follows.
+fn answer(
+    worker: &Rc<Worker>,
+    request: Request<Incoming>,
+    upgrade: &RefCell<Option<Upgrade>>,
+) -> impl Future<Output = Response<Body>> + use<> {
+    let shared = &worker.shared;
+    let socket = shared.app.sockets.at(request.uri().path());
+    let wants_socket = request.headers().contains_key(header::UPGRADE);
+    let socket = match socket {
+        Ok(found) if wants_socket || !shared.app.has_page(request.uri().path()) => {
+            let parameters: Vec<_> =
+                found.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            Some((found.value.clone(), parameters))
+        }
+        _ => None,
+    };
+    let (response, page) = match socket {
+        Some((endpoint, parameters)) => {
+            let (parts, _) = request.into_parts();
+            let response = match handshake::check(&parts, &shared.origins, &[native::NAME]) {
+                Err(refusal) => refused(refusal),
+                Ok(accepted) => match route(worker, endpoint, parameters, parts.uri.query()) {
+                    Err(response) => *response,
+                    Ok(agreed) => {
+                        let native = matches!(agreed.endpoint, Endpoint::Native);
+                        upgrade.replace(Some(agreed));
+                        switching(&handshake::Accepted { protocol: accepted.protocol.filter(|_| native), ..accepted })
+                    }
+                },
+            };
+            (Some(response), None)
+        }
+        None => (None, Some(shared.app.pages.clone().call(request))),
+    };
+    async move {
+        match (response, page) {
+            (Some(response), _) => response,
+            (None, Some(page)) => page.await.unwrap_or_else(|never| match never {}),
+            (None, None) => StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+}
+
+/// What the socket will be, if its channel may be used and can be read.
+fn route(
+    worker: &Worker,
+    endpoint: Endpoint,
+    parameters: Vec<(String, String)>,
+    query: Option<&str>,
+) -> Result<Upgrade, Box<Response<Body>>> {
+    let refuse = |status: StatusCode, text: String| Box::new((status, text + "\n").into_response());
+    let mut decoded = Vec::new();
+    for (name, value) in parameters {
+        let Ok(value) = percent_encoding::percent_decode_str(&value).decode_utf8() else {
+            return Err(refuse(StatusCode::BAD_REQUEST, format!("the path's {name} is not UTF-8")));
+        };
+        decoded.push((name, value.into_owned()));
+    }
+    let channel = match &endpoint {
+        Endpoint::Native => None,
+        Endpoint::Raw => decoded.first().map(|(_, channel)| channel.clone()),
+        Endpoint::Handler { channel, .. } => Some(channel.clone()),
+    };
+    if let Some(channel) = &channel {
+        if matches!(endpoint, Endpoint::Raw) {
+            let most = worker.shared.config.limits.channel_name.bytes();
+            native::check_channel(channel, most).map_err(|failure| refuse(StatusCode::BAD_REQUEST, failure.message))?;
+        }
+        if !worker.knows_position(channel) {
+            let mut response =
+                refuse(StatusCode::SERVICE_UNAVAILABLE, "the broker has not been reached yet: retry".into());
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            return Err(response);
+        }
+    }
+    let parameters = decoded.into_iter().collect();
+    let route = Route { channel: channel.unwrap_or_default(), parameters, query: query.unwrap_or_default().to_owned() };
+    Ok(Upgrade { endpoint, route })
+}
+
+/// The socket is ours: speak its protocol.
+fn connect(
+    worker: &Rc<Worker>,
+    socket: (TcpStream, SocketAddr),
+    admission: Admission,
+    Upgrade { endpoint, route }: Upgrade,
+    read: &[u8],
+) {
+    match endpoint {
+        Endpoint::Native => {
+            worker.adopt(socket, admission, (Protocol::Native, None), read);
+        }
+        Endpoint::Raw => {
+            worker.adopt(socket, admission, (Protocol::Raw, Some(&route.channel)), read);
+        }
+        Endpoint::Handler { handler, .. } => {
+            let connection = worker.adopt(socket, admission, (Protocol::App, Some(&route.channel)), read);
+            let socket = Socket { worker: Rc::clone(worker), connection, route };
+            tokio::task::spawn_local(handle(handler, socket));
+        }
+    }
+}
+
+/// Runs a handler to its end, whatever that is.
+async fn handle(handler: SocketHandler, socket: Socket) {
+    let connection = Rc::clone(&socket.connection);
+    let reason = match AssertUnwindSafe(async { handler(socket).await }).catch_unwind().await {
+        Ok(Ok(())) => CloseReason::Normal,
+        Ok(Err(error)) => {
+            tracing::debug!(peer = %connection.peer, %error, "a socket's handler failed");
+            match error.downcast_ref::<SocketError>() {
+                Some(SocketError::Closed) => CloseReason::Normal,
+                Some(SocketError::Publish(_)) => CloseReason::Overload,
+                None => CloseReason::Internal,
+            }
+        }
+        Err(_panic) => {
+            tracing::error!(peer = %connection.peer, "a socket's handler panicked");
+            CloseReason::Internal
+        }
+    };
+    connection.handler_done(reason);
+}
+
+fn refused(refusal: Refusal) -> Response<Body> {
+    refusal.into_response().map(Body::from)
+}
+
+fn switching(accepted: &handshake::Accepted) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accepted.accept.clone());
+    if let Some(protocol) = accepted.protocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    }
+    response
+}

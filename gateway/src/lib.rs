@@ -1,0 +1,25 @@
+//! A clustered WebSocket gateway: sockets on any node, one ordered log between the nodes.
+//!
+//! Build an app with [`App`], or run the program `fanfare`. ARCHITECTURE.md is the map.
+
+pub mod app;
+pub mod cli;
+pub mod close;
+pub mod codec;
+pub mod config;
+pub mod handshake;
+mod health;
+mod http;
+mod listener;
+mod message;
+mod metrics;
+pub mod node;
+pub mod program;
+mod protocol;
+mod relay;
+pub mod socket;
+mod worker;
+
+pub use app::{App, Outcome};
+pub use axum::response::Html;
+pub use socket::{Message, Socket, SocketError};

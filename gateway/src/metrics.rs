@@ -1,0 +1,97 @@
+//! What the node counts, in the text format of Prometheus.
+//!
+//! One value, passed in. Labels are bounded: reasons and outcomes, never a channel or a client.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use broker_adapters::{Log, Position, PublishError};
+
+use crate::close::CloseReason;
+
+/// The node's counters.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    opened: AtomicU64,
+    closed: Mutex<BTreeMap<&'static str, u64>>,
+    refused: AtomicU64,
+    received: AtomicU64,
+    delivered: AtomicU64,
+    published: [AtomicU64; OUTCOMES.len()],
+}
+
+const OUTCOMES: [&str; 5] = ["stored", "rejected", "overloaded", "unavailable", "unknown"];
+
+impl Metrics {
+    pub(crate) fn opened(&self) {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn closed(&self, reason: CloseReason) {
+        *self.closed.lock().unwrap_or_else(PoisonError::into_inner).entry(reason.label()).or_default() += 1;
+    }
+
+    /// A client was turned away because the node was full.
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A message came from a client.
+    pub(crate) fn received(&self) {
+        self.received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Messages were queued for clients.
+    pub(crate) fn delivered(&self, messages: usize) {
+        self.delivered.fetch_add(messages as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn published(&self, result: &Result<Option<Position>, PublishError>) {
+        let outcome = match result {
+            Ok(_) => 0,
+            Err(PublishError::Rejected(_)) => 1,
+            Err(PublishError::Overloaded(_)) => 2,
+            Err(PublishError::Unavailable) => 3,
+            Err(PublishError::Unknown) => 4,
+        };
+        self.published[outcome].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Everything, for a scrape.
+    pub(crate) fn text(&self, log: &Log, ready: bool) -> String {
+        let mut out = String::new();
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let opened = self.opened.load(Ordering::Relaxed);
+        let open = opened.saturating_sub(closed.values().sum());
+        let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(out, "# HELP fanfare_{name} {help}\n# TYPE fanfare_{name} {kind}");
+            for (labels, value) in samples {
+                let _ = writeln!(out, "fanfare_{name}{labels} {value}");
+            }
+        };
+        let plain = |value: u64| [(String::new(), value)];
+        let read = |counter: &AtomicU64| plain(counter.load(Ordering::Relaxed));
+        let labelled = |label: &str, value: &str, n: u64| (format!("{{{label}=\"{value}\"}}"), n);
+        family("ready", "gauge", "1 while the node should be sent new clients.", &plain(ready.into()));
+        family("connections", "gauge", "Open WebSocket connections.", &plain(open));
+        family("connections_opened_total", "counter", "WebSocket connections since the start.", &plain(opened));
+        let samples: Vec<_> = closed.iter().map(|(reason, n)| labelled("reason", reason, *n)).collect();
+        family("connections_closed_total", "counter", "Connections that ended, by reason.", &samples);
+        family("connections_refused_total", "counter", "Connections turned away by a full node.", &read(&self.refused));
+        family("messages_received_total", "counter", "Text messages from clients.", &read(&self.received));
+        family("messages_delivered_total", "counter", "Runs of messages queued for clients.", &read(&self.delivered));
+        let outcomes = OUTCOMES.iter().zip(&self.published);
+        let samples: Vec<_> =
+            outcomes.map(|(outcome, n)| labelled("outcome", outcome, n.load(Ordering::Relaxed))).collect();
+        family("publishes_total", "counter", "Messages given to the broker, by outcome.", &samples);
+        let counters = log.counters();
+        let help = "Records dropped because their id came before.";
+        family("broker_duplicates_total", "counter", help, &plain(counters.duplicates.value()));
+        let help = "Places where the broker's log did not go on from what was read.";
+        family("broker_breaks_total", "counter", help, &plain(counters.breaks.value()));
+        out
+    }
+}

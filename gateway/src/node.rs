@@ -1,0 +1,158 @@
+//! A node: the log, the relay, the listener and the workers, from start to stop.
+//!
+//! Stop order: not ready → stop accepting → close clients → publishes under way → broker.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use axum::http::StatusCode;
+use broker_adapters::{Budget, Log, Settings, Timing, connect};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::config::Config;
+use crate::handshake::Origins;
+use crate::health::Health;
+use crate::listener::Listener;
+use crate::metrics::Metrics;
+use crate::relay;
+use crate::worker::{self, ACCEPTED, Inlets, RELAYED};
+
+/// What all parts of a node share.
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) config: Config,
+    pub(crate) origins: Origins,
+    pub(crate) app: App,
+    pub(crate) log: Arc<Log>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The broker's URL.
+    #[error(transparent)]
+    Broker(#[from] broker_adapters::ConnectError),
+    /// The list of origins.
+    #[error("http.origins: {0}")]
+    Origins(#[from] crate::handshake::OriginError),
+    /// The address to listen on.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// A thread could not be made.
+    #[error("cannot start a worker: {0}")]
+    Worker(std::io::Error),
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    /// Where it listens.
+    pub address: SocketAddr,
+    log: Arc<Log>,
+    health: Arc<Health>,
+    drain: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    workers: Vec<JoinHandle<()>>,
+    config: Config,
+}
+
+impl Node {
+    /// Starts a node on the current runtime and on threads of its own. The broker need not be up.
+    pub fn start(app: App, config: Config, name: String) -> Result<Self, StartError> {
+        let origins = Origins::parse(&config.http.origins)?;
+        let log = Arc::new(open_log(&config)?);
+        let listen = config.http.listen;
+        let listener = Listener::bind(listen).map_err(|error| StartError::Listen(listen, error))?;
+        let address = listener.address;
+        let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
+        let app = with_probes(app, &health, &metrics, &log);
+        let shared =
+            Shared { name, origins, app, log: Arc::clone(&log), metrics: Arc::clone(&metrics), config: config.clone() };
+        let (drain, draining) = watch::channel(false);
+        let crew = Crew::start(&Arc::new(shared), &draining)?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(relay::run(log.tail_all(), log.partitions(), Arc::clone(&health), crew.relayed));
+        let accepting = listener.run(crew.accepted, config.http.max_connections, metrics);
+        let mut until = draining;
+        tasks.spawn(async move {
+            tokio::select! {
+                () = accepting => {}
+                _ = until.wait_for(|drain| *drain) => {}
+            }
+        });
+        Ok(Self { address, log, health, drain, tasks, workers: crew.threads, config })
+    }
+
+    /// Stops the node; done when nothing of it is left.
+    pub async fn stop(mut self) {
+        self.health.drain();
+        self.drain.send_replace(true);
+        let workers = std::mem::take(&mut self.workers);
+        let joined =
+            tokio::task::spawn_blocking(move || workers.into_iter().map(JoinHandle::join).all(|end| end.is_ok()));
+        if !joined.await.unwrap_or(false) {
+            tracing::error!("a worker ended with a panic");
+        }
+        self.log.close(Instant::now() + self.config.broker.publish_timeout).await;
+        self.tasks.shutdown().await;
+    }
+}
+
+fn open_log(config: &Config) -> Result<Log, broker_adapters::ConnectError> {
+    let broker = &config.broker;
+    let retention = usize::try_from(broker.retention).unwrap_or(usize::MAX);
+    let adapter = connect(broker.url.expose(), Settings { partitions: broker.partitions, retention })?;
+    let budget = Budget { messages: broker.in_flight, bytes: broker.in_flight_bytes.bytes() };
+    Ok(Log::start(adapter, broker.partitions, Timing { heartbeat: broker.heartbeat }, budget))
+}
+
+/// Adds the pages that balancers and monitoring ask for.
+fn with_probes(mut app: App, health: &Arc<Health>, metrics: &Arc<Metrics>, log: &Arc<Log>) -> App {
+    app.get("/live", async || "live\n");
+    let ready = Arc::clone(health);
+    app.get("/ready", async move || match ready.ready() {
+        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+    });
+    let (health, metrics, log) = (Arc::clone(health), Arc::clone(metrics), Arc::clone(log));
+    app.get("/metrics", async move || metrics.text(&log, health.ready().is_ok()));
+    app
+}
+
+/// The workers' threads and the queues that lead to them.
+struct Crew {
+    threads: Vec<JoinHandle<()>>,
+    accepted: Vec<mpsc::Sender<crate::listener::Accepted>>,
+    relayed: Vec<mpsc::Sender<Arc<[relay::Relayed]>>>,
+}
+
+impl Crew {
+    fn start(shared: &Arc<Shared>, drain: &watch::Receiver<bool>) -> Result<Self, StartError> {
+        let workers = match shared.config.node.workers {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let mut crew = Self { threads: Vec::new(), accepted: Vec::new(), relayed: Vec::new() };
+        for number in 0..workers {
+            let (to_accepted, accepted) = mpsc::channel(ACCEPTED);
+            let (to_relayed, relayed) = mpsc::channel(RELAYED);
+            let inlets = Inlets { accepted, relayed, drain: drain.clone() };
+            let shared = Arc::clone(shared);
+            let thread = thread::Builder::new().name(format!("worker-{number}"));
+            let thread = thread.spawn(move || {
+                if let Err(error) = worker::run(shared, workers, inlets) {
+                    tracing::error!(%error, "a worker cannot run");
+                }
+            });
+            crew.threads.push(thread.map_err(StartError::Worker)?);
+            crew.accepted.push(to_accepted);
+            crew.relayed.push(to_relayed);
+        }
+        Ok(crew)
+    }
+}

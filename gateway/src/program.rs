@@ -1,0 +1,68 @@
+//! What every program built on this library does at its command line: serve, check, ready.
+//!
+//! The one place that prints: a program that serves says where, under which name and through which broker.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::app::App;
+use crate::cli::{self, Command};
+use crate::config::{Config, Overrides, load};
+use crate::node::Node;
+
+/// Carries out the process's command line; `address` is where to listen unless something says otherwise.
+pub async fn run(app: App, address: &str) -> anyhow::Result<()> {
+    match cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit()) {
+        Command::Serve { file, overrides } => serve(app, configured(file, overrides, address)?).await,
+        Command::Check { file } => {
+            cli::check(file.as_deref(), cli::environment())?;
+            println!("Configuration file is valid");
+            Ok(())
+        }
+        Command::Ready { file, overrides } => {
+            let config = configured(file, overrides, address)?;
+            cli::ready(config.http.listen)?;
+            println!("ready");
+            Ok(())
+        }
+    }
+}
+
+/// The configuration, where a program's own address is weaker than all that an operator says.
+fn configured(file: Option<PathBuf>, mut overrides: Overrides, address: &str) -> anyhow::Result<Config> {
+    let said = file.is_some() || cli::environment().any(|(name, _)| name == "FANFARE__HTTP__LISTEN");
+    if !said {
+        overrides.listen.get_or_insert_with(|| address.to_owned());
+    }
+    Ok(load(file.as_deref(), cli::environment(), overrides)?)
+}
+
+async fn serve(app: App, config: Config) -> anyhow::Result<()> {
+    let filter =
+        EnvFilter::try_new(&config.log.level).with_context(|| format!("log.level = {:?}", config.log.level))?;
+    let terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal).with_writer(std::io::stderr).init();
+    let name = config.node_name(cli::environment());
+    let broker = config.broker.url.to_string();
+    let node = Node::start(app, config, name.clone())?;
+    println!("{name} listens on http://{}, broker {broker}", node.address);
+    stop_signal().await?;
+    tracing::info!("stopping: clients are told to reconnect elsewhere");
+    node.stop().await;
+    Ok(())
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn stop_signal() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

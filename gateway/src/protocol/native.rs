@@ -1,0 +1,331 @@
+//! `fanfare.v1`: JSON text frames, one object each.
+//!
+//! Pure. A command has at most one of `connect`, `subscribe`, `unsubscribe`, `publish`, `ping`, `pong` and an
+//! `id` that its reply repeats. Replies hold `ok` or `error`; an error says whether a retry can help.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use broker_adapters::{Break, Payload, Position, PublishError, Record};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::message::base64;
+
+/// The name of the subprotocol.
+pub(crate) const NAME: &str = "fanfare.v1";
+
+/// What a client asks for, with the number it gave to the question.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) id: Option<u64>,
+    pub(crate) command: Command<'a>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Command<'a> {
+    Connect,
+    Subscribe { channel: Cow<'a, str> },
+    Unsubscribe { channel: Cow<'a, str> },
+    Publish { channel: Cow<'a, str>, payload: Payload },
+    Ping,
+    Pong,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+    pub(crate) retry: bool,
+}
+
+impl Failure {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry: false }
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        let (code, retry) = match &error {
+            PublishError::Rejected(_) => ("rejected", false),
+            PublishError::Overloaded(_) => ("overloaded", true),
+            PublishError::Unavailable => ("unavailable", true),
+            PublishError::Unknown => ("unknown", true),
+        };
+        Self { code, message: error.to_string(), retry }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Frame<'a> {
+    id: Option<u64>,
+    connect: Option<Empty>,
+    #[serde(borrow)]
+    subscribe: Option<OnChannel<'a>>,
+    #[serde(borrow)]
+    unsubscribe: Option<OnChannel<'a>>,
+    #[serde(borrow)]
+    publish: Option<Publish<'a>>,
+    ping: Option<Empty>,
+    pong: Option<Empty>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Empty {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnChannel<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Publish<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+/// Reads one command. On failure the number is told if it could be read, so that the reply finds its question.
+pub(crate) fn parse(text: &str) -> Result<Request<'_>, (Option<u64>, Failure)> {
+    let frame: Frame<'_> = serde_json::from_str(text).map_err(|error| {
+        let id = serde_json::from_str::<serde_json::Value>(text).ok().and_then(|value| value.get("id")?.as_u64());
+        (id, Failure::new("bad_request", format!("not a command: {error}")))
+    })?;
+    let id = frame.id;
+    let mut commands = [
+        frame.connect.map(|Empty {}| Command::Connect),
+        frame.subscribe.map(|on| Command::Subscribe { channel: on.channel }),
+        frame.unsubscribe.map(|on| Command::Unsubscribe { channel: on.channel }),
+        frame.publish.map(|publish| Command::Publish { channel: publish.channel, payload: payload(publish.data) }),
+        frame.ping.map(|Empty {}| Command::Ping),
+        frame.pong.map(|Empty {}| Command::Pong),
+    ]
+    .into_iter()
+    .flatten();
+    match (commands.next(), commands.next()) {
+        (Some(command), None) => Ok(Request { id, command }),
+        _ => {
+            let what = "send one of connect, subscribe, unsubscribe, publish, ping, pong per object";
+            Err((id, Failure::new("bad_request", what)))
+        }
+    }
+}
+
+/// A JSON string and a text are the same message.
+fn payload(data: &RawValue) -> Payload {
+    let json = data.get();
+    if json.starts_with('"')
+        && let Ok(text) = serde_json::from_str::<String>(json)
+    {
+        return Payload::Text(text.into());
+    }
+    Payload::Json(Bytes::copy_from_slice(json.as_bytes()))
+}
+
+/// A channel's name may be any text that is safe in logs and URLs and unlike a pattern.
+pub(crate) fn check_channel(name: &str, most: usize) -> Result<(), Failure> {
+    let refuse = |why: String| Err(Failure::new("bad_channel", why));
+    if name.is_empty() || name.len() > most {
+        return refuse(format!("a channel's name has 1 to {most} bytes; this one has {}", name.len()));
+    }
+    let forbidden =
+        |c: &char| c.is_control() || c.is_whitespace() || matches!(c, '{' | '}' | '*' | '\u{2028}' | '\u{2029}');
+    match name.chars().find(forbidden) {
+        Some(c) => {
+            refuse(format!("a channel's name may not hold {c:?}: no spaces, control characters, `{{`, `}}` or `*`"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The data frame of a record.
+pub(crate) fn message(record: &Record) -> Vec<u8> {
+    let payload = record.payload.bytes();
+    let mut out = Vec::with_capacity(payload.len() + record.channel.len() + 72);
+    out.extend_from_slice(b"{\"channel\":");
+    write_string(&mut out, record.channel());
+    match &record.payload {
+        Payload::Json(json) => {
+            out.extend_from_slice(b",\"data\":");
+            out.extend_from_slice(json);
+        }
+        Payload::Text(text) => {
+            out.extend_from_slice(b",\"data\":");
+            write_string(&mut out, std::str::from_utf8(text).unwrap_or_default());
+        }
+        Payload::Binary(bytes) => {
+            out.extend_from_slice(b",\"base64\":");
+            write_string(&mut out, &base64(bytes));
+        }
+    }
+    out.extend_from_slice(format!(",\"at\":\"{}\"}}", record.position()).as_bytes());
+    out
+}
+
+/// Tells a subscriber that messages of its channel are lost.
+pub(crate) fn lost(channel: &str, lost: Break) -> String {
+    let channel = quoted(channel);
+    format!("{{\"channel\":{channel},\"lost\":{{\"after\":\"{}\",\"reason\":\"{}\"}}}}", lost.after, lost.reason)
+}
+
+/// The question whether the client is there.
+pub(crate) const PING: &str = "{\"ping\":{}}";
+
+/// The reply to `connect`.
+pub(crate) fn connected(id: Option<u64>, node: &str) -> String {
+    reply(id, &format!("\"ok\":{{\"node\":{},\"version\":{}}}", quoted(node), quoted(env!("CARGO_PKG_VERSION"))))
+}
+
+/// The reply to `subscribe`: what follows comes after `at`.
+pub(crate) fn subscribed(id: Option<u64>, channel: &str, at: Option<Position>) -> String {
+    let mut ok = format!("\"ok\":{{\"channel\":{}", quoted(channel));
+    write_at(&mut ok, at, ",");
+    ok.push('}');
+    reply(id, &ok)
+}
+
+/// The reply to `publish`: it is in the log.
+pub(crate) fn published(id: Option<u64>, at: Option<Position>) -> String {
+    let mut ok = "\"ok\":{".to_owned();
+    write_at(&mut ok, at, "");
+    ok.push('}');
+    reply(id, &ok)
+}
+
+/// The reply to a command that has nothing to tell.
+pub(crate) fn done(id: Option<u64>) -> String {
+    reply(id, "\"ok\":{}")
+}
+
+/// The reply to a command that failed.
+pub(crate) fn failed(id: Option<u64>, failure: &Failure) -> String {
+    let Failure { code, message, retry } = failure;
+    reply(id, &format!("\"error\":{{\"code\":\"{code}\",\"message\":{},\"retry\":{retry}}}", quoted(message)))
+}
+
+fn reply(id: Option<u64>, rest: &str) -> String {
+    match id {
+        Some(id) => format!("{{\"id\":{id},{rest}}}"),
+        None => format!("{{{rest}}}"),
+    }
+}
+
+fn write_at(out: &mut String, at: Option<Position>, comma: &str) {
+    if let Some(at) = at {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "{comma}\"at\":\"{at}\"");
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len() + 2);
+    write_string(&mut out, text);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+fn write_string(out: &mut Vec<u8>, text: &str) {
+    // Writing a string to a vector cannot fail.
+    let _ = serde_json::to_writer(out, text);
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_adapters::{BreakReason, Epoch, MessageId, Offset, Partition};
+
+    use super::*;
+
+    fn position(offset: u64) -> Position {
+        Position { epoch: Epoch(0xab), partition: Partition(2), offset: Offset(offset) }
+    }
+
+    #[test]
+    fn every_command_is_read() {
+        let read = |text| format!("{:?}", parse(text).expect("a command"));
+        let of = |id: &str, command: &str| format!("Request {{ id: {id}, command: {command} }}");
+        assert_eq!(
+            read(r#"{"id":1,"subscribe":{"channel":"n\u0065ws"}}"#),
+            of("Some(1)", "Subscribe { channel: \"news\" }")
+        );
+        assert_eq!(read(r#"{"unsubscribe":{"channel":"news"}}"#), of("None", "Unsubscribe { channel: \"news\" }"));
+        assert_eq!(
+            read(r#"{"id":2,"publish":{"channel":"c","data":{"a":[1, 2]}}}"#),
+            of("Some(2)", "Publish { channel: \"c\", payload: Json(b\"{\\\"a\\\":[1, 2]}\") }")
+        );
+        assert_eq!(
+            read(r#"{"id":2,"publish":{"channel":"c","data":"h\u00e9"}}"#),
+            of("Some(2)", "Publish { channel: \"c\", payload: Text(b\"h\\xc3\\xa9\") }")
+        );
+        assert_eq!(read(r#"{"id":3,"ping":{}}"#), of("Some(3)", "Ping"));
+        assert_eq!(read(r#"{"pong":{}}"#), of("None", "Pong"));
+        assert_eq!(read(r#"{"id":18446744073709551615,"connect":{}}"#), of("Some(18446744073709551615)", "Connect"));
+    }
+
+    #[test]
+    fn what_is_no_command_is_refused_with_its_number_where_there_is_one() {
+        for (text, id) in [
+            ("", None),
+            ("hello", None),
+            ("[]", None),
+            ("{}", None),
+            (r#"{"id":7}"#, Some(7)),
+            (r#"{"id":7,"subscribe":{}}"#, Some(7)),
+            (r#"{"id":7,"subscribe":{"channel":1}}"#, Some(7)),
+            (r#"{"id":7,"subscribe":{"channel":"a"},"ping":{}}"#, Some(7)),
+            (r#"{"id":7,"subscripe":{"channel":"a"}}"#, Some(7)),
+            (r#"{"id":-1,"ping":{}}"#, None),
+            (r#"{"id":7,"publish":{"channel":"a"}}"#, Some(7)),
+            (r#"{"id":7,"publish":{"channel":"a","data":nul}}"#, None),
+        ] {
+            let (found, failure) = parse(text).expect_err(text);
+            assert_eq!((found, failure.code, failure.retry), (id, "bad_request", false), "{text}");
+        }
+    }
+
+    #[test]
+    fn frames_are_valid_json_whatever_the_names() {
+        let record = |payload| Record {
+            epoch: Epoch(0xab),
+            partition: Partition(2),
+            offset: Offset(9),
+            id: MessageId(1),
+            time: 0,
+            channel: "a\"b".into(),
+            payload,
+        };
+        let text = |payload| String::from_utf8(message(&record(payload))).expect("JSON is text");
+        assert_eq!(text(Payload::Json("[1]".into())), r#"{"channel":"a\"b","data":[1],"at":"ab-2-9"}"#);
+        assert_eq!(text(Payload::Text("\n".into())), r#"{"channel":"a\"b","data":"\n","at":"ab-2-9"}"#);
+        assert_eq!(text(Payload::Binary("hi".into())), r#"{"channel":"a\"b","base64":"aGk=","at":"ab-2-9"}"#);
+        let gap = Break { after: position(3), at: position(8), reason: BreakReason::Trimmed };
+        assert_eq!(lost("c", gap), r#"{"channel":"c","lost":{"after":"ab-2-3","reason":"trimmed"}}"#);
+        assert_eq!(subscribed(Some(1), "c", Some(position(3))), r#"{"id":1,"ok":{"channel":"c","at":"ab-2-3"}}"#);
+        assert_eq!(published(Some(1), Some(position(3))), r#"{"id":1,"ok":{"at":"ab-2-3"}}"#);
+        assert_eq!(published(None, None), r#"{"ok":{}}"#);
+        let failure = Failure::from(PublishError::Unavailable);
+        let text = failed(Some(4), &failure);
+        assert!(
+            text.starts_with(r#"{"id":4,"error":{"code":"unavailable","message":""#)
+                && text.ends_with(r#""retry":true}}"#)
+        );
+    }
+
+    #[test]
+    fn a_channel_name_is_safe_in_logs_and_no_pattern() {
+        for good in ["a", "news", "chat:room-1", "/ws/echo", "größe", "a.b_c@d#e?f=g&h", "日本語"] {
+            assert_eq!(check_channel(good, 255), Ok(()), "{good}");
+        }
+        let long = "x".repeat(256);
+        for bad in ["", " ", "a b", "a\r\nb", "\u{1b}[31m", "a\0", "{}", "*", "news*", "\u{85}", "\u{2028}", &long] {
+            assert_eq!(check_channel(bad, 255).map_err(|failure| failure.code), Err("bad_channel"), "{bad:?}");
+        }
+    }
+}

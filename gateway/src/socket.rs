@@ -1,0 +1,170 @@
+//! A client's socket as the handler of an app sees it.
+//!
+//! Lives on its worker's thread. What comes in waits in a bounded inbox; while that is full the client waits.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Poll;
+
+use broker_adapters::{MessageId, NewRecord, Payload, PublishError};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::close::CloseReason;
+use crate::codec::{self, Opcode};
+use crate::worker::Worker;
+use crate::worker::connection::Connection;
+
+/// One message, in either direction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Characters.
+    Text(String),
+    /// Bytes.
+    Binary(Bytes),
+}
+
+impl Message {
+    /// The size in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether it holds nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl From<String> for Message {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&str> for Message {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+/// Text as it is; of bytes, how many.
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Binary(bytes) => write!(f, "[{} bytes]", bytes.len()),
+        }
+    }
+}
+
+/// Why something could not be done with a socket.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SocketError {
+    /// The client is gone, or going.
+    #[error("the socket is closed")]
+    Closed,
+    /// The broker did not take the message.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+/// A connected client.
+pub struct Socket {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) connection: Rc<Connection>,
+    pub(crate) route: Route,
+}
+
+/// What the request said.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Route {
+    /// The pattern's path: the channel that all sockets of the route share.
+    pub(crate) channel: String,
+    pub(crate) parameters: HashMap<String, String>,
+    pub(crate) query: String,
+}
+
+impl Socket {
+    /// The client's next message; `None` once it is gone. Cancel safe.
+    pub async fn recv(&mut self) -> Option<Message> {
+        let connection = &self.connection;
+        let message = std::future::poll_fn(|cx| match &mut connection.state.borrow_mut().inbox {
+            Some(inbox) => inbox.poll_next(cx.waker()),
+            None => Poll::Ready(None),
+        })
+        .await;
+        // There is room again: reading goes on if it had paused.
+        connection.wake();
+        message
+    }
+
+    /// Sends to this client only. Waits in the client's outbox; the order is kept.
+    pub fn send(&self, message: impl Into<Message>) -> Result<(), SocketError> {
+        let frame = match message.into() {
+            Message::Text(text) => codec::frame(Opcode::Text, text.as_bytes()),
+            Message::Binary(bytes) => codec::frame(Opcode::Binary, &bytes),
+        };
+        self.worker.send(&self.connection, frame);
+        self.worker.flush();
+        if self.is_open() { Ok(()) } else { Err(SocketError::Closed) }
+    }
+
+    /// Sends to every client of this route, on every node, this one included, in one order for all.
+    ///
+    /// Done when the broker has stored the message; fails by the publish deadline.
+    pub async fn broadcast(&self, message: impl Into<Message>) -> Result<(), SocketError> {
+        let payload = match message.into() {
+            Message::Text(text) => Payload::Text(text.into()),
+            Message::Binary(bytes) => Payload::Binary(bytes),
+        };
+        let shared = &self.worker.shared;
+        let record = NewRecord { id: MessageId::random(), channel: self.route.channel.clone(), payload };
+        let deadline = Instant::now() + shared.config.broker.publish_timeout;
+        let result = shared.log.publish(record, deadline).await;
+        shared.metrics.published(&result);
+        Ok(result.map(|_at| ())?)
+    }
+
+    /// Ends the connection once all that was sent is written.
+    pub fn close(&self) {
+        self.worker.end(&self.connection, CloseReason::Normal);
+    }
+
+    /// Whether something sent now may still arrive.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.connection.is_ending()
+    }
+
+    /// The name of the node that the client is connected to.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.worker.shared.name
+    }
+
+    /// The address that the connection comes from.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.connection.peer
+    }
+
+    /// A part of the path: of `/rooms/blue` for the route `/rooms/{room}`, `room` is `blue`.
+    #[must_use]
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.route.parameters.get(name).map(String::as_str)
+    }
+
+    /// What follows the `?` of the request, as it was sent.
+    #[must_use]
+    pub fn query(&self) -> &str {
+        &self.route.query
+    }
+}

@@ -1,0 +1,147 @@
+//! Carries out what clients of the native and the raw protocol ask for.
+
+use std::rc::Rc;
+
+use broker_adapters::{MessageId, NewRecord, Payload, Position, PublishError};
+use tokio::time::Instant;
+
+use super::Worker;
+use super::connection::Connection;
+use crate::close::CloseReason;
+use crate::codec::{self, Opcode};
+use crate::protocol::native::{self, Command, Failure};
+
+impl Worker {
+    /// One text frame of the native protocol.
+    pub(super) fn command(self: &Rc<Self>, connection: &Rc<Connection>, text: &str) {
+        let (id, result) = match native::parse(text) {
+            Ok(request) => (request.id, self.carry_out(connection, request.id, request.command)),
+            Err((id, failure)) => (id, Err(failure)),
+        };
+        match result {
+            Ok(Some(reply)) => self.reply(connection, &reply),
+            Ok(None) => {}
+            Err(failure) => self.reply(connection, &native::failed(id, &failure)),
+        }
+    }
+
+    /// The reply, unless there is none or it comes later.
+    fn carry_out(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        id: Option<u64>,
+        command: Command<'_>,
+    ) -> Result<Option<String>, Failure> {
+        match command {
+            Command::Connect => Ok(Some(native::connected(id, &self.shared.name))),
+            Command::Ping => Ok(Some(native::done(id))),
+            Command::Pong => Ok(None),
+            Command::Subscribe { channel } => {
+                let at = self.subscribe(connection, &channel)?;
+                Ok(Some(native::subscribed(id, &channel, at)))
+            }
+            Command::Unsubscribe { channel } => match self.unsubscribe(connection, &channel) {
+                true => Ok(Some(native::done(id))),
+                false => Err(Failure::new("not_subscribed", "this connection is not subscribed to the channel")),
+            },
+            Command::Publish { channel, payload } => {
+                self.check_channel(&channel)?;
+                let worker = Rc::clone(self);
+                let publisher = Rc::clone(connection);
+                self.publish(connection, channel.into_owned(), payload, move |result| {
+                    let reply = match result {
+                        Ok(at) => native::published(id, at),
+                        Err(error) => native::failed(id, &Failure::from(error)),
+                    };
+                    worker.reply(&publisher, &reply);
+                });
+                Ok(None)
+            }
+        }
+    }
+
+    /// Subscribes a connection; what it gets comes after the position. Twice is once.
+    pub(crate) fn subscribe(&self, connection: &Connection, channel: &str) -> Result<Option<Position>, Failure> {
+        self.check_channel(channel)?;
+        let partition = self.shared.log.partition_of(channel);
+        let Some(at) = self.positions.borrow()[usize::from(partition.0)] else {
+            let message = "the broker has not been reached yet".to_owned();
+            return Err(Failure { code: "unavailable", message, retry: true });
+        };
+        if self.seat(connection, channel).is_none() {
+            let most = self.shared.config.limits.channels_per_connection;
+            if connection.state.borrow().seats.len() >= most {
+                let why = format!("a connection may be subscribed to at most {most} channels");
+                return Err(Failure::new("too_many_channels", why));
+            }
+            let seat = self.hub.borrow_mut().subscribe(channel, connection.member);
+            connection.state.borrow_mut().seats.push(seat);
+        }
+        Ok(Some(at))
+    }
+
+    fn unsubscribe(&self, connection: &Connection, channel: &str) -> bool {
+        let Some(index) = self.seat(connection, channel) else { return false };
+        let seat = connection.state.borrow_mut().seats.swap_remove(index);
+        self.give_up(seat);
+        true
+    }
+
+    /// Where a connection's seat in a channel is among its seats.
+    fn seat(&self, connection: &Connection, channel: &str) -> Option<usize> {
+        let channel = self.hub.borrow().find(channel)?;
+        connection.state.borrow().seats.iter().position(|seat| seat.channel == channel)
+    }
+
+    fn check_channel(&self, name: &str) -> Result<(), Failure> {
+        native::check_channel(name, self.shared.config.limits.channel_name.bytes())
+    }
+
+    /// One frame of the raw protocol: a message on the connection's only channel.
+    pub(super) fn publish_raw(self: &Rc<Self>, connection: &Rc<Connection>, payload: Payload) {
+        let Some(seat) = connection.state.borrow().seats.first().copied() else { return };
+        let channel = self.hub.borrow().name(seat.channel).to_owned();
+        let worker = Rc::clone(self);
+        let publisher = Rc::clone(connection);
+        self.publish(connection, channel, payload, move |result| {
+            // The protocol has no word for a failure but the end.
+            if let Err(error) = result {
+                tracing::debug!(peer = %publisher.peer, %error, "a message was not published");
+                worker.end(&publisher, CloseReason::Overload);
+            }
+        });
+    }
+
+    /// Publishes for a connection, which is not read while too many of its messages wait.
+    fn publish(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        channel: String,
+        payload: Payload,
+        answered: impl FnOnce(Result<Option<Position>, PublishError>) + 'static,
+    ) {
+        let record = NewRecord { id: MessageId::random(), channel, payload };
+        let deadline = Instant::now() + self.shared.config.broker.publish_timeout;
+        connection.state.borrow_mut().publishing += 1;
+        let published = self.shared.log.publish(record, deadline);
+        let (worker, connection) = (Rc::clone(self), Rc::clone(connection));
+        tokio::task::spawn_local(async move {
+            let result = published.await;
+            worker.shared.metrics.published(&result);
+            let paused = {
+                let mut state = connection.state.borrow_mut();
+                state.publishing -= 1;
+                state.publishing + 1 >= super::connection::PUBLISHING
+            };
+            answered(result);
+            worker.flush_soon();
+            if paused {
+                connection.wake();
+            }
+        });
+    }
+
+    fn reply(&self, connection: &Connection, text: &str) {
+        self.send(connection, codec::frame(Opcode::Text, text.as_bytes()));
+    }
+}

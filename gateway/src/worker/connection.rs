@@ -1,0 +1,390 @@
+//! One WebSocket connection: its socket, what it has yet to send, how it ends.
+//!
+//! Owned by its worker and by its one task, which reads; the worker writes to the socket directly, so that a
+//! broadcast wakes no task. Owns no buffer: input goes through the worker's. Ends for real: whoever does not
+//! take the close frame within [`GRACE`] is reset.
+
+use std::cell::RefCell;
+use std::io::{ErrorKind, IoSlice};
+use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::Worker;
+use super::hub::{Member, Seat};
+use super::inbox::Inbox;
+use super::outbox::{Outbox, SLICES};
+use super::pulse::Pulse;
+use crate::close::CloseReason;
+use crate::codec::{self, Decoder, Extensions, Opcode};
+use crate::listener::Admission;
+use crate::protocol::Protocol;
+
+/// How long a client may take to take its close frame and to close.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Reads in a row before other connections get their turn.
+const READS: usize = 8;
+
+/// Publishes of one connection that wait for the broker; reading pauses while there are so many.
+pub(super) const PUBLISHING: u32 = 256;
+
+/// An open socket.
+pub(crate) struct Connection {
+    pub(crate) member: Member,
+    /// Tells it from earlier connections with the same number.
+    pub(crate) serial: u32,
+    pub(crate) protocol: Protocol,
+    pub(crate) peer: SocketAddr,
+    pub(crate) opened: Instant,
+    stream: RefCell<TcpStream>,
+    pub(crate) state: RefCell<State>,
+    _admission: Admission,
+}
+
+/// What changes while it is open.
+pub(crate) struct State {
+    pub(super) decoder: Decoder,
+    outbox: Outbox,
+    pub(super) seats: Vec<Seat>,
+    pub(super) pulse: Pulse,
+    /// Publishes that the broker has not yet answered.
+    pub(super) publishing: u32,
+    /// Messages for the app's handler, if there is one.
+    pub(crate) inbox: Option<Box<Inbox>>,
+    /// Waits in the worker's list of sockets to write to.
+    marked: bool,
+    ending: Option<Ending>,
+    waker: Option<Waker>,
+}
+
+struct Ending {
+    reason: CloseReason,
+    stage: Stage,
+    grace: Pin<Box<Sleep>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The handler has yet to see what came before.
+    Handler,
+    /// The close frame is queued.
+    Farewell,
+    /// All is written, and the peer's turn to close.
+    Shut,
+    /// Nothing more can be done.
+    Over,
+}
+
+/// How writing went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    All,
+    Blocked,
+    Broken,
+}
+
+/// The frame was queued, or the connection is behind by more than its share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queued {
+    /// It will be written when the worker next flushes.
+    Yes,
+    /// The connection must be ended with [`CloseReason::TooSlow`].
+    Overflow,
+    /// It is ending: nothing more is sent.
+    Ending,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        (member, serial): (Member, u32),
+        protocol: Protocol,
+        (stream, peer): (TcpStream, SocketAddr),
+        admission: Admission,
+        now: Instant,
+    ) -> Self {
+        let state = State {
+            decoder: Decoder::new(Extensions::none()),
+            outbox: Outbox::default(),
+            seats: Vec::new(),
+            pulse: Pulse::default(),
+            publishing: 0,
+            inbox: (protocol == Protocol::App).then(Box::default),
+            marked: false,
+            ending: None,
+            waker: None,
+        };
+        let (stream, state) = (RefCell::new(stream), RefCell::new(state));
+        Self { member, serial, protocol, peer, opened: now, stream, state, _admission: admission }
+    }
+
+    /// The connection's task: done when the socket may be dropped.
+    pub(super) fn poll(self: &Rc<Self>, worker: &Rc<Worker>, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        self.remember(cx.waker());
+        loop {
+            match self.write(worker) {
+                Written::All => {}
+                Written::Blocked => {
+                    if self.stream.borrow().poll_write_ready(cx).is_ready() {
+                        continue;
+                    }
+                }
+                Written::Broken => return Poll::Ready(self.vanished()),
+            }
+            let stage = self.state.borrow().ending.as_ref().map(|ending| ending.stage);
+            match stage {
+                None if self.paused() => return Poll::Pending,
+                None => match self.read(worker, cx) {
+                    Poll::Ready(()) => {}
+                    Poll::Pending => return Poll::Pending,
+                },
+                Some(_) => match self.poll_end(cx) {
+                    Poll::Ready(Some(reason)) => return Poll::Ready(reason),
+                    Poll::Ready(None) => {}
+                    Poll::Pending => return Poll::Pending,
+                },
+            }
+        }
+    }
+
+    /// Reads and handles what is there. Pending when nothing is; ready when the state must be looked at again.
+    fn read(self: &Rc<Self>, worker: &Rc<Worker>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut buffer = worker.buffer.borrow_mut();
+        for _ in 0..READS {
+            match self.poll_read(&mut buffer, cx) {
+                Poll::Pending => return if self.has_output() { Poll::Ready(()) } else { Poll::Pending },
+                Poll::Ready(None) => {
+                    worker.end(self, CloseReason::PeerVanished);
+                    return Poll::Ready(());
+                }
+                Poll::Ready(Some(length)) => worker.receive(self, &mut buffer[..length]),
+            }
+            if self.is_ending() || self.paused() {
+                return Poll::Ready(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Bytes read; `None` at the end of the stream.
+    fn poll_read(&self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<Option<usize>> {
+        let mut into = ReadBuf::new(buffer);
+        match Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut into) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) if !into.filled().is_empty() => Poll::Ready(Some(into.filled().len())),
+            Poll::Ready(_) => Poll::Ready(None),
+        }
+    }
+
+    /// Brings the end one step further; the reason when the socket may be dropped.
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Option<CloseReason>> {
+        let mut state = self.state.borrow_mut();
+        let State { ending: Some(ending), outbox, .. } = &mut *state else { return Poll::Ready(None) };
+        if ending.stage == Stage::Farewell && outbox.is_empty() {
+            ending.stage = Stage::Shut;
+            if SockRef::from(&*self.stream.borrow()).shutdown(Shutdown::Write).is_err() {
+                ending.stage = Stage::Over;
+            }
+        }
+        while ending.stage == Stage::Shut {
+            // What still comes is of no interest, but unread bytes would turn our close into a reset.
+            match self.poll_read(&mut [0; 1024], cx) {
+                Poll::Ready(Some(_)) => {}
+                Poll::Ready(None) => ending.stage = Stage::Over,
+                Poll::Pending => break,
+            }
+        }
+        if ending.stage == Stage::Over {
+            return Poll::Ready(Some(ending.reason));
+        }
+        match ending.grace.as_mut().poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) if ending.stage == Stage::Handler => {
+                let reason = ending.reason;
+                drop(state);
+                self.farewell(reason);
+                Poll::Ready(None)
+            }
+            Poll::Ready(()) => {
+                self.reset();
+                Poll::Ready(Some(ending.reason))
+            }
+        }
+    }
+
+    /// Starts the end. What the app's handler has yet to see, it sees before the client is told.
+    pub(super) fn end(&self, reason: CloseReason) {
+        let mut state = self.state.borrow_mut();
+        if state.ending.is_some() {
+            return;
+        }
+        let by_peer = matches!(reason, CloseReason::PeerClosed(_)) || reason.code().is_some_and(|code| code < 1010);
+        if let Some(inbox) = &mut state.inbox {
+            inbox.end();
+            if by_peer && !inbox.is_done() {
+                state.ending = Some(Ending::new(reason, Stage::Handler));
+                drop(state);
+                return self.wake();
+            }
+        }
+        drop(state);
+        self.farewell(reason);
+    }
+
+    /// The app's handler is done: ends the connection if nothing else has.
+    pub(crate) fn handler_done(&self, reason: CloseReason) {
+        let mut state = self.state.borrow_mut();
+        if let Some(inbox) = &mut state.inbox {
+            inbox.finish();
+        }
+        let reason = match &state.ending {
+            None => reason,
+            Some(ending) if ending.stage == Stage::Handler => ending.reason,
+            Some(_) => return,
+        };
+        drop(state);
+        self.farewell(reason);
+    }
+
+    /// Queues the close frame as the last thing to be sent.
+    fn farewell(&self, reason: CloseReason) {
+        let mut state = self.state.borrow_mut();
+        let stage = match reason.code() {
+            None => Stage::Over,
+            Some(code) => {
+                if reason == CloseReason::TooSlow {
+                    state.outbox.abandon();
+                }
+                state.outbox.push(match reason {
+                    // RFC 6455 §5.5.1: the answer to a close frame repeats its code.
+                    CloseReason::PeerClosed(None) => codec::frame(Opcode::Close, b""),
+                    CloseReason::PeerClosed(Some(code)) => codec::close(code, ""),
+                    _ => codec::close(code, &reason.text()),
+                });
+                Stage::Farewell
+            }
+        };
+        if let Some(inbox) = &mut state.inbox {
+            inbox.end();
+        }
+        state.ending = Some(Ending::new(reason, stage));
+        drop(state);
+        self.wake();
+    }
+
+    /// Adds a frame for the next flush.
+    pub(crate) fn queue(&self, worker: &Worker, frame: Bytes) -> Queued {
+        let mut state = self.state.borrow_mut();
+        if state.ending.as_ref().is_some_and(|ending| ending.stage != Stage::Handler) {
+            return Queued::Ending;
+        }
+        worker.backlog.add(frame.len());
+        state.outbox.push(frame);
+        if worker.backlog.is_over(state.outbox.bytes()) {
+            return Queued::Overflow;
+        }
+        if !state.marked {
+            state.marked = true;
+            worker.mark(self.member);
+        }
+        Queued::Yes
+    }
+
+    /// Writes what is queued, as far as the socket takes it; the task goes on with the rest.
+    pub(super) fn flush(&self, worker: &Worker) {
+        self.state.borrow_mut().marked = false;
+        if self.write(worker) != Written::All {
+            self.wake();
+        }
+    }
+
+    fn write(&self, worker: &Worker) -> Written {
+        let mut state = self.state.borrow_mut();
+        let stream = self.stream.borrow();
+        while !state.outbox.is_empty() {
+            let before = state.outbox.bytes();
+            let result = match state.outbox.single() {
+                Some(frame) => stream.try_write(frame),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); SLICES];
+                    let count = state.outbox.slices(&mut slices);
+                    stream.try_write_vectored(&slices[..count])
+                }
+            };
+            match result {
+                Ok(0) => return Written::Broken,
+                Ok(written) => {
+                    state.outbox.advance(written);
+                    worker.backlog.sub(before - state.outbox.bytes());
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Written::Blocked,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Written::Broken,
+            }
+        }
+        Written::All
+    }
+
+    /// The peer is gone; the reason if the end had begun before.
+    fn vanished(&self) -> CloseReason {
+        let mut state = self.state.borrow_mut();
+        if let Some(inbox) = &mut state.inbox {
+            inbox.end();
+        }
+        state.ending.as_ref().map_or(CloseReason::PeerVanished, |ending| ending.reason)
+    }
+
+    /// Has the kernel forget the connection at once, with all that it holds for it.
+    pub(super) fn reset(&self) {
+        // Fails only on a socket that is gone already.
+        let _ = SockRef::from(&*self.stream.borrow()).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Bytes that are queued.
+    pub(super) fn queued(&self) -> usize {
+        self.state.borrow().outbox.bytes()
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.state.borrow().ending.is_some()
+    }
+
+    fn has_output(&self) -> bool {
+        !self.state.borrow().outbox.is_empty()
+    }
+
+    /// Whether the client must wait: for the broker, or for the app.
+    fn paused(&self) -> bool {
+        let state = self.state.borrow();
+        state.publishing >= PUBLISHING || state.inbox.as_ref().is_some_and(|inbox| inbox.is_full())
+    }
+
+    /// Has the connection's task look again.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &self.state.borrow().waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn remember(&self, waker: &Waker) {
+        let mut state = self.state.borrow_mut();
+        if !state.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            state.waker = Some(waker.clone());
+        }
+    }
+}
+
+impl Ending {
+    fn new(reason: CloseReason, stage: Stage) -> Self {
+        Self { reason, stage, grace: Box::pin(tokio::time::sleep(GRACE)) }
+    }
+}

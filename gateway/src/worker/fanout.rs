@@ -1,0 +1,117 @@
+//! Records from the relay to the sockets subscribed to them.
+//!
+//! All records of a batch that go to one channel become one run of bytes, shared by its subscribers; each
+//! socket gets one write per flush. A record nobody here is subscribed to costs one lookup.
+
+use std::sync::Arc;
+
+use broker_adapters::Break;
+use bytes::{Bytes, BytesMut};
+
+use super::Worker;
+use super::connection::Queued;
+use super::hub::ChannelId;
+use crate::close::CloseReason;
+use crate::codec::{self, Opcode};
+use crate::message::{Format, Message};
+use crate::protocol::{Protocol, native};
+use crate::relay::Relayed;
+
+/// Bytes after which sockets are written to, so that a long batch does not fill healthy clients' outboxes.
+const FLUSH: usize = 64 << 10;
+
+/// A record and the channel it goes to.
+type Hit<'a> = (ChannelId, &'a Message);
+
+impl Worker {
+    /// Takes batches from the relay, in order.
+    pub(super) fn fan_out(&self, batches: &[Arc<[Relayed]>]) {
+        let mut hits: Vec<Hit<'_>> = Vec::new();
+        let mut bytes = 0;
+        for relayed in batches.iter().flat_map(|batch| batch.iter()) {
+            match relayed {
+                Relayed::Message(message) => {
+                    let at = message.record.position();
+                    self.positions.borrow_mut()[usize::from(at.partition.0)] = Some(at);
+                    if let Some(channel) = self.hub.borrow().find(message.record.channel()) {
+                        bytes += message.record.payload.bytes().len();
+                        hits.push((channel, message));
+                    }
+                }
+                Relayed::Up(at) => self.positions.borrow_mut()[usize::from(at.partition.0)] = Some(*at),
+                Relayed::Lost(lost) => {
+                    self.deliver(&mut hits);
+                    self.positions.borrow_mut()[usize::from(lost.at.partition.0)] = Some(lost.at);
+                    self.lost(*lost);
+                }
+            }
+            if bytes >= FLUSH {
+                self.deliver(&mut hits);
+                bytes = 0;
+            }
+        }
+        self.deliver(&mut hits);
+    }
+
+    fn deliver(&self, hits: &mut Vec<Hit<'_>>) {
+        // Stable: the order within a channel is the log's.
+        hits.sort_by_key(|hit| hit.0);
+        for run in hits.chunk_by(|one, other| one.0 == other.0) {
+            let mut frames: [Option<Bytes>; Format::ALL.len()] = Default::default();
+            self.broadcast(run[0].0, |protocol| {
+                let format = protocol.format();
+                Some(frames[format as usize].get_or_insert_with(|| joined(run, format)).clone())
+            });
+        }
+        hits.clear();
+        self.flush();
+    }
+
+    /// Queues for every subscriber what `frame` gives for its protocol; `None` ends the connection as having lost messages.
+    fn broadcast(&self, channel: ChannelId, mut frame: impl FnMut(Protocol) -> Option<Bytes>) {
+        let mut ended = Vec::new();
+        let connections = self.connections.borrow();
+        let hub = self.hub.borrow();
+        let members = hub.members(channel);
+        for &member in members {
+            let Some(connection) = connections.get(member as usize) else { continue };
+            match frame(connection.protocol).map(|frame| connection.queue(self, frame)) {
+                Some(Queued::Yes | Queued::Ending) => {}
+                Some(Queued::Overflow) => ended.push((member, CloseReason::TooSlow)),
+                None => ended.push((member, CloseReason::MessagesLost)),
+            }
+        }
+        self.shared.metrics.delivered(members.len());
+        drop((hub, connections));
+        for (member, reason) in ended {
+            let connection = self.connections.borrow().get(member as usize).cloned();
+            if let Some(connection) = connection {
+                self.end(&connection, reason);
+            }
+        }
+    }
+
+    /// Tells all subscribers of a partition's channels that messages are missing.
+    fn lost(&self, lost: Break) {
+        let channels: Vec<_> = self.hub.borrow().channels().collect();
+        for channel in channels {
+            let name = match self.hub.borrow().name(channel) {
+                name if self.shared.log.partition_of(name) == lost.at.partition => name.to_owned(),
+                _ => continue,
+            };
+            let notice = codec::frame(Opcode::Text, native::lost(&name, lost).as_bytes());
+            self.broadcast(channel, |protocol| (protocol == Protocol::Native).then(|| notice.clone()));
+        }
+        self.flush();
+    }
+}
+
+/// The frames of a run, one after the other.
+fn joined(run: &[Hit<'_>], format: Format) -> Bytes {
+    if let [(_, message)] = run {
+        return message.frame(format).clone();
+    }
+    let mut out = BytesMut::with_capacity(run.iter().map(|(_, message)| message.frame(format).len()).sum());
+    run.iter().for_each(|(_, message)| out.extend_from_slice(message.frame(format)));
+    out.freeze()
+}

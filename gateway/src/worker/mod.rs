@@ -1,0 +1,295 @@
+//! One thread with its own runtime, its own sockets and its own hub: no locks on the hot path.
+//!
+//! Takes sockets from the listener and records from the relay. All that a worker owns lives and dies on its
+//! thread; others reach it through two bounded queues. Ends when it is told to drain and the last client is gone.
+
+mod backlog;
+mod commands;
+pub(crate) mod connection;
+mod fanout;
+mod hub;
+pub(crate) mod inbox;
+mod outbox;
+mod pulse;
+mod receive;
+mod timers;
+mod wheel;
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use broker_adapters::Position;
+use slab::Slab;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+
+use self::backlog::Backlog;
+use self::connection::Connection;
+use self::hub::{Hub, Member};
+use self::timers::Timer;
+use self::wheel::Wheel;
+use crate::close::CloseReason;
+use crate::codec::Limits;
+use crate::http;
+use crate::listener::{Accepted, Admission};
+use crate::node::Shared;
+use crate::protocol::Protocol;
+use crate::relay::Relayed;
+
+/// Bytes read from a socket at a time: the only input buffer of the thread.
+const BUFFER: usize = 64 << 10;
+
+/// Accepted sockets that wait for the worker; when full, the listener waits.
+pub(crate) const ACCEPTED: usize = 256;
+
+/// Batches that wait for the worker; when full, the relay waits, and the log keeps the rest.
+pub(crate) const RELAYED: usize = 16;
+
+/// The queues that lead to a worker.
+pub(crate) struct Inlets {
+    pub(crate) accepted: mpsc::Receiver<Accepted>,
+    pub(crate) relayed: mpsc::Receiver<Arc<[Relayed]>>,
+    pub(crate) drain: watch::Receiver<bool>,
+}
+
+/// What the tasks of one thread share.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    limits: Limits,
+    started: Instant,
+    serial: Cell<u32>,
+    connections: RefCell<Slab<Rc<Connection>>>,
+    hub: RefCell<Hub>,
+    wheel: RefCell<Wheel<Timer>>,
+    buffer: RefCell<Box<[u8]>>,
+    /// The last position seen of each partition: what a new subscription comes after.
+    positions: RefCell<Box<[Option<Position>]>>,
+    backlog: Backlog,
+    /// Connections with something new to write.
+    marked: RefCell<Vec<Member>>,
+    /// A flush is about to come.
+    flushing: Cell<bool>,
+    emptied: tokio::sync::Notify,
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>, workers: usize) -> Self {
+        let config = &shared.config;
+        let started = Instant::now();
+        Self {
+            limits: Limits {
+                message: config.limits.message.bytes(),
+                fragments: u32::try_from(config.limits.fragments).unwrap_or(u32::MAX),
+                message_time: config.limits.message_time,
+            },
+            started,
+            serial: Cell::new(0),
+            connections: RefCell::default(),
+            hub: RefCell::default(),
+            wheel: RefCell::new(Wheel::new(timers::tick(config), started)),
+            buffer: RefCell::new(vec![0; BUFFER].into()),
+            positions: RefCell::new(vec![None; usize::from(config.broker.partitions)].into()),
+            backlog: Backlog::new(config.limits.outbox.bytes(), config.limits.outbox_total.bytes() / workers.max(1)),
+            marked: RefCell::default(),
+            flushing: Cell::new(false),
+            emptied: tokio::sync::Notify::new(),
+            shared,
+        }
+    }
+
+    /// Whether a subscription to this channel would know what it comes after.
+    pub(crate) fn knows_position(&self, channel: &str) -> bool {
+        self.positions.borrow()[usize::from(self.shared.log.partition_of(channel).0)].is_some()
+    }
+
+    /// Makes an upgraded socket a connection, subscribed to `channel` if there is one, with `read` already taken from it.
+    pub(crate) fn adopt(
+        self: &Rc<Self>,
+        socket: (TcpStream, SocketAddr),
+        admission: Admission,
+        (protocol, channel): (Protocol, Option<&str>),
+        read: &[u8],
+    ) -> Rc<Connection> {
+        let now = Instant::now();
+        self.serial.set(self.serial.get().wrapping_add(1));
+        let mut connections = self.connections.borrow_mut();
+        let entry = connections.vacant_entry();
+        let member = Member::try_from(entry.key()).unwrap_or(Member::MAX);
+        let connection = Rc::new(Connection::new((member, self.serial.get()), protocol, socket, admission, now));
+        entry.insert(Rc::clone(&connection));
+        drop(connections);
+        self.shared.metrics.opened();
+        self.watch(&connection, now);
+        if let Some(channel) = channel
+            && let Err(failure) = self.subscribe(&connection, channel)
+        {
+            tracing::warn!(channel, why = failure.message, "a socket's channel cannot be read");
+            self.end(&connection, CloseReason::Overload);
+        }
+        let task = Task { worker: Rc::clone(self), connection: Rc::clone(&connection), reason: CloseReason::Internal };
+        if !read.is_empty() {
+            self.receive(&connection, &mut read.to_vec());
+        }
+        tokio::task::spawn_local(task.run());
+        connection
+    }
+
+    /// Has the connection written to at the next flush.
+    fn mark(&self, member: Member) {
+        self.marked.borrow_mut().push(member);
+    }
+
+    /// Writes to all marked connections.
+    pub(crate) fn flush(&self) {
+        let mut marked = self.marked.take();
+        let connections = self.connections.borrow();
+        for member in marked.drain(..) {
+            if let Some(connection) = connections.get(member as usize) {
+                connection.flush(self);
+            }
+        }
+        drop(connections);
+        // Keep the room for the next batch.
+        let mut refill = self.marked.borrow_mut();
+        if refill.is_empty() {
+            *refill = marked;
+        }
+    }
+
+    /// Flushes once all tasks that are ready now have run, so that what they send leaves together.
+    fn flush_soon(self: &Rc<Self>) {
+        if !self.flushing.replace(true) {
+            let worker = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                worker.flushing.set(false);
+                worker.flush();
+            });
+        }
+    }
+
+    /// Begins the end of a connection, and takes it out of its channels at once.
+    pub(crate) fn end(&self, connection: &Connection, reason: CloseReason) {
+        self.leave_all(connection);
+        connection.end(reason);
+    }
+
+    fn leave_all(&self, connection: &Connection) {
+        let seats = std::mem::take(&mut connection.state.borrow_mut().seats);
+        for seat in seats {
+            self.give_up(seat);
+        }
+    }
+
+    /// Frees a seat, and tells whoever moved into it.
+    fn give_up(&self, seat: hub::Seat) {
+        let moved = self.hub.borrow_mut().unsubscribe(seat);
+        let Some(moved) = moved else { return };
+        if let Some(connection) = self.connections.borrow().get(moved.member as usize) {
+            let seats = &mut connection.state.borrow_mut().seats;
+            if let Some(seat) = seats.iter_mut().find(|seat| seat.channel == moved.to.channel) {
+                *seat = moved.to;
+            }
+        }
+    }
+
+    fn remove(&self, connection: &Connection, reason: CloseReason) {
+        self.leave_all(connection);
+        self.backlog.sub(connection.queued());
+        let mut connections = self.connections.borrow_mut();
+        connections.try_remove(connection.member as usize);
+        if connections.is_empty() {
+            connections.shrink_to_fit();
+            self.emptied.notify_waiters();
+        }
+        drop(connections);
+        self.shared.metrics.closed(reason);
+        tracing::info!(peer = %connection.peer, reason = reason.label(), code = reason.code(),
+            seconds = connection.opened.elapsed().as_secs(), "connection closed");
+    }
+
+    async fn accept(self: Rc<Self>, mut accepted: mpsc::Receiver<Accepted>) {
+        while let Some((stream, peer, admission)) = accepted.recv().await {
+            match TcpStream::from_std(stream) {
+                Ok(stream) => {
+                    tokio::task::spawn_local(http::serve(Rc::clone(&self), stream, peer, admission));
+                }
+                Err(error) => tracing::warn!(%peer, %error, "an accepted socket cannot be used"),
+            }
+        }
+    }
+
+    async fn relay(self: Rc<Self>, mut relayed: mpsc::Receiver<Arc<[Relayed]>>) {
+        let mut batches = Vec::with_capacity(RELAYED);
+        while relayed.recv_many(&mut batches, RELAYED).await > 0 {
+            self.fan_out(&batches);
+            batches.clear();
+            // Sockets that became readable meanwhile have their turn before the next batch.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Tells every client to go elsewhere, and waits until they went.
+    async fn drain(self: Rc<Self>, mut drain: watch::Receiver<bool>) {
+        if drain.wait_for(|drain| *drain).await.is_err() {
+            return;
+        }
+        loop {
+            let emptied = self.emptied.notified();
+            let connections: Vec<_> = self.connections.borrow().iter().map(|(_, one)| Rc::clone(one)).collect();
+            if connections.is_empty() {
+                return;
+            }
+            connections.iter().for_each(|connection| self.end(connection, CloseReason::Drain));
+            drop(connections);
+            emptied.await;
+        }
+    }
+}
+
+/// Runs a worker on this thread until it has drained.
+pub(crate) fn run(shared: Arc<Shared>, workers: usize, inlets: Inlets) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    let worker = Rc::new(Worker::new(shared, workers));
+    let patience = worker.shared.config.timing.drain;
+    local.spawn_local(Rc::clone(&worker).accept(inlets.accepted));
+    local.spawn_local(Rc::clone(&worker).relay(inlets.relayed));
+    local.spawn_local(Rc::clone(&worker).keep_time());
+    let mut drain = inlets.drain;
+    local.block_on(&runtime, async move {
+        let drained = Rc::clone(&worker).drain(drain.clone());
+        tokio::pin!(drained);
+        tokio::select! {
+            () = &mut drained => return,
+            // An error means that the node is gone: there is nothing to wait for.
+            _ = drain.wait_for(|drain| *drain) => {}
+        }
+        if tokio::time::timeout(patience, drained).await.is_err() {
+            tracing::warn!("clients that did not close in time were cut off");
+        }
+    });
+    Ok(())
+}
+
+/// The task of a connection, which leaves no trace of it behind however it ends.
+struct Task {
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    reason: CloseReason,
+}
+
+impl Task {
+    async fn run(mut self) {
+        self.reason = std::future::poll_fn(|cx| self.connection.poll(&self.worker, cx)).await;
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.worker.remove(&self.connection, self.reason);
+    }
+}

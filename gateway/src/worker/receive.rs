@@ -1,0 +1,86 @@
+//! What a client's frames do.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::time::Instant;
+
+use broker_adapters::Payload;
+use bytes::Bytes;
+
+use super::Worker;
+use super::connection::Connection;
+use super::pulse::Answer;
+use crate::close::CloseReason;
+use crate::codec::Event;
+use crate::protocol::Protocol;
+use crate::socket::Message;
+
+impl Worker {
+    /// Takes bytes from a connection's socket.
+    pub(super) fn receive(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) {
+        let now = Instant::now();
+        let mut input = bytes;
+        connection.state.borrow_mut().pulse.heard();
+        while !connection.is_ending() {
+            let event = connection.state.borrow_mut().decoder.next(&mut input, &self.limits, now);
+            match event {
+                Ok(Some(event)) => self.handle(connection, event),
+                Ok(None) => break,
+                Err(violation) => self.end(connection, violation.into()),
+            }
+        }
+        self.watch_message(connection, now);
+        let owed = connection.state.borrow_mut().pulse.owed();
+        if let Some(pong) = owed {
+            self.send(connection, pong);
+        }
+        self.flush();
+    }
+
+    /// Queues a frame for one connection.
+    pub(crate) fn send(&self, connection: &Connection, frame: Bytes) {
+        if connection.queue(self, frame) == super::connection::Queued::Overflow {
+            self.end(connection, CloseReason::TooSlow);
+        }
+    }
+
+    fn handle(self: &Rc<Self>, connection: &Rc<Connection>, event: Event<'_>) {
+        match event {
+            Event::Text(text) => {
+                self.shared.metrics.received();
+                connection.state.borrow_mut().pulse.used = true;
+                match connection.protocol {
+                    Protocol::Native => self.command(connection, &text),
+                    Protocol::Raw => self.publish_raw(connection, Payload::Text(owned(text))),
+                    Protocol::App => hand_over(connection, Message::Text(text.into_owned())),
+                }
+            }
+            Event::Binary(bytes) => match connection.protocol {
+                Protocol::App => hand_over(connection, Message::Binary(bytes.into_owned().into())),
+                Protocol::Native | Protocol::Raw => self.end(connection, CloseReason::Unsupported),
+            },
+            Event::Ping(payload) => {
+                let second = u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX);
+                let most = self.shared.config.limits.pings_per_second;
+                let answer = connection.state.borrow_mut().pulse.pinged(&payload, second, most);
+                match answer {
+                    Answer::Now(pong) => self.send(connection, pong),
+                    Answer::Later => {}
+                    Answer::Flood => self.end(connection, CloseReason::PingFlood),
+                }
+            }
+            Event::Pong(_) => {}
+            Event::Close(frame) => self.end(connection, CloseReason::PeerClosed(frame.map(|frame| frame.code))),
+        }
+    }
+}
+
+fn owned(text: Cow<'_, str>) -> Bytes {
+    Bytes::from(text.into_owned())
+}
+
+fn hand_over(connection: &Connection, message: Message) {
+    if let Some(inbox) = &mut connection.state.borrow_mut().inbox {
+        inbox.push(message);
+    }
+}

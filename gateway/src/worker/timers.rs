@@ -1,0 +1,127 @@
+//! What happens to a connection because time passes: pings, slow messages, idleness.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::Worker;
+use super::connection::Connection;
+use super::hub::Member;
+use crate::close::CloseReason;
+use crate::codec::{self, Opcode};
+use crate::config::Config;
+use crate::protocol::{Protocol, native};
+
+/// What a connection is woken for. The serial tells it from a later one with the same number.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timer {
+    member: Member,
+    serial: u32,
+    what: Wake,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wake {
+    /// A ping is due.
+    Ping,
+    /// The answer to it is.
+    Pong,
+    /// The message under way should be complete.
+    Message,
+    /// The connection should have been used.
+    Idle,
+}
+
+/// Fine enough for the shortest time that is set, coarse enough to cost nothing.
+pub(super) fn tick(config: &Config) -> Duration {
+    let timing = &config.timing;
+    let times = [Some(timing.ping), Some(timing.pong), timing.idle, Some(config.limits.message_time)];
+    let shortest = times.into_iter().flatten().min().unwrap_or(timing.ping);
+    (shortest / 16).clamp(Duration::from_millis(5), Duration::from_millis(500))
+}
+
+impl Worker {
+    /// Turns the wheel for as long as the worker lives.
+    pub(super) async fn keep_time(self: Rc<Self>) {
+        let mut interval = tokio::time::interval(self.wheel.borrow().tick());
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut due = Vec::new();
+        loop {
+            interval.tick().await;
+            let now = Instant::now();
+            self.wheel.borrow_mut().turn(now, &mut due);
+            for timer in due.drain(..) {
+                let connection = self.connections.borrow().get(timer.member as usize).cloned();
+                if let Some(connection) = connection.filter(|one| one.serial == timer.serial && !one.is_ending()) {
+                    self.wake(&connection, timer.what, now);
+                }
+            }
+            self.flush();
+        }
+    }
+
+    /// Sets the timers of a new connection.
+    pub(super) fn watch(&self, connection: &Connection, now: Instant) {
+        // From half to all of the interval: what connected together does not ping together.
+        let first = self.shared.config.timing.ping.mul_f64(0.5 + fastrand::f64() / 2.0);
+        self.schedule(connection, Wake::Ping, now + first);
+        if let Some(idle) = self.shared.config.timing.idle {
+            self.schedule(connection, Wake::Idle, now + idle);
+        }
+    }
+
+    /// Has a message that has begun looked at when it should be complete.
+    pub(super) fn watch_message(&self, connection: &Connection, now: Instant) {
+        let mut state = connection.state.borrow_mut();
+        if !state.decoder.is_idle() && !std::mem::replace(&mut state.pulse.watched, true) {
+            self.schedule(connection, Wake::Message, now + self.limits.message_time);
+        }
+    }
+
+    fn wake(&self, connection: &Connection, what: Wake, now: Instant) {
+        let timing = &self.shared.config.timing;
+        match what {
+            Wake::Ping => {
+                connection.state.borrow_mut().pulse.asked();
+                if connection.protocol == Protocol::Native {
+                    connection.queue(self, codec::frame(Opcode::Text, native::PING.as_bytes()));
+                }
+                // Every WebSocket library answers this one by itself; both leave in one write.
+                connection.queue(self, codec::ping(b""));
+                self.schedule(connection, Wake::Pong, now + timing.pong);
+            }
+            Wake::Pong if connection.state.borrow().pulse.is_unanswered() => {
+                self.end(connection, CloseReason::PingTimeout);
+            }
+            Wake::Pong => {
+                let rest = timing.ping.saturating_sub(timing.pong);
+                let jitter = timing.ping.mul_f64(fastrand::f64() / 10.0);
+                self.schedule(connection, Wake::Ping, now + rest.saturating_sub(jitter));
+            }
+            Wake::Message => {
+                let mut state = connection.state.borrow_mut();
+                state.pulse.watched = false;
+                let overdue = state.decoder.overdue(&self.limits, now);
+                drop(state);
+                if overdue {
+                    self.end(connection, CloseReason::MessageTooSlow);
+                } else {
+                    self.watch_message(connection, now);
+                }
+            }
+            Wake::Idle => {
+                let mut state = connection.state.borrow_mut();
+                let used = std::mem::take(&mut state.pulse.used) || !state.seats.is_empty();
+                drop(state);
+                match timing.idle {
+                    Some(idle) if used => self.schedule(connection, Wake::Idle, now + idle),
+                    _ => self.end(connection, CloseReason::Idle),
+                }
+            }
+        }
+    }
+
+    fn schedule(&self, connection: &Connection, what: Wake, at: Instant) {
+        let timer = Timer { member: connection.member, serial: connection.serial, what };
+        self.wheel.borrow_mut().schedule(at, timer);
+    }
+}

@@ -1,0 +1,56 @@
+//! The load tool: measures a WebSocket server on this machine, and the floor beneath all of them.
+
+mod audience;
+mod broadcast;
+mod connect;
+mod ended;
+mod fanout;
+mod floor;
+mod frame;
+mod helpers;
+mod histogram;
+mod idle;
+mod measure;
+mod protocol;
+mod server;
+mod stalled;
+mod subject;
+mod suite;
+mod swarm;
+mod table;
+mod target;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Measures a WebSocket server on this machine; checks the order of messages at every receiver
+#[derive(Parser)]
+#[command(name = "load")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Floor(floor::Options),
+    Fanout(fanout::Options),
+    Idle(idle::Options),
+    Stalled(stalled::Options),
+    Connect(connect::Options),
+    Suite(suite::Options),
+    #[command(hide = true)]
+    Listen(helpers::Options),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Floor(options) => options.run(),
+        Command::Fanout(options) => options.run(),
+        Command::Idle(options) => options.run(),
+        Command::Stalled(options) => options.run(),
+        Command::Connect(options) => options.run(),
+        Command::Suite(options) => options.run(),
+        Command::Listen(options) => options.run(),
+    }
+}
