@@ -4,11 +4,11 @@
 //! prints `deliveries heard`, where `heard` is the number of messages its slowest receiver has. It ends with its input.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 
 use crate::audience::Audience;
@@ -19,6 +19,8 @@ use crate::target::Target;
 
 /// How long a question may wait for its answer.
 const TURN: Duration = Duration::from_millis(10);
+/// How long a helper may be busy: it opens thousands of connections before it says its first word.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A share of the receivers (started by the other commands)
 #[derive(Debug, Args)]
@@ -45,7 +47,7 @@ impl Options {
         };
         let mut swarm = Swarm::open(plan)?;
         let mut audience = Audience::new(swarm.connections());
-        let questions = questions();
+        let questions = lines(BufReader::new(std::io::stdin()));
         let mut ready = Vec::new();
         println!("{}", swarm.connections());
         loop {
@@ -54,7 +56,7 @@ impl Options {
                 swarm.read(*news, &mut |receiver, number| Ok(audience.follow(receiver, number)?))?;
             }
             match questions.try_recv() {
-                Ok(()) => println!("{} {}", audience.deliveries(), audience.slowest().1),
+                Ok(_) => println!("{} {}", audience.deliveries(), audience.slowest().1),
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }
@@ -62,14 +64,14 @@ impl Options {
     }
 }
 
-/// One item per line of standard input; bounded, because the other side waits for each answer.
-fn questions() -> Receiver<()> {
-    let (asked, questions) = sync_channel(1);
+/// The lines that arrive, read by a thread that ends with them. One waits at most: each is awaited before the next.
+fn lines(input: impl BufRead + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = sync_channel(1);
     std::thread::spawn(move || {
-        let lines = std::io::stdin().lines().map_while(Result::ok);
-        lines.map_while(|_| asked.send(()).ok()).for_each(drop);
+        let lines = input.lines().map_while(Result::ok);
+        lines.map_while(|line| sender.send(line).ok()).for_each(drop);
     });
-    questions
+    receiver
 }
 
 /// Shares of at most a process's limit each; the first is this process's own.
@@ -83,7 +85,7 @@ pub(crate) fn shares(connections: usize, processes: Option<usize>) -> Result<Vec
 struct Helper {
     child: Child,
     input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    answers: Receiver<String>,
 }
 
 /// Killed on drop.
@@ -107,9 +109,9 @@ impl Helpers {
                 command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot run setpriv")?;
             let input = child.stdin.take().context("the helper's input was asked for")?;
             let output = BufReader::new(child.stdout.take().context("the helper's output was asked for")?);
-            all.helpers.push(Helper { child, input, output });
-            all.helpers.iter_mut().try_for_each(|helper| helper.line().map(drop)).context("opening connections")?;
+            all.helpers.push(Helper { child, input, answers: lines(output) });
         }
+        all.helpers.iter_mut().try_for_each(|helper| helper.line().map(drop)).context("opening connections")?;
         Ok(all)
     }
 
@@ -130,10 +132,10 @@ impl Helpers {
 
 impl Helper {
     fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        let size = self.output.read_line(&mut line)?;
-        ensure!(size > 0, "a client process has failed, it says above why");
-        Ok(line)
+        self.answers.recv_timeout(PATIENCE).map_err(|error| match error {
+            RecvTimeoutError::Timeout => anyhow!("a client process says nothing for {PATIENCE:?}"),
+            RecvTimeoutError::Disconnected => anyhow!("a client process has failed, it says above why"),
+        })
     }
 }
 

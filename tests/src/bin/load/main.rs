@@ -20,7 +20,8 @@ mod swarm;
 mod table;
 mod target;
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Measures a WebSocket server on this machine; checks the order of messages at every receiver
@@ -43,8 +44,8 @@ enum Command {
     Listen(helpers::Options),
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
         Command::Floor(options) => options.run(),
         Command::Fanout(options) => options.run(),
         Command::Idle(options) => options.run(),
@@ -52,5 +53,12 @@ fn main() -> Result<()> {
         Command::Connect(options) => options.run(),
         Command::Suite(options) => options.run(),
         Command::Listen(options) => options.run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 
 /// How long a server may take until it is ready.
 const START: Duration = Duration::from_secs(20);
@@ -63,8 +63,9 @@ impl Server {
             _ => String::new(),
         };
         match last.is_empty() {
-            true => error.context(format!("the run failed{state}")),
-            false => error.context(format!("the run failed{state}; the server's last words:\n  {last}\nThe error")),
+            true if state.is_empty() => error,
+            true => anyhow!("{error:#}{state}"),
+            false => anyhow!("{error:#}{state}; the server's last words:\n  {last}"),
         }
     }
 }

@@ -1,0 +1,125 @@
+//! What a case may ask of a broker: connections over wires that it can break, and mischief.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use broker_adapters::{Broker, ConnectError, Partition, Settings};
+
+/// The longest that anything may take. A case that waits longer has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a broker has beyond a log and a wire. A case names what it needs; where a fixture lacks it the case is
+/// not generated, and the run says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ability {
+    /// Each direction of a wire can die alone.
+    HalfWire,
+    /// A process that can be killed, restarted, stopped and continued.
+    Process,
+    /// Connections that the broker can count and close.
+    Connections,
+    /// A limit to its memory.
+    MemoryLimit,
+    /// Its log can be written to by somebody else, in another format.
+    Foreigners,
+    /// A number of partitions that outlives its clients.
+    FixedPartitions,
+    /// Users and passwords.
+    Login,
+    /// TLS.
+    Tls,
+}
+
+/// A direction of a wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    ToBroker,
+    FromBroker,
+}
+
+/// A broker under test. All that it started ends when it is dropped.
+#[async_trait]
+pub(crate) trait Fixture: Send + Sync {
+    /// A connection of its own to the broker, over the wire of this number (0 or 1).
+    fn connect(&self, wire: usize, settings: Settings) -> Arc<dyn Broker>;
+
+    /// Everything on the wire is reset, and nothing new gets through.
+    fn cut(&self, wire: usize);
+    /// The wire swallows everything and says nothing, for good where a connection is already made.
+    fn stall(&self, wire: usize, directions: &[Direction]);
+    /// New connections get through again.
+    fn mend(&self, wire: usize);
+
+    /// The broker loses all data and goes on.
+    async fn wipe(&self);
+    /// The broker keeps about this many records per partition.
+    async fn trim(&self, keep: usize);
+
+    /// The broker dies at once.
+    async fn kill(&self) {
+        lacks(Ability::Process)
+    }
+    /// The broker loses its disk, while it is dead.
+    async fn lose_disk(&self) {
+        lacks(Ability::Process)
+    }
+    /// Starts the broker and waits until its port is open.
+    async fn start(&self) {
+        lacks(Ability::Process)
+    }
+    /// The broker stands still, with its port open.
+    async fn pause(&self) {
+        lacks(Ability::Process)
+    }
+    /// The broker goes on.
+    async fn resume(&self) {
+        lacks(Ability::Process)
+    }
+
+    /// How many clients are connected.
+    async fn connections(&self) -> usize {
+        lacks(Ability::Connections)
+    }
+    /// The broker closes all its clients' connections.
+    async fn close_connections(&self) {
+        lacks(Ability::Connections)
+    }
+
+    /// The broker takes nothing more, or takes again.
+    async fn full(&self, _full: bool) {
+        lacks(Ability::MemoryLimit)
+    }
+
+    /// Somebody else writes to a partition's log, by other means than this library.
+    async fn foreign_entry(&self, _partition: Partition) {
+        lacks(Ability::Foreigners)
+    }
+
+    /// A connection with another password than the right one, which is `hunter2`.
+    fn connect_with_wrong_password(&self, _settings: Settings) -> Arc<dyn Broker> {
+        lacks(Ability::Login)
+    }
+
+    /// A connection over TLS that trusts the broker's CA, or another one.
+    fn connect_tls(&self, _trust: bool, _settings: Settings) -> Result<Arc<dyn Broker>, ConnectError> {
+        lacks(Ability::Tls)
+    }
+}
+
+fn lacks(ability: Ability) -> ! {
+    unreachable!("a case that does not say so needs {ability:?}")
+}
+
+/// A future of a case or of a fixture's start.
+pub(crate) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A kind of broker.
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) abilities: &'static [Ability],
+    /// Starts a fresh one.
+    pub(crate) start: fn() -> Boxed<Arc<dyn Fixture>>,
+}

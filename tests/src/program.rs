@@ -1,0 +1,129 @@
+//! A program of this workspace, run as its own process on a port of its own.
+//!
+//! Killed when dropped. What it prints is kept, and shown when a test fails to find what it waits for.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// How long a test waits for anything before it fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running `fanfare`, `echo-server` or other program of this workspace that says where it listens.
+#[derive(Debug)]
+pub struct Program {
+    /// Where it listens.
+    pub address: SocketAddr,
+    child: Child,
+    output: Arc<Output>,
+}
+
+#[derive(Debug, Default)]
+struct Output {
+    lines: Mutex<Vec<String>>,
+    changed: watch::Sender<usize>,
+}
+
+impl Program {
+    /// Starts a program and waits until it says `… listens on http://ADDRESS`.
+    ///
+    /// `environment` is all that it sees of one, but for `PATH`; it listens on a free port of 127.0.0.1 unless told
+    /// otherwise.
+    pub async fn start(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
+        let mut command = Command::new(binary(name)?);
+        command.args(arguments).env_clear().env("FANFARE__HTTP__LISTEN", "127.0.0.1:0");
+        command.envs(std::env::vars().filter(|(name, _)| name == "PATH" || name == "FANFARE_TEST_RUN"));
+        command.envs(environment.iter().copied()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        let output = Arc::new(Output::default());
+        keep(child.stdout.take(), &output);
+        keep(child.stderr.take(), &output);
+        let banner = tokio::select! {
+            line = output.line("listens on http://") => line?,
+            status = child.wait() => bail!("{name} ended with {}: {}", status?, output.text()),
+        };
+        let address = banner.split("http://").nth(1).and_then(|rest| rest.split([',', ' ']).next());
+        let address = address.context("no address")?.parse()?;
+        Ok(Self { address, child, output })
+    }
+
+    /// The process's number.
+    pub fn pid(&self) -> Result<u32> {
+        self.child.id().context("the process has ended")
+    }
+
+    /// The first line printed so far or yet to come that holds `text`.
+    pub async fn line(&self, text: &str) -> Result<String> {
+        self.output.line(text).await
+    }
+
+    /// All that was printed so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.output.text()
+    }
+
+    /// Sends a signal, by its name without SIG.
+    pub async fn signal(&self, name: &str) -> Result<()> {
+        let status = Command::new("kill").args(["-s", name, &self.pid()?.to_string()]).status().await?;
+        if status.success() { Ok(()) } else { bail!("kill -s {name} failed") }
+    }
+
+    /// Waits for the end of the process.
+    pub async fn ended(&mut self) -> Result<ExitStatus> {
+        Ok(timeout(PATIENCE, self.child.wait()).await.context("the process does not end")??)
+    }
+}
+
+impl Output {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn text(&self) -> String {
+        self.lock().join("\n")
+    }
+
+    async fn line(&self, text: &str) -> Result<String> {
+        let mut changed = self.changed.subscribe();
+        let find = || self.lock().iter().find(|line| line.contains(text)).cloned();
+        let found = timeout(PATIENCE, async {
+            loop {
+                match find() {
+                    Some(line) => return Some(line),
+                    None => changed.changed().await.ok()?,
+                }
+            }
+        });
+        found.await.ok().flatten().with_context(|| format!("no line with {text:?} in:\n{}", self.text()))
+    }
+}
+
+fn keep(pipe: Option<impl AsyncRead + Unpin + Send + 'static>, output: &Arc<Output>) {
+    let Some(pipe) = pipe else { return };
+    let output = Arc::clone(output);
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(pipe).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            output.lock().push(line);
+            output.changed.send_modify(|count| *count += 1);
+        }
+    });
+}
+
+/// The program of the same build as the running test.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let profile = test.ancestors().nth(2).context("a test lies in target/PROFILE/deps")?;
+    let path = [profile.join(name), test.with_file_name(name)].into_iter().find(|path| path.exists());
+    path.with_context(|| format!("{name} is not built: run `cargo build --workspace` with the tests' profile first"))
+}
