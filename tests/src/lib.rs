@@ -3,4 +3,4 @@
 pub mod browser;
 mod program;
 
-pub use program::{Program, PATIENCE};
+pub use program::{PATIENCE, Program, binary};
