@@ -120,6 +120,6 @@ pub(crate) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) abilities: &'static [Ability],
-    /// Starts a fresh one.
-    pub(crate) start: fn() -> Boxed<Arc<dyn Fixture>>,
+    /// Starts a fresh one for a case with these needs.
+    pub(crate) start: fn(&'static [Ability]) -> Boxed<Arc<dyn Fixture>>,
 }

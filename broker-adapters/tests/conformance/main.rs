@@ -1,1 +1,128 @@
-fn main() {}
+//! What every broker must do, written once and run on each.
+//!
+//! A case is listed once, below, with what it needs beyond a log and a wire. It runs on every broker that has
+//! that; the others are named at the start of the run. A broker that is not installed fails its cases.
+
+mod cases;
+mod fixture;
+#[allow(unreachable_pub, reason = "also included by other tests")]
+mod history;
+mod load;
+mod memory;
+mod node;
+#[cfg(feature = "redis")]
+mod redis_server;
+#[cfg(feature = "redis")]
+mod wire;
+
+use std::sync::Arc;
+
+use fixture::{Ability, Boxed, Fixture, Kind};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// The brokers.
+const KINDS: &[Kind] = &[
+    memory::KIND,
+    #[cfg(feature = "redis")]
+    redis_server::KIND,
+];
+
+struct Case {
+    name: &'static str,
+    needs: &'static [Ability],
+    run: fn(Arc<dyn Fixture>) -> Boxed<()>,
+}
+
+macro_rules! cases {
+    ($($module:ident { $($name:ident $([$($need:ident),*])?,)* })*) => {
+        &[$($(Case {
+            name: stringify!($name),
+            needs: &[$($(Ability::$need),*)?],
+            run: |broker| Box::pin(cases::$module::$name(broker)),
+        }),*),*]
+    };
+}
+
+/// All cases: by module, each with its needs.
+const CASES: &[Case] = cases! {
+    delivery {
+        messages_arrive_once_and_in_one_order_on_every_node,
+        a_repeated_id_is_delivered_once,
+        ten_thousand_channels_work_side_by_side,
+        a_late_tail_starts_at_the_end,
+        a_tail_resumes_right_after_a_position,
+        a_tail_follows_only_its_partitions,
+        older_records_can_be_read_back,
+        an_acknowledgement_names_the_place_of_the_record,
+        a_silent_log_stays_alive,
+        closing_a_log_ends_its_tails,
+    }
+    content {
+        every_channel_name_arrives_unchanged,
+        a_channel_name_over_65535_bytes_is_refused,
+        every_kind_of_payload_arrives_unchanged,
+        the_largest_payload_arrives_and_one_byte_more_is_refused,
+    }
+    outage {
+        a_cut_wire_loses_nothing,
+        a_wire_reset_again_and_again_loses_nothing,
+        a_dead_wire_is_found_and_replaced,
+        a_wire_dead_towards_the_broker_is_found_and_replaced [HalfWire],
+        a_wire_dead_from_the_broker_is_found_and_replaced [HalfWire],
+        a_node_that_is_cut_off_does_not_disturb_the_other,
+        a_broker_that_is_away_at_the_start_is_found_when_it_comes,
+        publishes_during_an_outage_fail_by_their_deadline,
+        publishes_beyond_the_budget_are_refused_at_once,
+    }
+    restart {
+        a_killed_and_restarted_broker_loses_nothing [Process],
+        a_paused_broker_delivers_nothing_twice [Process],
+        a_broker_that_starts_after_the_node_is_found [Process],
+        a_broker_that_lost_its_disk_is_told_and_goes_on [Process],
+        connections_closed_by_the_broker_lose_nothing [Connections],
+        no_connection_is_left_behind [Connections],
+    }
+    damage {
+        a_wiped_log_is_told_and_goes_on,
+        a_log_wiped_and_regrown_behind_a_cut_wire_is_told,
+        a_log_trimmed_behind_a_cut_wire_is_told,
+        a_position_that_was_trimmed_is_told,
+        a_position_of_a_wiped_log_is_told,
+        a_record_that_cannot_be_read_is_told_and_passed_over,
+        an_entry_of_somebody_else_is_told_and_passed_over [Foreigners],
+        a_full_broker_takes_nothing_and_then_goes_on [MemoryLimit],
+    }
+    entry {
+        a_wrong_password_is_said_without_saying_it [Login],
+        another_number_of_partitions_is_refused_in_words [FixedPartitions],
+        tls_works_with_a_private_ca [Tls],
+        a_certificate_of_another_ca_is_refused [Tls],
+    }
+};
+
+/// Cases mostly wait: more of them at a time than there are cores.
+const THREADS: usize = 8;
+
+fn run(kind: &Kind, case: &Case) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (start, run, needs) = (kind.start, case.run, case.needs);
+    runtime.block_on(async move { run(start(needs).await).await });
+    Ok(())
+}
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(THREADS);
+    let mut trials = Vec::new();
+    for kind in KINDS {
+        for case in CASES {
+            let lacks: Vec<_> = case.needs.iter().filter(|need| !kind.abilities.contains(need)).collect();
+            if lacks.is_empty() {
+                trials.push(Trial::test(format!("{}::{}", kind.name, case.name), || run(kind, case)));
+            } else if !arguments.list {
+                println!("not for {}, which has no {lacks:?}: {}", kind.name, case.name);
+            }
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}

@@ -9,8 +9,11 @@ use broker_adapters::{Broker, Settings};
 use crate::fixture::{Direction, Fixture, Kind};
 use crate::node::SETTINGS;
 
-pub(crate) const KIND: Kind =
-    Kind { name: "memory", abilities: &[], start: || Box::pin(async { Arc::new(Embedded::new()) as Arc<dyn Fixture> }) };
+pub(crate) const KIND: Kind = Kind {
+    name: "memory",
+    abilities: &[],
+    start: |_| Box::pin(async { Arc::new(Embedded::new()) as Arc<dyn Fixture> }),
+};
 
 struct Embedded {
     wires: [Memory; 2],

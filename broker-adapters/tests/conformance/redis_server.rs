@@ -27,7 +27,9 @@ pub(crate) const KIND: Kind = Kind {
         Ability::Login,
         Ability::Tls,
     ],
-    start: || Box::pin(async { Arc::new(RedisServer::start().await) as Arc<dyn Fixture> }),
+    start: |needs| {
+        Box::pin(async { Arc::new(RedisServer::start(needs.contains(&Ability::Tls)).await) as Arc<dyn Fixture> })
+    },
 };
 
 const MISSING: &str = "cannot be run: install it (`apt-get install redis-server openssl`)";
@@ -35,23 +37,26 @@ const PASSWORD: &str = "hunter2";
 
 struct RedisServer {
     port: u16,
-    tls_port: u16,
+    tls_port: Option<u16>,
     directory: PathBuf,
     process: Mutex<Option<Child>>,
     wires: [Wire; 2],
 }
 
 impl RedisServer {
-    async fn start() -> Self {
+    async fn start(tls: bool) -> Self {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("fanfare-redis-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a directory for Redis");
-        for name in ["ca", "other-ca"] {
-            make_ca(&directory, name).await;
+        let port = free_port().await;
+        let mut tls_port = None;
+        if tls {
+            tls_port = Some(free_port().await);
+            make_ca(&directory, "ca").await;
+            make_ca(&directory, "other-ca").await;
+            make_certificate(&directory).await;
         }
-        make_certificate(&directory).await;
-        let [port, tls_port] = [free_port().await, free_port().await];
         let broker = SocketAddr::from(([127, 0, 0, 1], port));
         let wires = [Wire::to(broker).await, Wire::to(broker).await];
         let server = Self { port, tls_port, directory, process: Mutex::default(), wires };
@@ -124,8 +129,10 @@ impl Fixture for RedisServer {
         command.current_dir(&self.directory).kill_on_drop(true).stdin(Stdio::null());
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--logfile", "redis.log"]);
         command.args(["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--requirepass", PASSWORD]);
-        command.args(["--tls-port", &self.tls_port.to_string(), "--tls-auth-clients", "no"]);
-        command.args(["--tls-ca-cert-file", "ca.pem", "--tls-cert-file", "redis.pem", "--tls-key-file", "redis.key"]);
+        if let Some(port) = self.tls_port {
+            command.args(["--tls-port", &port.to_string(), "--tls-auth-clients", "no", "--tls-ca-cert-file", "ca.pem"]);
+            command.args(["--tls-cert-file", "redis.pem", "--tls-key-file", "redis.key"]);
+        }
         let child = command.spawn().unwrap_or_else(|error| panic!("redis-server {MISSING}: {error}"));
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
         let begin = Instant::now();
@@ -169,7 +176,10 @@ impl Fixture for RedisServer {
 
     fn connect_tls(&self, trust: bool, settings: Settings) -> Result<Arc<dyn Broker>, ConnectError> {
         let ca = self.directory.join(if trust { "ca.pem" } else { "other-ca.pem" });
-        connect(&self.url("rediss", PASSWORD, self.tls_port, &format!("?ca={}", ca.display())), settings)
+        connect(
+            &self.url("rediss", PASSWORD, self.tls_port.expect("a TLS port"), &format!("?ca={}", ca.display())),
+            settings,
+        )
     }
 }
 

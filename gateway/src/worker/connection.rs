@@ -160,7 +160,8 @@ impl Connection {
         let mut buffer = worker.buffer.borrow_mut();
         for _ in 0..READS {
             match self.poll_read(&mut buffer, cx) {
-                Poll::Pending => return if self.has_output() { Poll::Ready(()) } else { Poll::Pending },
+                // Output that came up meanwhile and could not be written has woken the task again.
+                Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => {
                     worker.end(self, CloseReason::PeerVanished);
                     return Poll::Ready(());
@@ -356,10 +357,6 @@ impl Connection {
 
     pub(crate) fn is_ending(&self) -> bool {
         self.state.borrow().ending.is_some()
-    }
-
-    fn has_output(&self) -> bool {
-        !self.state.borrow().outbox.is_empty()
     }
 
     /// Whether the client must wait: for the broker, or for the app.

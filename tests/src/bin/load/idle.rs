@@ -49,7 +49,7 @@ pub(crate) struct Outcome {
     connections: usize,
     before: u64,
     after: u64,
-    steady: bool,
+    pub(crate) steady: bool,
     kernel_buffers: i64,
     kernel_slab: i64,
     cpu: Duration,

@@ -160,6 +160,9 @@ impl Options {
                 let outcome = subject.run(|it| shape.measure(it))?;
                 put(format!("{name}: user bytes each"), Unit::Whole, "≤ 1,500", outcome.bytes_per_connection());
                 put(format!("{name}: CPU µs each per second"), Unit::Micro, "≤ 0.8", outcome.cpu_microseconds());
+                if !outcome.steady {
+                    table.note(format!("{name}: the memory of the {side:?} did not become steady"));
+                }
             }
             Test::Connect => {
                 let shape = connect::Shape { connections: 5_000, subscribe: true };
