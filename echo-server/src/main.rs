@@ -1,11 +1,12 @@
 //! The demo app: every message goes to every client of every node.
 
-use gateway::{App, Html, Socket};
+use gateway::{App, Html, Redirect, Socket};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let mut app = App::new();
 
+    app.get("/", async || Redirect::to("/ws"));
     app.get("/ws", async || Html(include_str!("page.html")));
 
     app.ws("/ws/echo", async |mut socket: Socket| {

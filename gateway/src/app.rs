@@ -37,6 +37,8 @@ pub struct App {
     pub(crate) pages: axum::Router,
     paths: matchit::Router<()>,
     pub(crate) sockets: matchit::Router<Endpoint>,
+    /// What was added, in that order: scheme and path.
+    pub(crate) routes: Vec<(&'static str, String)>,
 }
 
 impl fmt::Debug for App {
@@ -69,6 +71,7 @@ impl App {
     pub fn get<H: Handler<T, ()>, T: 'static>(&mut self, path: &str, handler: H) {
         self.pages = std::mem::take(&mut self.pages).route(path, routing::get(handler));
         added(path, self.paths.insert(path, ()));
+        self.routes.push(("http", path.to_owned()));
     }
 
     /// Whether a GET without an upgrade has an answer here.
@@ -97,6 +100,7 @@ impl App {
 
     fn endpoint(&mut self, path: &str, endpoint: Endpoint) {
         added(path, self.sockets.insert(path, endpoint));
+        self.routes.push(("ws", path.to_owned()));
     }
 
     /// Serves until the process is told to stop, set up by the command line, the environment and a config file;

@@ -1,19 +1,19 @@
-//! The words of the command line, and the two commands that need no running node: `check` and `ready`.
+//! The words of the command line, and `ready`, which asks a running node.
 //!
-//! Never prints and never exits: `main.rs` does.
+//! Never prints and never exits: [`program`](crate::program) does.
 
 use std::{
     env,
     ffi::OsString,
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, ConfigErrors, Overrides};
+use crate::config::Overrides;
 
 /// Time that [`ready`] waits for the whole answer.
 const READY_TIME: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ pub enum Command {
         /// What flags set.
         overrides: Overrides,
     },
-    /// Say whether the configuration is valid; see [`check`].
+    /// Say whether the configuration is valid.
     Check {
         /// The configuration file.
         file: Option<PathBuf>,
@@ -118,18 +118,10 @@ fn serve(ServeFlags { file, listen, broker, name }: ServeFlags) -> Command {
     Command::Serve { file: file.config, overrides: Overrides { listen: listen.listen, broker, name } }
 }
 
-/// The process's environment, for [`config::load`]; what is not UTF-8 in it is replaced.
+/// The process's environment, for [`load`](crate::config::load); what is not UTF-8 in it is replaced.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     let text = |text: OsString| text.to_string_lossy().into_owned();
     env::vars_os().map(move |(name, value)| (text(name), text(value)))
-}
-
-/// Says whether a node would start with this configuration.
-///
-/// # Errors
-/// Reports everything wrong with it.
-pub fn check(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<(), ConfigErrors> {
-    config::load(file, environment, Overrides::default()).map(drop)
 }
 
 /// Why a node does not count as ready.
@@ -189,7 +181,7 @@ pub fn ready(listen: SocketAddr) -> Result<(), ReadyError> {
     Err(ReadyError::NotReady { address, answer })
 }
 
-fn reachable(ip: IpAddr) -> IpAddr {
+pub(crate) fn reachable(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -287,13 +279,6 @@ mod tests {
         {
             assert!(help.contains(word), "{word} in {help}");
         }
-    }
-
-    #[test]
-    fn check_reports_what_serve_would_fail_for() {
-        assert!(check(None, []).is_ok());
-        let errors = check(None, [("FANFARE__HTTP__LISEN".to_owned(), String::new())]).expect_err("misspelt");
-        assert!(errors.to_string().contains("did you mean `FANFARE__HTTP__LISTEN`?"));
     }
 
     #[test]

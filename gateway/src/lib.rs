@@ -21,5 +21,5 @@ pub mod socket;
 mod worker;
 
 pub use app::{App, Outcome};
-pub use axum::response::Html;
+pub use axum::response::{Html, Redirect};
 pub use socket::{Message, Socket, SocketError};

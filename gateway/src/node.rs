@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use axum::http::StatusCode;
-use broker_adapters::{Budget, Log, Settings, Timing, connect};
+use broker_adapters::{Broker, Budget, Log, Settings, Timing, connect};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -64,8 +64,8 @@ pub struct Node {
 impl Node {
     /// Starts a node on the current runtime and on threads of its own. The broker need not be up.
     pub fn start(app: App, config: Config, name: String) -> Result<Self, StartError> {
-        let origins = Origins::parse(&config.http.origins)?;
-        let log = Arc::new(open_log(&config)?);
+        let Prepared { origins, broker } = prepare(&config)?;
+        let log = Arc::new(start_log(broker, &config));
         let listen = config.http.listen;
         let listener = Listener::bind(listen).map_err(|error| StartError::Listen(listen, error))?;
         let address = listener.address;
@@ -103,12 +103,28 @@ impl Node {
     }
 }
 
-fn open_log(config: &Config) -> Result<Log, broker_adapters::ConnectError> {
-    let broker = &config.broker;
-    let retention = usize::try_from(broker.retention).unwrap_or(usize::MAX);
-    let adapter = connect(broker.url.expose(), Settings { partitions: broker.partitions, retention })?;
-    let budget = Budget { messages: broker.in_flight, bytes: broker.in_flight_bytes.bytes() };
-    Ok(Log::start(adapter, broker.partitions, Timing { heartbeat: broker.heartbeat }, budget))
+/// What a configuration must give before anything is started.
+struct Prepared {
+    origins: Origins,
+    broker: Arc<dyn Broker>,
+}
+
+fn prepare(config: &Config) -> Result<Prepared, StartError> {
+    let origins = Origins::parse(&config.http.origins)?;
+    let retention = usize::try_from(config.broker.retention).unwrap_or(usize::MAX);
+    let settings = Settings { partitions: config.broker.partitions, retention };
+    Ok(Prepared { origins, broker: connect(config.broker.url.expose(), settings)? })
+}
+
+/// Says whether a node could be started with this configuration; touches neither the network nor the broker.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    prepare(config).map(drop)
+}
+
+fn start_log(broker: Arc<dyn Broker>, config: &Config) -> Log {
+    let set = &config.broker;
+    let budget = Budget { messages: set.in_flight, bytes: set.in_flight_bytes.bytes() };
+    Log::start(broker, set.partitions, Timing { heartbeat: set.heartbeat }, budget)
 }
 
 /// Adds the pages that balancers and monitoring ask for.

@@ -3,6 +3,7 @@
 //! The one place that prints: a program that serves says where, under which name and through which broker.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -12,14 +13,16 @@ use tracing_subscriber::EnvFilter;
 use crate::app::App;
 use crate::cli::{self, Command};
 use crate::config::{Config, Overrides, load};
-use crate::node::Node;
+use crate::node::{self, Node};
 
 /// Carries out the process's command line; `address` is where to listen unless something says otherwise.
 pub async fn run(app: App, address: &str) -> anyhow::Result<()> {
     match cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit()) {
         Command::Serve { file, overrides } => serve(app, configured(file, overrides, address)?).await,
         Command::Check { file } => {
-            cli::check(file.as_deref(), cli::environment())?;
+            let config = load(file.as_deref(), cli::environment(), Overrides::default())?;
+            node::check(&config)?;
+            filter(&config)?;
             println!("Configuration file is valid");
             Ok(())
         }
@@ -48,12 +51,21 @@ async fn serve(app: App, config: Config) -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal).with_writer(std::io::stderr).init();
     let name = config.node_name(cli::environment());
     let broker = config.broker.url.to_string();
+    let routes = app.routes.clone();
     let node = Node::start(app, config, name.clone())?;
     println!("{name} listens on http://{}, broker {broker}", node.address);
+    let reachable = SocketAddr::new(cli::reachable(node.address.ip()), node.address.port());
+    for (scheme, path) in routes {
+        println!("  {scheme}://{reachable}{path}");
+    }
     stop_signal().await?;
     tracing::info!("stopping: clients are told to reconnect elsewhere");
     node.stop().await;
     Ok(())
+}
+
+fn filter(config: &Config) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(&config.log.level).with_context(|| format!("`log.level` = {:?}", config.log.level))
 }
 
 /// Waits for SIGTERM or SIGINT.
