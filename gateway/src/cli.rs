@@ -128,12 +128,12 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadyError {
     /// There is no connection to it, or it broke.
-    #[error("cannot ask http://{address}/ready: {source}")]
+    #[error("cannot ask http://{address}/ready: {why}")]
     Unreachable {
         /// The address that was asked.
         address: SocketAddr,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// It took longer than two seconds.
     #[error("no answer from http://{address}/ready within {} s", READY_TIME.as_secs())]
@@ -165,9 +165,9 @@ pub enum ReadyError {
 /// Fails for any answer but 200, and for none.
 pub fn ready(listen: SocketAddr) -> Result<(), ReadyError> {
     let address = SocketAddr::new(reachable(listen.ip()), listen.port());
-    let answer = ask(address, READY_TIME).map_err(|source| match source.kind() {
+    let answer = ask(address, READY_TIME).map_err(|why| match why.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ReadyError::Silent { address },
-        _ => ReadyError::Unreachable { address, source },
+        _ => ReadyError::Unreachable { address, why },
     })?;
     let status = answer.lines().next().and_then(|line| line.strip_prefix("HTTP/1.")?.split_once(' '));
     let Some((_, status)) = status else {

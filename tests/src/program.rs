@@ -40,8 +40,7 @@ impl Program {
     pub async fn start(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new(binary(name)?);
         command.args(arguments).env_clear().env("FANFARE__HTTP__LISTEN", "127.0.0.1:0");
-        command.envs(std::env::vars().filter(|(name, _)| name == "PATH" || name == "FANFARE_TEST_RUN"));
-        command.envs(environment.iter().copied()).kill_on_drop(true);
+        command.envs(inherited()).envs(environment.iter().copied()).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let output = Arc::new(Output::default());
@@ -74,8 +73,7 @@ impl Program {
 
     /// Sends a signal, by its name without SIG.
     pub async fn signal(&self, name: &str) -> Result<()> {
-        let status = Command::new("kill").args(["-s", name, &self.pid()?.to_string()]).status().await?;
-        if status.success() { Ok(()) } else { bail!("kill -s {name} failed") }
+        signal(self.pid()?, name).await
     }
 
     /// Waits for the end of the process.
@@ -118,6 +116,20 @@ fn keep(pipe: Option<impl AsyncRead + Unpin + Send + 'static>, output: &Arc<Outp
             output.changed.send_modify(|count| *count += 1);
         }
     });
+}
+
+/// What every program that a test starts sees of the test's own environment: where programs are, and the mark by which
+/// `tests/run` finds what is left of a run.
+pub(crate) fn inherited() -> impl Iterator<Item = (&'static str, String)> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let run = std::env::var("FANFARE_TEST_RUN").ok().map(|run| ("FANFARE_TEST_RUN", run));
+    [("PATH", path)].into_iter().chain(run)
+}
+
+/// Sends a signal to a process, by the signal's name without SIG.
+pub(crate) async fn signal(pid: u32, name: &str) -> Result<()> {
+    let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status().await?;
+    if status.success() { Ok(()) } else { bail!("kill -s {name} {pid} failed") }
 }
 
 /// The program of the same build as the running test.

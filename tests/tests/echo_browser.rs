@@ -1,14 +1,12 @@
 //! The echo page in a real browser, on a real cluster: issue 3, must-show 4.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use tests::{
-    Cluster,
+    Cluster, PATIENCE,
     browser::{Browser, ENTER, Page},
 };
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn two_tabs_on_different_nodes_talk_and_the_one_whose_node_is_killed_goes_on() -> Result<()> {

@@ -1,15 +1,13 @@
 //! The page that `fanfare` serves at `/`, in a real browser: a newcomer's first minute.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use serde_json::json;
 use tests::{
-    Cluster,
+    Cluster, PATIENCE,
     browser::{Browser, ENTER, Page},
 };
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn two_tabs_subscribe_and_both_see_what_either_publishes() -> Result<()> {

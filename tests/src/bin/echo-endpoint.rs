@@ -1,0 +1,42 @@
+//! A WebSocket endpoint that sends every message back, for Autobahn: `echo-endpoint --listen ADDR`, path `/echo`.
+//!
+//! An app like any other, with room for the suite's largest messages (16 MiB) and most fragments (one per 64 bytes).
+
+use anyhow::Context;
+use gateway::config::load;
+use gateway::node::Node;
+use gateway::{App, Socket, cli};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What the suite needs beyond the defaults; the process's own environment wins.
+const ROOM: [(&str, &str); 5] = [
+    ("FANFARE__LIMITS__MESSAGE", "64MiB"),
+    ("FANFARE__LIMITS__OUTBOX", "128MiB"),
+    ("FANFARE__LIMITS__OUTBOX_TOTAL", "512MiB"),
+    ("FANFARE__LIMITS__FRAGMENTS", "1000000"),
+    // No message of the suite is published, but any could be.
+    ("FANFARE__BROKER__IN_FLIGHT_BYTES", "256MiB"),
+];
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let cli::Command::Serve { file, overrides } = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    else {
+        anyhow::bail!("echo-endpoint only serves");
+    };
+    let room = ROOM.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = load(file.as_deref(), room.into_iter().chain(cli::environment()), overrides)?;
+    let mut app = App::new();
+    app.ws("/echo", async |mut socket: Socket| {
+        while let Some(message) = socket.recv().await {
+            socket.send(message)?;
+        }
+        Ok(())
+    });
+    let mut terminate = signal(SignalKind::terminate())?;
+    let node = Node::start(app, config, "echo-endpoint".to_owned())?;
+    println!("echo-endpoint listens on http://{}", node.address);
+    terminate.recv().await.context("no signal will come")?;
+    node.stop().await;
+    Ok(())
+}

@@ -1,0 +1,292 @@
+//! A whole cluster on this machine: nodes, echo servers, their broker, and HAProxy before them, each a real process.
+//!
+//! `Cluster::of(3).echo(2).redis().haproxy().start()`. Every program keeps its port while it is down, so that it can come
+//! back where HAProxy looks for it. Dropping the cluster kills all of it; what the programs said last is printed, and so
+//! shown when the test has failed.
+
+use std::net::SocketAddr;
+use std::process::ExitStatus;
+
+use anyhow::{Context, Result};
+
+use crate::balancer::Balancer;
+use crate::http;
+use crate::port::Port;
+use crate::program::Program;
+use crate::redis::Redis;
+
+/// Lines of each program that are shown when a test fails.
+const LAST_LINES: usize = 40;
+
+/// What joins the nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broker {
+    /// Each node has a log of its own.
+    Memory,
+    /// One Redis.
+    Redis,
+}
+
+/// A cluster to be.
+#[derive(Debug)]
+pub struct Plan {
+    nodes: usize,
+    echo: usize,
+    broker: Broker,
+    balanced: bool,
+    environment: Vec<(String, String)>,
+}
+
+impl Plan {
+    /// With so many echo servers.
+    #[must_use]
+    pub fn echo(self, echo: usize) -> Self {
+        Self { echo, ..self }
+    }
+
+    /// On this broker.
+    #[must_use]
+    pub fn broker(self, broker: Broker) -> Self {
+        Self { broker, ..self }
+    }
+
+    /// On a Redis.
+    #[must_use]
+    pub fn redis(self) -> Self {
+        self.broker(Broker::Redis)
+    }
+
+    /// Behind HAProxy.
+    #[must_use]
+    pub fn haproxy(self) -> Self {
+        Self { balanced: true, ..self }
+    }
+
+    /// With a variable in the environment of every node and echo server.
+    #[must_use]
+    pub fn set(mut self, variable: &str, value: &str) -> Self {
+        self.environment.push((variable.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts everything, and waits until all nodes are ready and HAProxy knows it.
+    pub async fn start(self) -> Result<Cluster> {
+        let redis = match self.broker {
+            Broker::Memory => None,
+            Broker::Redis => {
+                let mut redis = Redis::new()?;
+                redis.start().await?;
+                Some(redis)
+            }
+        };
+        let nodes = (1..=self.nodes).map(|number| Member::new("fanfare", format!("node-{number}")));
+        let echo = (1..=self.echo).map(|number| Member::new("echo-server", format!("echo-{number}")));
+        let members = nodes.chain(echo).collect::<Result<_>>()?;
+        let mut cluster = Cluster { members, redis, balancer: None, environment: self.environment };
+        for index in 0..cluster.members.len() {
+            cluster.run(index).await?;
+        }
+        for member in &cluster.members {
+            member.is_ready().await?;
+        }
+        if self.balanced {
+            let servers = cluster.members.iter().map(|member| (member.name.as_str(), member.port.address));
+            cluster.balancer = Some(Balancer::start(servers)?);
+            cluster.balanced().await?;
+        }
+        Ok(cluster)
+    }
+}
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    members: Vec<Member>,
+    redis: Option<Redis>,
+    balancer: Option<Balancer>,
+    environment: Vec<(String, String)>,
+}
+
+/// A node or an echo server, which may be down.
+#[derive(Debug)]
+struct Member {
+    binary: &'static str,
+    name: String,
+    port: Port,
+    program: Option<Program>,
+    /// What it printed in earlier lives.
+    before: String,
+}
+
+impl Member {
+    fn new(binary: &'static str, name: String) -> Result<Self> {
+        Ok(Self { binary, name, port: Port::take()?, program: None, before: String::new() })
+    }
+
+    fn running(&mut self) -> Result<&mut Program> {
+        self.program.as_mut().with_context(|| format!("{} does not run", self.name))
+    }
+
+    async fn is_ready(&self) -> Result<()> {
+        let ready = http::until(self.port.address, "/ready", |answer| answer.status == 200).await;
+        ready.map(drop).with_context(|| format!("{} is not ready:\n{}", self.name, self.output()))
+    }
+
+    async fn ended(&mut self) -> Result<ExitStatus> {
+        let status = self.running()?.ended().await?;
+        self.before = self.output();
+        self.program = None;
+        Ok(status)
+    }
+
+    fn output(&self) -> String {
+        let now = self.program.as_ref().map(Program::output).unwrap_or_default();
+        [self.before.as_str(), now.as_str()].join("\n").trim().to_owned()
+    }
+}
+
+impl Cluster {
+    /// A cluster with so many nodes, called `node-1` and so on.
+    #[must_use]
+    pub fn of(nodes: usize) -> Plan {
+        Plan { nodes, echo: 0, broker: Broker::Memory, balanced: false, environment: Vec::new() }
+    }
+
+    /// Where HAProxy takes clients of the gateway: `http://` and no slash at the end.
+    #[must_use]
+    pub fn gateway_url(&self) -> String {
+        format!("http://{}", self.balancer().gateway())
+    }
+
+    /// Where HAProxy takes clients of the echo servers: `http://` and no slash at the end.
+    #[must_use]
+    pub fn echo_url(&self) -> String {
+        format!("http://{}", self.balancer().echo())
+    }
+
+    /// Where a node listens; the first is 1.
+    #[must_use]
+    pub fn node_address(&self, number: usize) -> SocketAddr {
+        self.address(&format!("node-{number}"))
+    }
+
+    /// Where an echo server listens; the first is 1.
+    #[must_use]
+    pub fn echo_address(&self, number: usize) -> SocketAddr {
+        self.address(&format!("echo-{number}"))
+    }
+
+    /// HAProxy.
+    ///
+    /// # Panics
+    /// Without [`Plan::haproxy`].
+    #[must_use]
+    pub fn balancer(&self) -> &Balancer {
+        self.balancer.as_ref().expect("the plan said haproxy()")
+    }
+
+    /// HAProxy, to reload it.
+    ///
+    /// # Panics
+    /// Without [`Plan::haproxy`].
+    pub fn balancer_mut(&mut self) -> &mut Balancer {
+        self.balancer.as_mut().expect("the plan said haproxy()")
+    }
+
+    /// The Redis.
+    ///
+    /// # Panics
+    /// Without [`Plan::redis`].
+    pub fn redis(&mut self) -> &mut Redis {
+        self.redis.as_mut().expect("the plan said redis()")
+    }
+
+    /// What a node or an echo server printed, in all its lives.
+    pub fn output(&self, name: &str) -> Result<String> {
+        Ok(self.members[self.index(name)?].output())
+    }
+
+    /// Waits for a line with this text from a node or an echo server that runs.
+    pub async fn line(&mut self, name: &str, text: &str) -> Result<String> {
+        let index = self.index(name)?;
+        self.members[index].running()?.line(text).await
+    }
+
+    /// Kills a node (SIGKILL).
+    pub async fn kill_node(&mut self, name: &str) -> Result<()> {
+        let index = self.index(name)?;
+        self.members[index].running()?.signal("KILL").await?;
+        self.members[index].ended().await.map(drop)
+    }
+
+    /// Tells a node to stop (SIGTERM), and gives its exit status.
+    pub async fn stop_node(&mut self, name: &str) -> Result<ExitStatus> {
+        let index = self.index(name)?;
+        self.members[index].running()?.signal("TERM").await?;
+        self.members[index].ended().await
+    }
+
+    /// Starts a node again where it was, and waits until it is ready and HAProxy knows it.
+    pub async fn start_node(&mut self, name: &str) -> Result<()> {
+        let index = self.index(name)?;
+        self.run(index).await?;
+        self.members[index].is_ready().await?;
+        self.balanced().await
+    }
+
+    /// As [`kill_node`](Self::kill_node).
+    pub async fn kill_echo(&mut self, name: &str) -> Result<()> {
+        self.kill_node(name).await
+    }
+
+    /// As [`start_node`](Self::start_node).
+    pub async fn start_echo(&mut self, name: &str) -> Result<()> {
+        self.start_node(name).await
+    }
+
+    /// Waits until HAProxy, if there is one, sees as up exactly what runs.
+    pub async fn balanced(&mut self) -> Result<()> {
+        let running = self.members.iter().filter(|member| member.program.is_some());
+        let names: Vec<_> = running.map(|member| member.name.as_str()).collect();
+        match &mut self.balancer {
+            Some(balancer) => balancer.sees_up(&names).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn run(&mut self, index: usize) -> Result<()> {
+        let broker = self.redis.as_ref().map_or_else(|| "memory:".to_owned(), Redis::url);
+        let environment: Vec<_> =
+            self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let member = &mut self.members[index];
+        let listen = member.port.address.to_string();
+        let arguments = ["--listen", &listen, "--broker", &broker, "--name", &member.name];
+        member.program = Some(Program::start(member.binary, &arguments, &environment).await?);
+        Ok(())
+    }
+
+    fn index(&self, name: &str) -> Result<usize> {
+        let found = self.members.iter().position(|member| member.name == name);
+        found.with_context(|| format!("the cluster has no {name}"))
+    }
+
+    fn address(&self, name: &str) -> SocketAddr {
+        let index = self.index(name).expect("a test knows its cluster");
+        self.members[index].port.address
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for member in &self.members {
+            let output = member.output();
+            let lines: Vec<_> = output.lines().collect();
+            println!("--- {}\n{}", member.name, lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"));
+        }
+        if let Some(balancer) = &self.balancer {
+            let log = balancer.log();
+            let lines: Vec<_> = log.lines().collect();
+            println!("--- haproxy\n{}", lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"));
+        }
+    }
+}

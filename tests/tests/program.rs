@@ -1,0 +1,148 @@
+//! The program `fanfare` at the command line: what operators type, and what they are told.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use tests::redis::Redis;
+use tests::{Client, PATIENCE, Program, binary, http};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// What a finished program leaves.
+#[derive(Debug, PartialEq, Eq)]
+struct Left {
+    code: Option<i32>,
+    out: String,
+    error: String,
+}
+
+#[tokio::test]
+async fn a_misspelt_key_is_told_with_the_nearest_and_is_a_failure() -> Result<()> {
+    let file = file("misspelt", "[http]\nlisten = \"127.0.0.1:8080\"\n\n[limits]\nmesage = \"1KiB\"\n")?;
+    let left = run(&["check", "--config", &file], &[]).await?;
+    let error = format!("unknown key `limits.mesage` in {file} (line 5): did you mean `limits.message`?\n");
+    assert_eq!(left, Left { code: Some(1), out: String::new(), error: error.clone() });
+    assert_eq!(run(&["--config", &file], &[]).await?, Left { code: Some(1), out: String::new(), error });
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_valid_file_is_told_to_be_valid() -> Result<()> {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/fanfare.toml");
+    let valid = Left { code: Some(0), out: "Configuration file is valid\n".into(), error: String::new() };
+    assert_eq!(run(&["check", "--config", example], &[]).await?, valid);
+    assert_eq!(run(&["check"], &[]).await?, valid, "no file is needed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn everything_wrong_is_told_at_once_wherever_it_was_said() -> Result<()> {
+    let file = file("wrong", "[node]\nname = \"a b\"\n")?;
+    let left =
+        run(&["check", "--config", &file], &[("FANFARE__HTTP__LISEN", "x"), ("FANFARE__TIMING__PING", "5")]).await?;
+    assert_eq!(left.code, Some(1));
+    for told in ["`node.name`", "(line 2)", "did you mean `FANFARE__HTTP__LISTEN`?", "FANFARE__TIMING__PING"] {
+        assert!(left.error.contains(told), "{told} is not in:\n{}", left.error);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_broker_that_nobody_speaks_is_told_with_those_that_are_spoken() -> Result<()> {
+    for arguments in [&["--broker", "reddis://user:hunter2@host"][..], &["check"]] {
+        let left = run(arguments, &[("FANFARE__BROKER__URL", "reddis://user:hunter2@host")]).await?;
+        assert_eq!((left.code, left.out.as_str()), (Some(1), ""));
+        assert!(left.error.contains("`reddis:`") && left.error.contains("redis://"), "{}", left.error);
+        assert!(!left.error.contains("hunter2"), "{}", left.error);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_a_failure_that_names_it() -> Result<()> {
+    let taken = TcpListener::bind("127.0.0.1:0").await?;
+    let address = taken.local_addr()?.to_string();
+    let left = run(&["--listen", &address], &[]).await?;
+    let error = format!("cannot listen on {address}: Address already in use (os error 98)\n");
+    assert_eq!(left, Left { code: Some(1), out: String::new(), error });
+    Ok(())
+}
+
+#[tokio::test]
+async fn ready_says_by_its_exit_status_whether_the_node_is() -> Result<()> {
+    let node = Program::start("fanfare", &[], &[]).await?;
+    http::until(node.address, "/ready", |answer| answer.status == 200).await?;
+    let address = node.address.to_string();
+    let ready = Left { code: Some(0), out: "ready\n".into(), error: String::new() };
+    assert_eq!(run(&["ready", "--listen", &address], &[]).await?, ready);
+    let everywhere = format!("0.0.0.0:{}", node.address.port());
+    assert_eq!(run(&["ready"], &[("FANFARE__HTTP__LISTEN", &everywhere)]).await?, ready, "asked on the loopback");
+
+    let redis = Redis::new()?;
+    let waiting = Program::start("fanfare", &["--broker", &redis.url()], &[]).await?;
+    let left = run(&["ready", "--listen", &waiting.address.to_string()], &[]).await?;
+    assert_eq!((left.code, left.out.as_str()), (Some(1), ""));
+    assert!(left.error.contains("503 Service Unavailable: not ready: the broker"), "{}", left.error);
+
+    drop(node);
+    let nobody = redis.port().address;
+    let left = run(&["ready", "--listen", &nobody.to_string()], &[]).await?;
+    let error = format!("cannot ask http://{nobody}/ready: Connection refused (os error 111)\n");
+    assert_eq!(left, Left { code: Some(1), out: String::new(), error });
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_banner_names_node_and_broker_and_every_address_and_no_secret() -> Result<()> {
+    let redis = Redis::new()?;
+    let host = redis.port().address;
+    let url = format!("redis://user:hunter2@{host}/3?prefix=a");
+    let node = Program::start("fanfare", &["--name", "blue", "--broker", &url], &[]).await?;
+    node.line("broker link down").await?;
+    let address = node.address;
+    let output = node.output();
+    let banner = format!("blue listens on http://{address}, broker redis://user:***@{host}/3?prefix=a");
+    for line in [banner, format!("  http://{address}/"), format!("  ws://{address}/ws")] {
+        assert!(output.lines().any(|found| found == line), "{line:?} is not in:\n{output}");
+    }
+    assert!(!output.contains("hunter2"), "{output}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn flags_win_over_the_environment_and_that_wins_over_the_file() -> Result<()> {
+    let file = file("layers", "[node]\nname = \"by-file\"\n\n[limits]\nchannel_name = \"8B\"\n")?;
+    let name = ("FANFARE__NODE__NAME", "by-environment");
+    for (flags, environment, expected) in [
+        (&["--config", &file][..], &[][..], "by-file"),
+        (&["--config", &file], &[name], "by-environment"),
+        (&["--config", &file, "--name", "by-flag"], &[name], "by-flag"),
+    ] {
+        let node = Program::start("fanfare", flags, environment).await?;
+        assert!(node.output().contains(&format!("{expected} listens on")), "{}", node.output());
+    }
+    let node = Program::start("fanfare", &["--config", &file], &[]).await?;
+    http::until(node.address, "/ready", |answer| answer.status == 200).await?;
+    let url = format!("http://{}", node.address);
+    assert!(Client::raw(&url, "123456789").await.is_err(), "the file's limit holds");
+    Client::raw(&url, "12345678").await?;
+    Ok(())
+}
+
+/// Runs `fanfare` to its end.
+async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Left> {
+    let mut command = Command::new(binary("fanfare")?);
+    command.args(arguments).env_clear().envs(environment.iter().copied());
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(PATIENCE, command.output()).await.with_context(|| format!("{arguments:?} does not end"))??;
+    let text = |bytes| String::from_utf8(bytes);
+    Ok(Left { code: output.status.code(), out: text(output.stdout)?, error: text(output.stderr)? })
+}
+
+/// A configuration file with this content.
+fn file(name: &str, content: &str) -> Result<String> {
+    let path = format!("{}/{name}.toml", env!("CARGO_TARGET_TMPDIR"));
+    std::fs::write(&path, content)?;
+    Ok(path)
+}
