@@ -24,7 +24,7 @@ const PIPELINE: usize = 4;
 const BATCH: usize = 256;
 /// Bytes of one batch, but for a single larger record.
 const BATCH_BYTES: usize = 1 << 20;
-/// How often waiting publishes are looked at: the most by which one may end after its deadline.
+/// How often waiting publishes are looked at: the most by which one may end before or after its deadline.
 const EXPIRY: Duration = Duration::from_millis(20);
 
 /// Why a publish was not acknowledged.
@@ -220,8 +220,10 @@ impl Task {
                 return;
             }
             self.resume = None;
+            // Too late for an answer: sending it would only make its fate unknown.
+            let latest = Instant::now() + EXPIRY;
             for item in self.retry.drain(..).rev() {
-                self.waiting.push_front(item);
+                if item.deadline <= latest { item.fail() } else { self.waiting.push_front(item) }
             }
         }
         while self.under_way.len() < PIPELINE && !self.waiting.is_empty() {

@@ -266,9 +266,12 @@ impl Task {
     async fn take(&mut self, entries: &[Entry]) -> Result<(), End> {
         let mut out = Vec::new();
         let mut result = Ok(());
+        let mut shown = None;
         for entry in entries {
             let Some(followed) = self.followed.iter_mut().find(|f| f.partition == entry.partition) else { continue };
-            followed.seen_now(self.shared.timing.heartbeat);
+            if shown.replace(entry.partition) != Some(entry.partition) {
+                followed.seen_now(self.shared.timing.heartbeat);
+            }
             let before = followed.cursor.duplicates;
             result = followed.cursor.accept(entry, &mut out);
             self.shared.counters.duplicates.add(followed.cursor.duplicates - before);
@@ -327,12 +330,8 @@ impl Task {
                 .iter()
                 .map(|&partition| Append { partition, bytes: envelope::heartbeat(MessageId::random(), now()) })
                 .collect();
-            let appended = timeout(
-                shared.timing.heartbeat,
-                shared.broker.append(&batch, Instant::now() + shared.timing.heartbeat),
-            )
-            .await;
-            for (append, result) in batch.iter().zip(appended.into_iter().flatten()) {
+            let appended = shared.broker.append(&batch, Instant::now() + shared.timing.heartbeat).await;
+            for (append, result) in batch.iter().zip(appended) {
                 if let Ok(stored) = result {
                     shared.check_epoch(append.partition, stored);
                 }

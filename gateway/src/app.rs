@@ -27,7 +27,7 @@ pub(crate) enum Endpoint {
     Native,
     /// The raw protocol, on the channel that the parameter `channel` names.
     Raw,
-    /// A handler, whose sockets share the channel named as the path.
+    /// A handler, whose sockets share a channel.
     Handler { channel: String, handler: SocketHandler },
 }
 
@@ -95,7 +95,8 @@ impl App {
             let handler = Arc::clone(&handler);
             Box::pin(async move { handler(socket).await })
         });
-        self.endpoint(path, Endpoint::Handler { channel: path.to_owned(), handler });
+        // Braces: clients of the gateway cannot name such a channel, so they cannot reach into an app.
+        self.endpoint(path, Endpoint::Handler { channel: format!("{{app}}{path}"), handler });
     }
 
     fn endpoint(&mut self, path: &str, endpoint: Endpoint) {

@@ -14,7 +14,7 @@ pub enum CloseReason {
     Normal,
     /// No message for longer than the idle limit.
     Idle,
-    /// The drain deadline passed before this connection's turn to be closed.
+    /// The client had not closed by the drain deadline, and was cut off.
     GoingAway,
     /// The client broke RFC 6455.
     Protocol(Violation),
@@ -63,7 +63,7 @@ impl CloseReason {
         let (code, text, label, reconnect) = match self {
             Self::Normal => (Some(1000), "done", "normal", NO),
             Self::Idle => (Some(1000), "idle for too long", "idle", NO),
-            Self::GoingAway => (Some(1001), "the server is going away: reconnect", "going_away", YES),
+            Self::GoingAway => (None, "still open at the drain deadline", "going_away", YES),
             Self::Protocol(_) => (Some(1002), "protocol error", "protocol_error", NO),
             Self::Unsupported => (Some(1003), "this kind of message is not supported here", "unsupported_data", NO),
             Self::BadUtf8 => (Some(1007), "text is not valid UTF-8", "bad_utf8", NO),
@@ -73,7 +73,7 @@ impl CloseReason {
             Self::MessageTooBig => (Some(1009), "a message is too big", "message_too_big", NO),
             Self::Internal => (Some(1011), "an internal error: reconnect", "internal", YES),
             Self::Drain => (Some(1012), "this node is restarting: reconnect", "drain", YES),
-            Self::Overload => (Some(1013), "this node is full: reconnect later", "overload", YES),
+            Self::Overload => (Some(1013), "this node is full, or cut off from its broker: reconnect later", "overload", YES),
             Self::TooSlow => (Some(4410), "reading too slowly: reconnect and resume", "too_slow", YES),
             Self::MessagesLost => (Some(4411), "messages were lost: reload and reconnect", "messages_lost", YES),
             // RFC 6455 §5.5.1: the code is echoed; where there is none, 1000 says that all is well.

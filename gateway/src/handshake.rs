@@ -99,6 +99,15 @@ impl Refusal {
     }
 }
 
+/// Checks what holds for every request, whatever it asks for: it names exactly one host (RFC 9112 §3.2). Only HTTP/1.0,
+/// which old balancers use for their health checks, may name none.
+pub fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
+    if version == Version::HTTP_10 && !headers.contains_key(header::HOST) {
+        return Ok(());
+    }
+    host(headers).map(drop)
+}
+
 /// Checks an upgrade request. Of the client's subprotocols, the first that is `supported` is taken; that none is, is no
 /// error.
 pub fn check(parts: &Parts, origins: &Origins, supported: &[&'static str]) -> Result<Accepted, Refusal> {
@@ -109,7 +118,7 @@ pub fn check(parts: &Parts, origins: &Origins, supported: &[&'static str]) -> Re
     if parts.version != Version::HTTP_11 {
         return Err(Refusal::HttpVersion);
     }
-    let host = single(headers, header::HOST).and_then(origins::Host::parse).ok_or(Refusal::Host)?;
+    let host = host(headers)?;
     let lengths = headers.get_all(header::CONTENT_LENGTH);
     if lengths.iter().any(|length| length != "0") || headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(Refusal::Body);
@@ -136,6 +145,10 @@ pub fn check(parts: &Parts, origins: &Origins, supported: &[&'static str]) -> Re
         return Err(Refusal::Origin);
     }
     Ok(Accepted { accept, protocol: protocol(headers, supported)? })
+}
+
+fn host(headers: &HeaderMap) -> Result<origins::Host, Refusal> {
+    single(headers, header::HOST).and_then(origins::Host::parse).ok_or(Refusal::Host)
 }
 
 /// The value of a header that must be there once.

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, StatusCode, header};
@@ -17,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
@@ -33,6 +35,9 @@ const HEAD_BYTES: usize = 16 << 10;
 /// Header lines of a request: more are answered with 431.
 const HEAD_LINES: usize = 64;
 
+/// How long a client may leave an answer unread. Hyper has no such limit: who asked and never read would stay for ever.
+const UNREAD: Duration = Duration::from_secs(30);
+
 /// A connection to be, once the 101 is on the wire.
 struct Upgrade {
     endpoint: Endpoint,
@@ -41,6 +46,8 @@ struct Upgrade {
 
 /// Serves one accepted socket, as HTTP and perhaps as a WebSocket after that.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, admission: Admission) {
+    // Fails only on a socket that is gone already, as below.
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD));
     let upgrade = RefCell::new(None);
     let service = service_fn(|request| {
         let answer = answer(&worker, request, &upgrade);
@@ -80,8 +87,9 @@ fn answer(
         }
         _ => None,
     };
-    let (response, page) = match socket {
-        Some((endpoint, parameters)) => {
+    let (response, page) = match (handshake::check_host(request.version(), request.headers()), socket) {
+        (Err(refusal), _) => (Some(refused(refusal)), None),
+        (Ok(()), Some((endpoint, parameters))) => {
             let (parts, _) = request.into_parts();
             let response = match handshake::check(&parts, &shared.origins, &[native::NAME]) {
                 Err(refusal) => refused(refusal),
@@ -96,7 +104,7 @@ fn answer(
             };
             (Some(response), None)
         }
-        None => (None, Some(shared.app.pages.clone().call(request))),
+        (Ok(()), None) => (None, Some(shared.app.pages.clone().call(request))),
     };
     async move {
         match (response, page) {
@@ -152,6 +160,8 @@ fn connect(
     Upgrade { endpoint, route }: Upgrade,
     read: &[u8],
 ) {
+    // From here on, pings and the outbox say how slow is too slow.
+    let _ = SockRef::from(&socket.0).set_tcp_user_timeout(None);
     match endpoint {
         Endpoint::Native => {
             worker.adopt(socket, admission, (Protocol::Native, None), read);
@@ -169,7 +179,7 @@ fn connect(
 
 /// Runs a handler to its end, whatever that is.
 async fn handle(handler: SocketHandler, socket: Socket) {
-    let connection = Rc::clone(&socket.connection);
+    let (worker, connection) = (Rc::clone(&socket.worker), Rc::clone(&socket.connection));
     let reason = match AssertUnwindSafe(async { handler(socket).await }).catch_unwind().await {
         Ok(Ok(())) => CloseReason::Normal,
         Ok(Err(error)) => {
@@ -185,7 +195,7 @@ async fn handle(handler: SocketHandler, socket: Socket) {
             CloseReason::Internal
         }
     };
-    connection.handler_done(reason);
+    connection.handler_done(&worker, reason);
 }
 
 fn refused(refusal: Refusal) -> Response<Body> {

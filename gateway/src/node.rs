@@ -38,7 +38,7 @@ pub enum StartError {
     #[error(transparent)]
     Broker(#[from] broker_adapters::ConnectError),
     /// The list of origins.
-    #[error("http.origins: {0}")]
+    #[error("`http.origins`")]
     Origins(#[from] crate::handshake::OriginError),
     /// The address to listen on.
     #[error("cannot listen on {0}: {1}")]

@@ -86,7 +86,7 @@ pub struct Socket {
 /// What the request said.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Route {
-    /// The pattern's path: the channel that all sockets of the route share.
+    /// The channel that all sockets of the route share.
     pub(crate) channel: String,
     pub(crate) parameters: HashMap<String, String>,
     pub(crate) query: String,

@@ -15,6 +15,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// not generated, and the run says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ability {
+    /// Acknowledgements that tell a record's place.
+    Positions,
     /// Each direction of a wire can die alone.
     HalfWire,
     /// A process that can be killed, restarted, stopped and continued.
@@ -25,6 +27,10 @@ pub(crate) enum Ability {
     MemoryLimit,
     /// Its log can be written to by somebody else, in another format.
     Foreigners,
+    /// Its data can be set back to an older state.
+    Snapshots,
+    /// A partition is kept in parts that can be deleted one by one.
+    Parts,
     /// A number of partitions that outlives its clients.
     FixedPartitions,
     /// Users and passwords.
@@ -91,6 +97,20 @@ pub(crate) trait Fixture: Send + Sync {
     /// The broker takes nothing more, or takes again.
     async fn full(&self, _full: bool) {
         lacks(Ability::MemoryLimit)
+    }
+
+    /// Remembers the data as they are.
+    async fn snapshot(&self) {
+        lacks(Ability::Snapshots)
+    }
+    /// Brings back the remembered data, while the broker is dead.
+    async fn roll_back(&self) {
+        lacks(Ability::Snapshots)
+    }
+
+    /// Deletes one of the parts in which a partition is kept, by number.
+    async fn delete_part(&self, _partition: Partition, _part: usize) {
+        lacks(Ability::Parts)
     }
 
     /// Somebody else writes to a partition's log, by other means than this library.

@@ -190,9 +190,9 @@ struct View<'a> {
 }
 
 /// Where each message stands among what was seen.
-fn places(seen: &[Seen]) -> HashMap<&str, usize> {
-    let place = |(place, seen)| match seen {
-        &Seen::Message(ref payload) => Some((payload.as_str(), place)),
+fn places<'a>(seen: &'a [Seen]) -> HashMap<&'a str, usize> {
+    let place = |(place, seen): (usize, &'a Seen)| match seen {
+        Seen::Message(payload) => Some((payload.as_str(), place)),
         Seen::Mark => None,
     };
     seen.iter().enumerate().filter_map(place).collect()

@@ -16,6 +16,7 @@ mod redis_server;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fixture::{Ability, Boxed, Fixture, Kind};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -72,6 +73,7 @@ const CASES: &[Case] = cases! {
         a_node_that_is_cut_off_does_not_disturb_the_other,
         a_broker_that_is_away_at_the_start_is_found_when_it_comes,
         publishes_during_an_outage_fail_by_their_deadline,
+        short_deadlines_are_kept_behind_long_ones,
         publishes_beyond_the_budget_are_refused_at_once,
     }
     restart {
@@ -84,11 +86,15 @@ const CASES: &[Case] = cases! {
     }
     damage {
         a_wiped_log_is_told_and_goes_on,
+        a_wiped_log_is_told_by_the_next_publish [Positions],
         a_log_wiped_and_regrown_behind_a_cut_wire_is_told,
         a_log_trimmed_behind_a_cut_wire_is_told,
         a_position_that_was_trimmed_is_told,
         a_position_of_a_wiped_log_is_told,
         a_record_that_cannot_be_read_is_told_and_passed_over,
+        a_log_set_back_to_an_older_state_is_told [Process, Snapshots],
+        a_log_set_back_and_regrown_behind_a_cut_wire_is_told [Process, Snapshots],
+        a_deleted_part_of_a_log_is_told [Parts],
         an_entry_of_somebody_else_is_told_and_passed_over [Foreigners],
         a_full_broker_takes_nothing_and_then_goes_on [MemoryLimit],
     }
@@ -102,12 +108,15 @@ const CASES: &[Case] = cases! {
 
 /// Cases mostly wait: more of them at a time than there are cores.
 const THREADS: usize = 8;
+/// The longest that a case may take; its steps have a patience of their own.
+const WHOLE: Duration = Duration::from_secs(60);
 
 fn run(kind: &Kind, case: &Case) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (start, run, needs) = (kind.start, case.run, case.needs);
-    runtime.block_on(async move { run(start(needs).await).await });
-    Ok(())
+    let run = async move { run(start(needs).await).await };
+    let in_time = runtime.block_on(async { tokio::time::timeout(WHOLE, run).await });
+    in_time.map_err(|_| Failed::from(format!("not done within {WHOLE:?}")))
 }
 
 fn main() {

@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use broker_adapters::memory::Memory;
 use broker_adapters::{Broker, Settings};
 
-use crate::fixture::{Direction, Fixture, Kind};
+use crate::fixture::{Ability, Direction, Fixture, Kind};
 use crate::node::SETTINGS;
 
 pub(crate) const KIND: Kind = Kind {
     name: "memory",
-    abilities: &[],
+    abilities: &[Ability::Positions],
     start: |_| Box::pin(async { Arc::new(Embedded::new()) as Arc<dyn Fixture> }),
 };
 

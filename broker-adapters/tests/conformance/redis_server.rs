@@ -1,6 +1,6 @@
 //! A real `redis-server`, in a directory of its own, that loses no acknowledged record when killed.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use broker_adapters::{Broker, ConnectError, Partition, Settings, connect};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Duration, Instant, sleep};
 
@@ -18,11 +18,14 @@ use crate::wire::Wire;
 pub(crate) const KIND: Kind = Kind {
     name: "redis",
     abilities: &[
+        Ability::Positions,
         Ability::HalfWire,
         Ability::Process,
         Ability::Connections,
         Ability::MemoryLimit,
         Ability::Foreigners,
+        Ability::Snapshots,
+        Ability::Parts,
         Ability::FixedPartitions,
         Ability::Login,
         Ability::Tls,
@@ -49,10 +52,10 @@ impl RedisServer {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("fanfare-redis-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a directory for Redis");
-        let port = free_port().await;
+        let port = free_port();
         let mut tls_port = None;
         if tls {
-            tls_port = Some(free_port().await);
+            tls_port = Some(free_port());
             make_ca(&directory, "ca").await;
             make_ca(&directory, "other-ca").await;
             make_certificate(&directory).await;
@@ -66,7 +69,8 @@ impl RedisServer {
 
     /// The server's process id, while it runs.
     fn pid(&self) -> Option<u32> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Child::id)
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        process.as_mut().and_then(|child| child.try_wait().ok()?.is_none().then(|| child.id())?)
     }
 
     async fn signal(&self, signal: &str) {
@@ -79,6 +83,10 @@ impl RedisServer {
         let port = self.port.to_string();
         let mut cli = Command::new("redis-cli");
         run(cli.args(["-h", "127.0.0.1", "-p", &port, "--no-auth-warning", "-a", PASSWORD]).args(words)).await
+    }
+
+    async fn copy(&self, from: &str, to: &str) {
+        run(Command::new("cp").current_dir(&self.directory).args(["-r", from, to])).await;
     }
 
     fn url(&self, scheme: &str, password: &str, port: u16, query: &str) -> String {
@@ -138,7 +146,7 @@ impl Fixture for RedisServer {
         let begin = Instant::now();
         while TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
             let log = || std::fs::read_to_string(self.directory.join("redis.log")).unwrap_or_default();
-            assert!(begin.elapsed() < PATIENCE, "redis-server does not listen:\n{}", log());
+            assert!(begin.elapsed() < PATIENCE && self.pid().is_some(), "redis-server does not listen:\n{}", log());
             sleep(Duration::from_millis(5)).await;
         }
     }
@@ -163,6 +171,19 @@ impl Fixture for RedisServer {
     async fn full(&self, full: bool) {
         let limit = if full { "1" } else { "0" };
         self.command(&["CONFIG", "SET", "maxmemory", limit]).await;
+    }
+
+    async fn snapshot(&self) {
+        self.copy("appendonlydir", "snapshot").await;
+    }
+
+    async fn roll_back(&self) {
+        self.lose_disk().await;
+        self.copy("snapshot", "appendonlydir").await;
+    }
+
+    async fn delete_part(&self, Partition(partition): Partition, part: usize) {
+        self.command(&["DEL", &format!("fanfare:{{{partition}}}:{}", ["log", "meta"][part])]).await;
     }
 
     async fn foreign_entry(&self, Partition(partition): Partition) {
@@ -193,9 +214,16 @@ impl Drop for RedisServer {
     }
 }
 
-async fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    listener.local_addr().expect("bound").port()
+/// A port that stays free while the server is down: not one that the kernel gives to outgoing connections.
+fn free_port() -> u16 {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    loop {
+        let next = std::process::id() as usize * 101 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 12_000 + u16::try_from(next % 18_000).unwrap_or(0);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Runs a program and gives its output; it must succeed.

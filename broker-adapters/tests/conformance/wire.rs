@@ -17,6 +17,8 @@ use crate::fixture::Direction;
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
     cut: bool,
+    /// How often it was cut: a connection ends when this changes.
+    cuts: u64,
     /// Which directions are dead.
     dead: [bool; 2],
 }
@@ -25,7 +27,7 @@ struct State {
 pub(crate) struct Wire {
     port: u16,
     state: Arc<Mutex<State>>,
-    /// What each connection is told: to end, or which directions are dead.
+    /// The same, for the connections that are made already.
     orders: watch::Sender<State>,
     accepting: AbortHandle,
 }
@@ -44,7 +46,7 @@ impl Wire {
                     let _ = client.set_zero_linger();
                     continue;
                 }
-                tokio::spawn(connection(client, broker, state.dead, told.subscribe()));
+                tokio::spawn(connection(client, broker, state, told.subscribe()));
             }
         });
         Self { port, state, orders, accepting: accepting.abort_handle() }
@@ -57,23 +59,24 @@ impl Wire {
 
     /// Resets all connections, now and until mended.
     pub(crate) fn cut(&self) {
-        self.set(State { cut: true, ..State::default() });
+        self.set(|state| *state = State { cut: true, cuts: state.cuts + 1, dead: [false; 2] });
     }
 
     /// Makes directions dead.
     pub(crate) fn stall(&self, directions: &[Direction]) {
         let dead = [Direction::ToBroker, Direction::FromBroker].map(|direction| directions.contains(&direction));
-        self.set(State { cut: false, dead });
+        self.set(|state| state.dead = dead);
     }
 
     /// New connections are whole.
     pub(crate) fn mend(&self) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+        self.set(|state| *state = State { cut: false, dead: [false; 2], ..*state });
     }
 
-    fn set(&self, state: State) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
-        self.orders.send_replace(state);
+    fn set(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        self.orders.send_replace(*state);
     }
 }
 
@@ -84,7 +87,7 @@ impl Drop for Wire {
     }
 }
 
-async fn connection(client: TcpStream, broker: SocketAddr, dead: [bool; 2], orders: watch::Receiver<State>) {
+async fn connection(client: TcpStream, broker: SocketAddr, state: State, orders: watch::Receiver<State>) {
     let Ok(server) = TcpStream::connect(broker).await else {
         let _ = client.set_zero_linger();
         return;
@@ -93,9 +96,9 @@ async fn connection(client: TcpStream, broker: SocketAddr, dead: [bool; 2], orde
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let mut cut = orders.clone();
     tokio::select! {
-        () = pump(&from_client, &to_server, dead[0], 0, orders.clone()) => {}
-        () = pump(&from_server, &to_client, dead[1], 1, orders) => {}
-        _ = cut.wait_for(|state| state.cut) => {
+        () = pump(&from_client, &to_server, state.dead[0], 0, orders.clone()) => {}
+        () = pump(&from_server, &to_client, state.dead[1], 1, orders) => {}
+        _ = cut.wait_for(|now| now.cuts != state.cuts) => {
             let _ = to_client.as_ref().set_zero_linger();
         }
     }

@@ -101,6 +101,13 @@ impl Decoder {
         self.partial.as_ref().is_some_and(|partial| now.saturating_duration_since(partial.since) > limits.message_time)
     }
 
+    /// Starts the clock of what is under way anew: until now it was not the client who was slow.
+    pub fn excuse(&mut self, now: Instant) {
+        if let Some(partial) = &mut self.partial {
+            partial.since = now;
+        }
+    }
+
     /// Reads a header from the input, or its beginning from what an earlier input left.
     fn header(&mut self, input: &mut &mut [u8], now: Instant) -> Result<Option<Frame>, Violation> {
         let extensions = self.extensions;

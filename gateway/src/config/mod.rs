@@ -93,13 +93,14 @@ pub struct Limits {
     /// Time from a message's first byte to its last. Default: "30s". Raise it for large messages over slow networks.
     #[serde(with = "duration")]
     pub message_time: Duration,
-    /// Messages that wait for one client, in bytes; a client that falls further behind is closed or skips values, by the
-    /// channel's policy. Default: "1MiB". Raise it to ride out longer stalls, at the cost of memory.
+    /// Messages that wait for one client, in bytes, with 64 more for each; a client that falls further behind is closed with
+    /// 4410. Default: "1MiB". Raise it to ride out longer stalls, at the cost of memory.
     pub outbox: ByteSize,
     /// Messages that wait for all the node's clients together, in bytes. Default: "256MiB". Set it to the memory the node
     /// may spend on slow clients.
     pub outbox_total: ByteSize,
-    /// Pings, pongs and other control frames a client may send per second. Default: 20. Only floods exceed it.
+    /// Pings a client may send per second that are answered one by one; more are answered together, and ten times as many
+    /// close the connection with 1008. Default: 20.
     #[serde(deserialize_with = "number::between::<_, _, 1, 1_000_000>")]
     pub pings_per_second: u32,
     /// Channels that one connection may be subscribed to at a time. Default: 100. Each costs memory on the node.

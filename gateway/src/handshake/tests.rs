@@ -121,6 +121,21 @@ fn each_header_is_checked() {
 }
 
 #[test]
+fn every_request_names_one_host_but_http_1_0_may_name_none() {
+    for (version, lines, expected) in [
+        (Version::HTTP_11, &["example.com"][..], Ok(())),
+        (Version::HTTP_11, &[], Err(Refusal::Host)),
+        (Version::HTTP_11, &["a", "a"], Err(Refusal::Host)),
+        (Version::HTTP_11, &["a b"], Err(Refusal::Host)),
+        (Version::HTTP_10, &["example.com"], Ok(())),
+        (Version::HTTP_10, &[], Ok(())),
+        (Version::HTTP_10, &["a", "a"], Err(Refusal::Host)),
+    ] {
+        assert_eq!(check_host(version, &request(&[("host", lines)]).headers), expected, "{version:?} {lines:?}");
+    }
+}
+
+#[test]
 fn the_clients_first_supported_subprotocol_is_taken() {
     for (lines, expected) in [
         (&["fanfare.v1"][..], Some("fanfare.v1")),

@@ -4,17 +4,23 @@
 //! `id` that its reply repeats. Replies hold `ok` or `error`; an error says whether a retry can help.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::marker::PhantomData;
 
 use broker_adapters::{Break, Payload, Position, PublishError, Record};
 use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::message::base64;
 
 /// The name of the subprotocol.
 pub(crate) const NAME: &str = "fanfare.v1";
+
+/// The most bytes of what a reply says of a command that cannot be read.
+const MESSAGE: usize = 200;
 
 /// What a client asks for, with the number it gave to the question.
 #[derive(Debug)]
@@ -63,15 +69,38 @@ impl From<PublishError> for Failure {
 #[serde(deny_unknown_fields)]
 struct Frame<'a> {
     id: Option<u64>,
-    connect: Option<Empty>,
+    connect: Option<Object<Empty>>,
     #[serde(borrow)]
-    subscribe: Option<OnChannel<'a>>,
+    subscribe: Option<Object<OnChannel<'a>>>,
     #[serde(borrow)]
-    unsubscribe: Option<OnChannel<'a>>,
+    unsubscribe: Option<Object<OnChannel<'a>>>,
     #[serde(borrow)]
-    publish: Option<Publish<'a>>,
-    ping: Option<Empty>,
-    pong: Option<Empty>,
+    publish: Option<Object<Publish<'a>>>,
+    ping: Option<Object<Empty>>,
+    pong: Option<Object<Empty>>,
+}
+
+/// A JSON object and nothing else: a derived struct alone would also take an array of its fields.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
 }
 
 #[derive(Deserialize)]
@@ -96,18 +125,21 @@ struct Publish<'a> {
 
 /// Reads one command. On failure the number is told if it could be read, so that the reply finds its question.
 pub(crate) fn parse(text: &str) -> Result<Request<'_>, (Option<u64>, Failure)> {
-    let frame: Frame<'_> = serde_json::from_str(text).map_err(|error| {
+    let Object(frame): Object<Frame<'_>> = serde_json::from_str(text).map_err(|error| {
         let id = serde_json::from_str::<serde_json::Value>(text).ok().and_then(|value| value.get("id")?.as_u64());
-        (id, Failure::new("bad_request", format!("not a command: {error}")))
+        let mut message = format!("not a command: {error}");
+        // It may quote the client, who knows what it said.
+        message.truncate(message.floor_char_boundary(MESSAGE));
+        (id, Failure::new("bad_request", message))
     })?;
     let id = frame.id;
     let mut commands = [
-        frame.connect.map(|Empty {}| Command::Connect),
-        frame.subscribe.map(|on| Command::Subscribe { channel: on.channel }),
-        frame.unsubscribe.map(|on| Command::Unsubscribe { channel: on.channel }),
-        frame.publish.map(|publish| Command::Publish { channel: publish.channel, payload: payload(publish.data) }),
-        frame.ping.map(|Empty {}| Command::Ping),
-        frame.pong.map(|Empty {}| Command::Pong),
+        frame.connect.map(|Object(Empty {})| Command::Connect),
+        frame.subscribe.map(|Object(on)| Command::Subscribe { channel: on.channel }),
+        frame.unsubscribe.map(|Object(on)| Command::Unsubscribe { channel: on.channel }),
+        frame.publish.map(|Object(on)| Command::Publish { channel: on.channel, payload: payload(on.data) }),
+        frame.ping.map(|Object(Empty {})| Command::Ping),
+        frame.pong.map(|Object(Empty {})| Command::Pong),
     ]
     .into_iter()
     .flatten();
@@ -154,11 +186,12 @@ pub(crate) fn message(record: &Record) -> Vec<u8> {
     out.extend_from_slice(b"{\"channel\":");
     write_string(&mut out, record.channel());
     match &record.payload {
-        Payload::Json(json) => {
+        // What is in the broker was checked by its publisher only: it may not break out of its frame.
+        Payload::Json(json) if serde_json::from_slice::<IgnoredAny>(json).is_ok() => {
             out.extend_from_slice(b",\"data\":");
             out.extend_from_slice(json);
         }
-        Payload::Text(text) => {
+        Payload::Json(text) | Payload::Text(text) => {
             out.extend_from_slice(b",\"data\":");
             write_string(&mut out, std::str::from_utf8(text).unwrap_or_default());
         }
@@ -284,6 +317,9 @@ mod tests {
             (r#"{"id":-1,"ping":{}}"#, None),
             (r#"{"id":7,"publish":{"channel":"a"}}"#, Some(7)),
             (r#"{"id":7,"publish":{"channel":"a","data":nul}}"#, None),
+            (r#"{"id":7,"subscribe":["a"]}"#, Some(7)),
+            (r#"{"id":7,"ping":[]}"#, Some(7)),
+            (r#"[7,null,{"channel":"a"},null,null,null,null]"#, None),
         ] {
             let (found, failure) = parse(text).expect_err(text);
             assert_eq!((found, failure.code, failure.retry), (id, "bad_request", false), "{text}");
@@ -303,6 +339,8 @@ mod tests {
         };
         let text = |payload| String::from_utf8(message(&record(payload))).expect("JSON is text");
         assert_eq!(text(Payload::Json("[1]".into())), r#"{"channel":"a\"b","data":[1],"at":"ab-2-9"}"#);
+        let forged = Payload::Json("1},{\"forged\":1".into());
+        assert_eq!(text(forged), r#"{"channel":"a\"b","data":"1},{\"forged\":1","at":"ab-2-9"}"#);
         assert_eq!(text(Payload::Text("\n".into())), r#"{"channel":"a\"b","data":"\n","at":"ab-2-9"}"#);
         assert_eq!(text(Payload::Binary("hi".into())), r#"{"channel":"a\"b","base64":"aGk=","at":"ab-2-9"}"#);
         let gap = Break { after: position(3), at: position(8), reason: BreakReason::Trimmed };

@@ -5,7 +5,7 @@ use std::cell::Cell;
 /// What any client may have queued even when the worker as a whole is over its budget.
 const SPARED: usize = 16 << 10;
 
-/// Bytes in all outboxes of a worker. Frames that several clients wait for count for each of them.
+/// The weight of all outboxes of a worker. Frames that several clients wait for count for each of them.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     queued: Cell<usize>,

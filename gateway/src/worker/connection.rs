@@ -1,7 +1,7 @@
 //! One WebSocket connection: its socket, what it has yet to send, how it ends.
 //!
 //! Owned by its worker and by its one task, which reads; the worker writes to the socket directly, so that a
-//! broadcast wakes no task. Owns no buffer: input goes through the worker's. Ends for real: whoever does not
+//! broadcast wakes no task. Owns no buffer but while its client must wait: input goes through the worker's. Ends for real: whoever does not
 //! take the close frame within [`GRACE`] is reset.
 
 use std::cell::RefCell;
@@ -58,6 +58,8 @@ pub(crate) struct State {
     pub(super) pulse: Pulse,
     /// Publishes that the broker has not yet answered.
     pub(super) publishing: u32,
+    /// The client must wait for the broker or the app: bytes of it that were read and not yet looked at.
+    pub(super) waiting: Option<Vec<u8>>,
     /// Messages for the app's handler, if there is one.
     pub(crate) inbox: Option<Box<Inbox>>,
     /// Waits in the worker's list of sockets to write to.
@@ -117,6 +119,7 @@ impl Connection {
             seats: Vec::new(),
             pulse: Pulse::default(),
             publishing: 0,
+            waiting: None,
             inbox: (protocol == Protocol::App).then(Box::default),
             marked: false,
             ending: None,
@@ -146,7 +149,7 @@ impl Connection {
                     Poll::Ready(()) => {}
                     Poll::Pending => return Poll::Pending,
                 },
-                Some(_) => match self.poll_end(cx) {
+                Some(_) => match self.poll_end(worker, cx) {
                     Poll::Ready(Some(reason)) => return Poll::Ready(reason),
                     Poll::Ready(None) => {}
                     Poll::Pending => return Poll::Pending,
@@ -157,6 +160,10 @@ impl Connection {
 
     /// Reads and handles what is there. Pending when nothing is; ready when the state must be looked at again.
     fn read(self: &Rc<Self>, worker: &Rc<Worker>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(mut held) = self.resume() {
+            worker.receive(self, &mut held);
+            return Poll::Ready(());
+        }
         let mut buffer = worker.buffer.borrow_mut();
         for _ in 0..READS {
             match self.poll_read(&mut buffer, cx) {
@@ -176,6 +183,14 @@ impl Connection {
         Poll::Pending
     }
 
+    /// What is to be looked at now that the client need not wait any more, if it had to.
+    fn resume(&self) -> Option<Vec<u8>> {
+        let mut state = self.state.borrow_mut();
+        let held = state.waiting.take()?;
+        state.decoder.excuse(Instant::now());
+        Some(held)
+    }
+
     /// Bytes read; `None` at the end of the stream.
     fn poll_read(&self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<Option<usize>> {
         let mut into = ReadBuf::new(buffer);
@@ -187,7 +202,7 @@ impl Connection {
     }
 
     /// Brings the end one step further; the reason when the socket may be dropped.
-    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Option<CloseReason>> {
+    fn poll_end(&self, worker: &Worker, cx: &mut Context<'_>) -> Poll<Option<CloseReason>> {
         let mut state = self.state.borrow_mut();
         let State { ending: Some(ending), outbox, .. } = &mut *state else { return Poll::Ready(None) };
         if ending.stage == Stage::Farewell && outbox.is_empty() {
@@ -195,6 +210,17 @@ impl Connection {
             if SockRef::from(&*self.stream.borrow()).shutdown(Shutdown::Write).is_err() {
                 ending.stage = Stage::Over;
             }
+        }
+        // Before reading: whoever never stops talking would keep us from it.
+        if ending.stage != Stage::Over && ending.grace.as_mut().poll(cx).is_ready() {
+            let (reason, stage) = (ending.reason, ending.stage);
+            if stage == Stage::Handler {
+                drop(state);
+                self.farewell(worker, reason);
+                return Poll::Ready(None);
+            }
+            self.reset();
+            return Poll::Ready(Some(reason));
         }
         while ending.stage == Stage::Shut {
             // What still comes is of no interest, but unread bytes would turn our close into a reset.
@@ -204,26 +230,17 @@ impl Connection {
                 Poll::Pending => break,
             }
         }
-        if ending.stage == Stage::Over {
-            return Poll::Ready(Some(ending.reason));
+        if ending.stage != Stage::Over {
+            return Poll::Pending;
         }
-        match ending.grace.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) if ending.stage == Stage::Handler => {
-                let reason = ending.reason;
-                drop(state);
-                self.farewell(reason);
-                Poll::Ready(None)
-            }
-            Poll::Ready(()) => {
-                self.reset();
-                Poll::Ready(Some(ending.reason))
-            }
+        if ending.reason == CloseReason::PingTimeout {
+            self.reset();
         }
+        Poll::Ready(Some(ending.reason))
     }
 
     /// Starts the end. What the app's handler has yet to see, it sees before the client is told.
-    pub(super) fn end(&self, reason: CloseReason) {
+    pub(super) fn end(&self, worker: &Worker, reason: CloseReason) {
         let mut state = self.state.borrow_mut();
         if state.ending.is_some() {
             return;
@@ -232,17 +249,17 @@ impl Connection {
         if let Some(inbox) = &mut state.inbox {
             inbox.end();
             if by_peer && !inbox.is_done() {
-                state.ending = Some(Ending::new(reason, Stage::Handler));
+                state.ending = Some(Ending::new(reason, Stage::Handler, GRACE));
                 drop(state);
                 return self.wake();
             }
         }
         drop(state);
-        self.farewell(reason);
+        self.farewell(worker, reason);
     }
 
     /// The app's handler is done: ends the connection if nothing else has.
-    pub(crate) fn handler_done(&self, reason: CloseReason) {
+    pub(crate) fn handler_done(&self, worker: &Worker, reason: CloseReason) {
         let mut state = self.state.borrow_mut();
         if let Some(inbox) = &mut state.inbox {
             inbox.finish();
@@ -253,31 +270,34 @@ impl Connection {
             Some(_) => return,
         };
         drop(state);
-        self.farewell(reason);
+        self.farewell(worker, reason);
     }
 
     /// Queues the close frame as the last thing to be sent.
-    fn farewell(&self, reason: CloseReason) {
+    fn farewell(&self, worker: &Worker, reason: CloseReason) {
         let mut state = self.state.borrow_mut();
         let stage = match reason.code() {
             None => Stage::Over,
             Some(code) => {
                 if reason == CloseReason::TooSlow {
-                    state.outbox.abandon();
+                    worker.backlog.sub(state.outbox.abandon());
                 }
-                state.outbox.push(match reason {
+                let frame = match reason {
                     // RFC 6455 §5.5.1: the answer to a close frame repeats its code.
                     CloseReason::PeerClosed(None) => codec::frame(Opcode::Close, b""),
                     CloseReason::PeerClosed(Some(code)) => codec::close(code, ""),
                     _ => codec::close(code, &reason.text()),
-                });
+                };
+                state.push(worker, frame);
                 Stage::Farewell
             }
         };
         if let Some(inbox) = &mut state.inbox {
             inbox.end();
         }
-        state.ending = Some(Ending::new(reason, stage));
+        // A client that is told to go elsewhere has the time that the operator gives it.
+        let grace = if reason == CloseReason::Drain { worker.shared.config.timing.drain } else { GRACE };
+        state.ending = Some(Ending::new(reason, stage, grace));
         drop(state);
         self.wake();
     }
@@ -288,10 +308,15 @@ impl Connection {
         if state.ending.as_ref().is_some_and(|ending| ending.stage != Stage::Handler) {
             return Queued::Ending;
         }
-        worker.backlog.add(frame.len());
-        state.outbox.push(frame);
-        if worker.backlog.is_over(state.outbox.bytes()) {
-            return Queued::Overflow;
+        state.push(worker, frame);
+        if worker.backlog.is_over(state.outbox.weight()) {
+            drop(state);
+            // Much at once is not yet slow: what counts is what the socket does not take.
+            self.write(worker);
+            state = self.state.borrow_mut();
+            if worker.backlog.is_over(state.outbox.weight()) {
+                return Queued::Overflow;
+            }
         }
         if !state.marked {
             state.marked = true;
@@ -312,7 +337,7 @@ impl Connection {
         let mut state = self.state.borrow_mut();
         let stream = self.stream.borrow();
         while !state.outbox.is_empty() {
-            let before = state.outbox.bytes();
+            let before = state.outbox.weight();
             let result = match state.outbox.single() {
                 Some(frame) => stream.try_write(frame),
                 None => {
@@ -325,7 +350,7 @@ impl Connection {
                 Ok(0) => return Written::Broken,
                 Ok(written) => {
                     state.outbox.advance(written);
-                    worker.backlog.sub(before - state.outbox.bytes());
+                    worker.backlog.sub(before - state.outbox.weight());
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Written::Blocked,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -350,9 +375,9 @@ impl Connection {
         let _ = SockRef::from(&*self.stream.borrow()).set_linger(Some(Duration::ZERO));
     }
 
-    /// Bytes that are queued.
+    /// What is queued weighs so much.
     pub(super) fn queued(&self) -> usize {
-        self.state.borrow().outbox.bytes()
+        self.state.borrow().outbox.weight()
     }
 
     pub(crate) fn is_ending(&self) -> bool {
@@ -360,7 +385,7 @@ impl Connection {
     }
 
     /// Whether the client must wait: for the broker, or for the app.
-    fn paused(&self) -> bool {
+    pub(super) fn paused(&self) -> bool {
         let state = self.state.borrow();
         state.publishing >= PUBLISHING || state.inbox.as_ref().is_some_and(|inbox| inbox.is_full())
     }
@@ -380,8 +405,21 @@ impl Connection {
     }
 }
 
+impl State {
+    /// Whether a ping had no answer that could have been read.
+    pub(super) fn is_silent(&self) -> bool {
+        self.pulse.is_unanswered() && self.waiting.is_none()
+    }
+
+    fn push(&mut self, worker: &Worker, frame: Bytes) {
+        let before = self.outbox.weight();
+        self.outbox.push(frame);
+        worker.backlog.add(self.outbox.weight() - before);
+    }
+}
+
 impl Ending {
-    fn new(reason: CloseReason, stage: Stage) -> Self {
-        Self { reason, stage, grace: Box::pin(tokio::time::sleep(GRACE)) }
+    fn new(reason: CloseReason, stage: Stage, grace: Duration) -> Self {
+        Self { reason, stage, grace: Box::pin(tokio::time::sleep(grace)) }
     }
 }

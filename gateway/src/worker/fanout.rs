@@ -25,7 +25,7 @@ type Hit<'a> = (ChannelId, &'a Message);
 
 impl Worker {
     /// Takes batches from the relay, in order.
-    pub(super) fn fan_out(&self, batches: &[Arc<[Relayed]>]) {
+    pub(super) async fn fan_out(&self, batches: &[Arc<[Relayed]>]) {
         let mut hits: Vec<Hit<'_>> = Vec::new();
         let mut bytes = 0;
         for relayed in batches.iter().flat_map(|batch| batch.iter()) {
@@ -48,6 +48,8 @@ impl Worker {
             if bytes >= FLUSH {
                 self.deliver(&mut hits);
                 bytes = 0;
+                // A socket that was full is known to have room again only once the runtime has looked.
+                tokio::task::yield_now().await;
             }
         }
         self.deliver(&mut hits);
@@ -58,17 +60,19 @@ impl Worker {
         hits.sort_by_key(|hit| hit.0);
         for run in hits.chunk_by(|one, other| one.0 == other.0) {
             let mut frames: [Option<Bytes>; Format::ALL.len()] = Default::default();
-            self.broadcast(run[0].0, |protocol| {
+            let members = self.broadcast(run[0].0, |protocol| {
                 let format = protocol.format();
                 Some(frames[format as usize].get_or_insert_with(|| joined(run, format)).clone())
             });
+            self.shared.metrics.delivered(members * run.len());
         }
         hits.clear();
         self.flush();
     }
 
     /// Queues for every subscriber what `frame` gives for its protocol; `None` ends the connection as having lost messages.
-    fn broadcast(&self, channel: ChannelId, mut frame: impl FnMut(Protocol) -> Option<Bytes>) {
+    /// Gives the number of subscribers.
+    fn broadcast(&self, channel: ChannelId, mut frame: impl FnMut(Protocol) -> Option<Bytes>) -> usize {
         let mut ended = Vec::new();
         let connections = self.connections.borrow();
         let hub = self.hub.borrow();
@@ -81,7 +85,7 @@ impl Worker {
                 None => ended.push((member, CloseReason::MessagesLost)),
             }
         }
-        self.shared.metrics.delivered(members.len());
+        let count = members.len();
         drop((hub, connections));
         for (member, reason) in ended {
             let connection = self.connections.borrow().get(member as usize).cloned();
@@ -89,6 +93,7 @@ impl Worker {
                 self.end(&connection, reason);
             }
         }
+        count
     }
 
     /// Tells all subscribers of a partition's channels that messages are missing.

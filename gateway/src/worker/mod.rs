@@ -130,7 +130,7 @@ impl Worker {
             tracing::warn!(channel, why = failure.message, "a socket's channel cannot be read");
             self.end(&connection, CloseReason::Overload);
         }
-        let task = Task { worker: Rc::clone(self), connection: Rc::clone(&connection), reason: CloseReason::Internal };
+        let task = Task { worker: Rc::clone(self), connection: Rc::clone(&connection), reason: CloseReason::GoingAway };
         if !read.is_empty() {
             self.receive(&connection, &mut read.to_vec());
         }
@@ -174,7 +174,7 @@ impl Worker {
     /// Begins the end of a connection, and takes it out of its channels at once.
     pub(crate) fn end(&self, connection: &Connection, reason: CloseReason) {
         self.leave_all(connection);
-        connection.end(reason);
+        connection.end(self, reason);
     }
 
     fn leave_all(&self, connection: &Connection) {
@@ -225,7 +225,7 @@ impl Worker {
     async fn relay(self: Rc<Self>, mut relayed: mpsc::Receiver<Arc<[Relayed]>>) {
         let mut batches = Vec::with_capacity(RELAYED);
         while relayed.recv_many(&mut batches, RELAYED).await > 0 {
-            self.fan_out(&batches);
+            self.fan_out(&batches).await;
             batches.clear();
             // Sockets that became readable meanwhile have their turn before the next batch.
             tokio::task::yield_now().await;
@@ -290,6 +290,10 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
+        if self.reason == CloseReason::GoingAway {
+            // Cut off at the drain's deadline, or by a panic: nothing is left to wait for.
+            self.connection.reset();
+        }
         self.worker.remove(&self.connection, self.reason);
     }
 }

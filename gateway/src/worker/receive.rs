@@ -22,6 +22,10 @@ impl Worker {
         let mut input = bytes;
         connection.state.borrow_mut().pulse.heard();
         while !connection.is_ending() {
+            if connection.paused() {
+                connection.state.borrow_mut().waiting = Some(input.to_vec());
+                break;
+            }
             let event = connection.state.borrow_mut().decoder.next(&mut input, &self.limits, now);
             match event {
                 Ok(Some(event)) => self.handle(connection, event),
@@ -55,10 +59,14 @@ impl Worker {
                     Protocol::App => hand_over(connection, Message::Text(text.into_owned())),
                 }
             }
-            Event::Binary(bytes) => match connection.protocol {
-                Protocol::App => hand_over(connection, Message::Binary(bytes.into_owned().into())),
-                Protocol::Native | Protocol::Raw => self.end(connection, CloseReason::Unsupported),
-            },
+            Event::Binary(bytes) => {
+                self.shared.metrics.received();
+                connection.state.borrow_mut().pulse.used = true;
+                match connection.protocol {
+                    Protocol::App => hand_over(connection, Message::Binary(bytes.into_owned().into())),
+                    Protocol::Native | Protocol::Raw => self.end(connection, CloseReason::Unsupported),
+                }
+            }
             Event::Ping(payload) => {
                 let second = u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX);
                 let most = self.shared.config.limits.pings_per_second;

@@ -89,7 +89,8 @@ impl Worker {
                 connection.queue(self, codec::ping(b""));
                 self.schedule(connection, Wake::Pong, now + timing.pong);
             }
-            Wake::Pong if connection.state.borrow().pulse.is_unanswered() => {
+            // Whoever must wait is not read: its silence proves nothing.
+            Wake::Pong if connection.state.borrow().is_silent() => {
                 self.end(connection, CloseReason::PingTimeout);
             }
             Wake::Pong => {
@@ -100,7 +101,7 @@ impl Worker {
             Wake::Message => {
                 let mut state = connection.state.borrow_mut();
                 state.pulse.watched = false;
-                let overdue = state.decoder.overdue(&self.limits, now);
+                let overdue = state.waiting.is_none() && state.decoder.overdue(&self.limits, now);
                 drop(state);
                 if overdue {
                     self.end(connection, CloseReason::MessageTooSlow);

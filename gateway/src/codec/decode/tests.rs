@@ -182,6 +182,13 @@ fn a_message_has_its_time_from_the_first_byte_to_the_last() {
     assert_eq!(decoder.next(&mut rest, &limits, at(31)), Err(Violation::MessageTooSlow));
 
     let mut decoder = Decoder::new(Extensions::none());
+    let mut wire = sent(0x81, b"held up");
+    let (mut first, mut rest) = wire.split_at_mut(3);
+    assert_eq!(decoder.next(&mut first, &limits, at(0)), Ok(None));
+    decoder.excuse(at(60));
+    assert_eq!(decoder.next(&mut rest, &limits, at(90)), Ok(Some(text("held up"))), "it was we who were slow");
+
+    let mut decoder = Decoder::new(Extensions::none());
     for minute in 0..3 {
         let (mut head, mut tail) = (sent(0x81, b"whole"), sent(0x81, b"whole"));
         let (mut head, mut tail) = (&mut head[..3], &mut tail[3..]);

@@ -1,0 +1,8 @@
+//! The cases. They see a fixture, logs and tails; never an adapter.
+
+pub(crate) mod content;
+pub(crate) mod damage;
+pub(crate) mod delivery;
+pub(crate) mod entry;
+pub(crate) mod outage;
+pub(crate) mod restart;

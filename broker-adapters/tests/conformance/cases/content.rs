@@ -1,0 +1,89 @@
+//! What a message holds arrives as it was sent, up to the limits, which are told.
+
+use std::sync::Arc;
+
+use broker_adapters::{ENVELOPE_OVERHEAD, MessageId, NewRecord, Payload, PublishError};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::fixture::Fixture;
+use crate::history::History;
+use crate::node::{DEADLINE, node, publish, say};
+
+pub(crate) async fn every_channel_name_arrives_unchanged(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    let mut names: Vec<String> = [
+        "a",
+        " ",
+        "a b",
+        "*",
+        "{}",
+        "{1}",
+        "a:b/c.d",
+        "\0",
+        "\r\n",
+        "\x1b[0m",
+        "日本語",
+        "👩‍👩‍👧",
+        "ü\u{301}",
+        "'\"\\$(x)",
+        "%00%n",
+    ]
+    .map(String::from)
+    .into();
+    names.push("x".repeat(65_535));
+    for name in &names {
+        say(&log, name, "hello").await;
+    }
+    follower.until("all came", |seen| seen.records.len() >= names.len()).await;
+    let mut seen: Vec<_> = follower.seen().records.iter().map(|record| record.channel().to_owned()).collect();
+    seen.sort();
+    names.sort();
+    assert!(seen == names, "other names came than were sent");
+}
+
+pub(crate) async fn a_channel_name_over_65535_bytes_is_refused(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    let refused = publish(&log, &"x".repeat(65_536), "never").await;
+    assert!(matches!(refused, Err(PublishError::Rejected(_))), "{refused:?}");
+    say(&log, "room", "after").await;
+    follower.until_has("after").await;
+    assert_eq!(follower.seen().texts(), ["after"]);
+}
+
+pub(crate) async fn every_kind_of_payload_arrives_unchanged(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let payloads = [
+        Payload::Json(Bytes::from_static(br#"{"a":[1,"\u00fc",null]}"#)),
+        Payload::Json(Bytes::new()),
+        Payload::Text(Bytes::from("line\r\nline\0日本")),
+        Payload::Text(Bytes::new()),
+        Payload::Binary(every_byte.into()),
+        Payload::Binary(Bytes::new()),
+    ];
+    for payload in payloads.clone() {
+        let record = NewRecord { id: MessageId::random(), channel: "room".into(), payload };
+        log.publish(record, Instant::now() + DEADLINE).await.expect("it is stored");
+    }
+    follower.until("all came", |seen| seen.records.len() == payloads.len()).await;
+    assert!(follower.seen().records.iter().map(|record| record.payload.clone()).eq(payloads));
+}
+
+pub(crate) async fn the_largest_payload_arrives_and_one_byte_more_is_refused(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    let most = log.capabilities().max_bytes - ENVELOPE_OVERHEAD - "room".len();
+    let record = |size: usize| NewRecord {
+        id: MessageId::random(),
+        channel: "room".into(),
+        payload: Payload::Binary(vec![b'x'; size].into()),
+    };
+    let deadline = || Instant::now() + 5 * DEADLINE;
+    let refused = log.publish(record(most + 1), deadline()).await;
+    assert!(matches!(refused, Err(PublishError::Rejected(_))), "{refused:?}");
+    log.publish(record(most), deadline()).await.expect("it is stored");
+    say(&log, "room", "after").await;
+    follower.until_has("after").await;
+    let sizes: Vec<_> = follower.seen().records.iter().map(|record| record.payload.bytes().len()).collect();
+    assert_eq!((sizes, follower.seen().breaks.len()), (vec![most, "after".len()], 0));
+}

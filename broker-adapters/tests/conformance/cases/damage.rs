@@ -1,0 +1,238 @@
+//! The log itself is damaged. Whoever follows it is told, and new messages flow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_adapters::{Append, BreakReason, Partition, Position, PublishError, Resume};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::outage::BACK;
+use crate::fixture::Fixture;
+use crate::history::History;
+use crate::load::{Load, flowing, verdict};
+use crate::node::{Follower, SETTINGS, Seen, channel_in, cluster, log, log_without_heartbeats, node, say, text};
+
+fn told(seen: &Seen, reason: BreakReason) -> usize {
+    let mut partitions: Vec<_> =
+        seen.breaks.iter().filter(|lost| lost.reason == reason).map(|lost| lost.at.partition).collect();
+    partitions.sort_unstable();
+    partitions.dedup();
+    partitions.len()
+}
+
+pub(crate) async fn a_wiped_log_is_told_and_goes_on(broker: Arc<dyn Fixture>) {
+    let history = History::default();
+    let (logs, followers) = cluster(&*broker, &history).await;
+    let load = Load::start(&history, &logs);
+    flowing(&followers).await;
+    let begin = Instant::now();
+    broker.wipe().await;
+    for follower in &followers {
+        follower.until("every partition was told", |seen| told(seen, BreakReason::Reset) == 4).await;
+    }
+    assert!(begin.elapsed() < BACK, "told only after {:?}", begin.elapsed());
+    flowing(&followers).await;
+    load.stop().await;
+    verdict("wiped", &history, &logs[0], &followers).await.assert_lawful();
+}
+
+pub(crate) async fn a_wiped_log_is_told_by_the_next_publish(broker: Arc<dyn Fixture>) {
+    let log = log_without_heartbeats(&*broker);
+    let follower = Follower::of(log.tail_all(), "node 0", &History::default());
+    follower.until("every partition is up", Seen::all_up).await;
+    broker.wipe().await;
+    let begin = Instant::now();
+    say(&log, "room", "the first in the new log").await;
+    follower.until("every partition was told", |seen| told(seen, BreakReason::Reset) == 4 && seen.all_up()).await;
+    assert!(begin.elapsed() < BACK, "told only after {:?}", begin.elapsed());
+    say(&log, "room", "new").await;
+    follower.until_has("new").await;
+}
+
+pub(crate) async fn a_log_wiped_and_regrown_behind_a_cut_wire_is_told(broker: Arc<dyn Fixture>) {
+    let history = History::default();
+    let (logs, followers) = cluster(&*broker, &history).await;
+    let load = Load::start(&history, &logs[1..]);
+    flowing(&followers).await;
+    broker.cut(0);
+    followers[0].until_down(0).await;
+    broker.wipe().await;
+    regrown(&followers).await;
+    broker.mend(0);
+    followers[0].until("every partition was told", |seen| told(seen, BreakReason::Reset) == 4).await;
+    flowing(&followers).await;
+    load.stop().await;
+    verdict("wiped and regrown", &history, &logs[0], &followers).await.assert_lawful();
+}
+
+/// Waits until the log is another one and longer than what node 0 has seen of the old one, so that there is a
+/// record where it left off, but not the one it knows.
+async fn regrown(followers: &[Follower]) {
+    let before: Vec<_> = followers[0].seen().at.into_iter().flatten().collect();
+    let told = |seen: &Seen| told(seen, BreakReason::Reset) == 4;
+    followers[1].until("every partition was told", told).await;
+    let regrown = |seen: &Seen| {
+        let now = |then: &Position| seen.at[usize::from(then.partition.0)];
+        before.iter().all(|then| now(then).is_some_and(|now| now.offset.0 > then.offset.0 + 5))
+    };
+    followers[1].until("the log has grown past its old end", regrown).await;
+}
+
+pub(crate) async fn a_log_set_back_to_an_older_state_is_told(broker: Arc<dyn Fixture>) {
+    set_back(broker, false).await;
+}
+
+pub(crate) async fn a_log_set_back_and_regrown_behind_a_cut_wire_is_told(broker: Arc<dyn Fixture>) {
+    set_back(broker, true).await;
+}
+
+async fn set_back(broker: Arc<dyn Fixture>, cut: bool) {
+    let history = History::default();
+    let (logs, followers) = cluster(&*broker, &history).await;
+    let load = Load::start(&history, &logs[1..]);
+    flowing(&followers).await;
+    broker.snapshot().await;
+    flowing(&followers).await;
+    if cut {
+        broker.cut(0);
+    }
+    broker.kill().await;
+    broker.roll_back().await;
+    broker.start().await;
+    if cut {
+        regrown(&followers).await;
+        broker.mend(0);
+    }
+    for follower in &followers {
+        follower.until("every partition was told", |seen| told(seen, BreakReason::Reset) == 4).await;
+    }
+    flowing(&followers).await;
+    load.stop().await;
+    verdict("set back", &history, &logs[0], &followers).await.assert_lawful();
+}
+
+pub(crate) async fn a_deleted_part_of_a_log_is_told(broker: Arc<dyn Fixture>) {
+    let history = History::default();
+    let (logs, followers) = cluster(&*broker, &history).await;
+    let load = Load::start(&history, &logs);
+    for partition in (0..SETTINGS.partitions).map(Partition) {
+        flowing(&followers).await;
+        broker.delete_part(partition, 0).await;
+        flowing(&followers).await;
+        broker.delete_part(partition, 1).await;
+    }
+    for follower in &followers {
+        follower.until("every partition was told", |seen| told(seen, BreakReason::Reset) == 4).await;
+    }
+    load.stop().await;
+    verdict("parts deleted", &history, &logs[0], &followers).await.assert_lawful();
+}
+
+pub(crate) async fn a_log_trimmed_behind_a_cut_wire_is_told(broker: Arc<dyn Fixture>) {
+    let history = History::default();
+    let (logs, followers) = cluster(&*broker, &history).await;
+    let load = Load::start(&history, &logs[1..]);
+    flowing(&followers).await;
+    broker.cut(0);
+    followers[0].until_down(0).await;
+    flowing(&followers[1..]).await;
+    load.stop().await;
+    let last = followers[1].seen().records.last().map(|record| record.position());
+    broker.trim(1).await;
+    broker.mend(0);
+    followers[0].until_up_within(BACK).await;
+    let trimmed = |seen: &Seen| seen.breaks.iter().any(|lost| lost.reason == BreakReason::Trimmed);
+    followers[0].until("it was told", trimmed).await;
+    assert!(last.is_some());
+    let report = verdict("trimmed", &history, &logs[0], &followers).await;
+    report.assert_lawful();
+    assert!(followers[1].seen().breaks.is_empty(), "who had read it has lost nothing");
+}
+
+pub(crate) async fn a_position_that_was_trimmed_is_told(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    for n in 0..100 {
+        say(&log, "room", &n.to_string()).await;
+    }
+    follower.until_has("99").await;
+    let old = follower.seen().records[10].position();
+    broker.trim(5).await;
+    let late = Follower::from(&log, &[(old.partition, Resume::After(old))]);
+    say(&log, "room", "new").await;
+    late.until_has("new").await;
+    let seen = late.seen();
+    assert_eq!((seen.breaks.len(), told(&seen, BreakReason::Trimmed)), (1, 1), "{:?}", seen.breaks);
+    assert_eq!(seen.breaks[0].after, old);
+    let texts: Vec<u32> = seen.texts().iter().filter_map(|text| text.parse().ok()).collect();
+    assert!(texts.windows(2).all(|two| two[0] + 1 == two[1]) && texts.first().is_none_or(|first| *first > 11));
+}
+
+pub(crate) async fn a_position_of_a_wiped_log_is_told(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    say(&log, "room", "old").await;
+    follower.until_has("old").await;
+    let old = follower.seen().records[0].position();
+    broker.wipe().await;
+    follower.until("it was told", |seen| told(seen, BreakReason::Reset) == 4 && seen.all_up()).await;
+    let late = Follower::from(&log, &[(old.partition, Resume::After(old))]);
+    late.until("it is up", |seen| seen.up.contains(&old.partition.0)).await;
+    say(&log, "room", "new").await;
+    late.until_has("new").await;
+    assert_eq!((late.seen().texts(), told(&late.seen(), BreakReason::Reset)), (vec!["new".to_owned()], 1));
+    assert!(log.read_back(old, 10).await.expect("readable").is_empty(), "nothing of the new log passes for the old");
+}
+
+pub(crate) async fn a_record_that_cannot_be_read_is_told_and_passed_over(broker: Arc<dyn Fixture>) {
+    let (logs, followers) = cluster(&*broker, &History::default()).await;
+    let channel = channel_in(&logs[0], 1);
+    say(&logs[0], &channel, "before").await;
+    let garbage = [&b"garbage"[..], b"", b"F\x02from the future", &[0xff; 100]];
+    let writer = broker.connect(1, SETTINGS);
+    for bytes in garbage {
+        let append = Append { partition: Partition(1), bytes: Bytes::from_static(bytes) };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let stored = writer.append(&[append], deadline).await;
+        assert!(matches!(stored[..], [Ok(_)]), "{stored:?}");
+    }
+    say(&logs[0], &channel, "after").await;
+    for follower in &followers {
+        follower.until_has("after").await;
+        let seen = follower.seen();
+        assert_eq!(seen.texts(), ["before", "after"]);
+        assert!(seen.breaks.iter().all(|lost| lost.reason == BreakReason::Unreadable));
+        assert_eq!((seen.breaks.len(), told(&seen, BreakReason::Unreadable)), (garbage.len(), 1));
+    }
+}
+
+pub(crate) async fn an_entry_of_somebody_else_is_told_and_passed_over(broker: Arc<dyn Fixture>) {
+    let (logs, followers) = cluster(&*broker, &History::default()).await;
+    let channel = channel_in(&logs[0], 1);
+    say(&logs[0], &channel, "before").await;
+    for round in 0..3 {
+        broker.foreign_entry(Partition(1)).await;
+        say(&logs[0], &channel, &format!("after {round}")).await;
+    }
+    for follower in &followers {
+        follower.until_has("after 2").await;
+        assert_eq!(follower.seen().texts(), ["before", "after 0", "after 1", "after 2"]);
+        assert!(told(&follower.seen(), BreakReason::Unreadable) == 1);
+    }
+}
+
+pub(crate) async fn a_full_broker_takes_nothing_and_then_goes_on(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    say(&log, "room", "before").await;
+    follower.until_has("before").await;
+    broker.full(true).await;
+    let refused = log.publish(text("room", "too much"), Instant::now() + Duration::from_millis(500)).await;
+    assert_eq!(refused, Err(PublishError::Unavailable));
+    // A fresh node comes no further than to say so.
+    let other = self::log(&*broker, 1);
+    let refused = other.publish(text("room", "too much"), Instant::now() + Duration::from_millis(500)).await;
+    assert_eq!(refused, Err(PublishError::Unavailable));
+    broker.full(false).await;
+    say(&log, "room", "after").await;
+    follower.until_has("after").await;
+    assert_eq!((follower.seen().texts(), follower.seen().breaks.len()), (vec!["before".into(), "after".to_owned()], 0));
+}

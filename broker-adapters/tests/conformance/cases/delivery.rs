@@ -1,0 +1,165 @@
+//! Messages arrive: once, in order, everywhere, from where one asks.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use broker_adapters::{Offset, Partition, Position, Resume};
+use tokio::time::Instant;
+
+use crate::fixture::Fixture;
+use crate::history::History;
+use crate::load::{Load, flowing, verdict};
+use crate::node::{DEADLINE, Follower, SETTINGS, Seen, channel_in, cluster, log, node, publish, say, text, text_of};
+
+pub(crate) async fn messages_arrive_once_and_in_one_order_on_every_node(broker: Arc<dyn Fixture>) {
+    let history = History::default();
+    let (logs, followers) = cluster(&*broker, &history).await;
+    let load = Load::start(&history, &logs);
+    for _ in 0..10 {
+        flowing(&followers).await;
+    }
+    let numbers = load.stop().await;
+    verdict("no fault", &history, &logs[0], &followers).await.assert_whole();
+    assert_eq!((numbers.failed.load(std::sync::atomic::Ordering::Relaxed), followers[0].seen().breaks.len()), (0, 0));
+}
+
+pub(crate) async fn a_repeated_id_is_delivered_once(broker: Arc<dyn Fixture>) {
+    let history = History::default();
+    let (logs, followers) = cluster(&*broker, &history).await;
+    let record = text("room", "once");
+    for log in [&logs[0], &logs[1], &logs[0]] {
+        log.publish(record.clone(), Instant::now() + DEADLINE).await.expect("it is stored");
+    }
+    say(&logs[1], "room", "after").await;
+    for (follower, log) in followers.iter().zip(&logs) {
+        follower.until_has("after").await;
+        assert_eq!(follower.seen().texts(), ["once", "after"]);
+        assert_eq!(log.counters().duplicates.value(), 2);
+    }
+}
+
+pub(crate) async fn ten_thousand_channels_work_side_by_side(broker: Arc<dyn Fixture>) {
+    let (logs, followers) = cluster(&*broker, &History::default()).await;
+    let publishers = (0..100).map(|publisher| {
+        let log = Arc::clone(&logs[publisher % 2]);
+        tokio::spawn(async move {
+            for n in 0..100 {
+                let channel = format!("channel/{publisher}/{n}");
+                say(&log, &channel, &format!("to {channel}")).await;
+            }
+        })
+    });
+    for publisher in publishers.collect::<Vec<_>>() {
+        publisher.await.expect("all are stored");
+    }
+    for follower in &followers {
+        follower.until("all came", |seen| seen.records.len() >= 10_000).await;
+        let seen = follower.seen();
+        let channels: HashSet<_> = seen.records.iter().map(|record| record.channel().to_owned()).collect();
+        assert_eq!((channels.len(), seen.records.len()), (10_000, 10_000));
+        assert!(seen.records.iter().all(|record| text_of(record) == format!("to {}", record.channel())));
+    }
+}
+
+pub(crate) async fn a_late_tail_starts_at_the_end(broker: Arc<dyn Fixture>) {
+    let log = log(&*broker, 0);
+    for n in 0..50 {
+        say(&log, &format!("room-{n}"), "early").await;
+    }
+    let (_, late) = node(&*broker, 1, &History::default()).await;
+    for partition in 0..SETTINGS.partitions {
+        say(&log, &channel_in(&log, partition), "late").await;
+    }
+    late.until("the new ones came", |seen| seen.records.len() >= usize::from(SETTINGS.partitions)).await;
+    assert!(late.seen().texts().iter().all(|text| text == "late"), "{:?}", late.seen().texts());
+    assert_eq!(late.seen().breaks, []);
+}
+
+pub(crate) async fn a_tail_resumes_right_after_a_position(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    for n in 0..10 {
+        say(&log, "room", &n.to_string()).await;
+    }
+    follower.until_has("9").await;
+    let positions: Vec<_> = follower.seen().records.iter().map(|record| record.position()).collect();
+    let partition = log.partition_of("room");
+    for (n, position) in positions.into_iter().enumerate() {
+        let again = Follower::from(&log, &[(partition, Resume::After(position))]);
+        if n < 9 {
+            again.until_has("9").await;
+        } else {
+            again.until("it is up", |seen| seen.up.contains(&partition.0)).await;
+        }
+        let expected: Vec<_> = (n + 1..10).map(|n| n.to_string()).collect();
+        assert_eq!((again.seen().texts(), again.seen().breaks.len()), (expected, 0), "after {n}");
+    }
+}
+
+pub(crate) async fn a_tail_follows_only_its_partitions(broker: Arc<dyn Fixture>) {
+    let log = log(&*broker, 0);
+    let one = Follower::from(&log, &[(Partition(2), Resume::Head)]);
+    one.until("it is up", |seen| seen.up.contains(&2)).await;
+    for round in 0..3 {
+        for partition in 0..SETTINGS.partitions {
+            say(&log, &channel_in(&log, partition), &format!("{partition} {round}")).await;
+        }
+    }
+    one.until_has("2 2").await;
+    assert_eq!(one.seen().texts(), ["2 0", "2 1", "2 2"]);
+}
+
+pub(crate) async fn older_records_can_be_read_back(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    for n in 0..100 {
+        say(&log, "room", &n.to_string()).await;
+    }
+    follower.until_has("99").await;
+    let last = follower.seen().records[99].position();
+    let all = log.read_back(last, 1000).await.expect("readable");
+    let texts: Vec<_> = all.iter().map(text_of).collect();
+    assert_eq!(texts, (0..99).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert_eq!(all[7].position(), follower.seen().records[7].position());
+    let some = log.read_back(all[50].position(), 10).await.expect("readable");
+    assert!(!some.is_empty() && some.len() <= 10 && some.iter().map(text_of).eq(texts[50 - some.len()..50].to_vec()));
+    let before_all = Position { offset: Offset(1), ..last };
+    assert!(log.read_back(before_all, 10).await.expect("readable").is_empty());
+}
+
+pub(crate) async fn an_acknowledgement_names_the_place_of_the_record(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    let mut places = Vec::new();
+    for n in 0..20 {
+        places.push(say(&log, &format!("room-{}", n % 5), &n.to_string()).await);
+    }
+    follower.until("all came", |seen| seen.records.len() == 20).await;
+    for (n, place) in places.into_iter().enumerate() {
+        let seen = follower.seen();
+        let record = seen.records.iter().find(|record| text_of(record) == n.to_string()).expect("it came");
+        // Some brokers do not tell.
+        assert_eq!(place.unwrap_or(record.position()), record.position());
+    }
+}
+
+pub(crate) async fn a_silent_log_stays_alive(broker: Arc<dyn Fixture>) {
+    let (_log, follower) = node(&*broker, 0, &History::default()).await;
+    let begin: Vec<_> = follower.seen().at.into_iter().flatten().collect();
+    let beats = |seen: &Seen| seen.at.iter().flatten().zip(&begin).all(|(now, then)| now.offset.0 >= then.offset.0 + 8);
+    follower.until("eight heartbeats came", beats).await;
+    assert!(follower.seen().records.is_empty() && follower.seen().breaks.is_empty());
+}
+
+pub(crate) async fn closing_a_log_ends_its_tails(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    let publishes: Vec<_> = (0..100)
+        .map(|n| {
+            let log = Arc::clone(&log);
+            tokio::spawn(async move { publish(&log, "room", &n.to_string()).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    log.close(Instant::now() + DEADLINE).await;
+    for publish in publishes {
+        publish.await.expect("no panic").expect("what was under way is stored");
+    }
+    follower.until("the tail has ended", |seen| seen.ended).await;
+}
