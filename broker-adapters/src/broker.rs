@@ -34,7 +34,8 @@ pub trait Broker: Send + Sync + 'static {
     /// Up to `most` records right before `before`, oldest first; fewer when the log begins there.
     async fn read_back(&self, partition: Partition, before: Offset, most: usize) -> Result<Vec<Entry>, LinkError>;
 
-    /// Lets go of all connections. Appends under way end as [`AppendError::Unknown`].
+    /// Lets go of all connections but the readers', which end when dropped. Appends under way end as
+    /// [`AppendError::Unknown`]; later calls fail.
     async fn close(&self);
 }
 
@@ -142,5 +143,5 @@ pub struct Entry {
     pub bytes: Bytes,
 }
 
-/// The longest a broker may take to open a link.
+/// The longest a broker may take to open a reader or to read back.
 pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(5);

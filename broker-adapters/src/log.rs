@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::broker::{Append, Broker, Capabilities, Entry, LinkError, Stored};
+use crate::broker::{Append, Broker, Capabilities, Entry, LinkError, OPEN_TIMEOUT, Stored};
 use crate::envelope::{self, Content};
 use crate::position::{Epoch, Offset, Partition, Position, partition_of};
 use crate::publisher::{Answer, Budget, PublishError, Publisher};
@@ -177,9 +177,11 @@ impl Log {
 
     /// Up to `most` records right before `before`, oldest first. Those that are none of its log, heartbeats,
     /// and unreadable ones are left out, so there may be fewer although the log goes further back.
+    /// Ends within 5 s.
     pub async fn read_back(&self, before: Position, most: usize) -> Result<Vec<Record>, LinkError> {
         let Position { epoch, partition, offset: Offset(offset) } = before;
-        let entries = self.shared.broker.read_back(partition, Offset(offset), most).await?;
+        let read = timeout(OPEN_TIMEOUT, self.shared.broker.read_back(partition, Offset(offset), most)).await;
+        let entries = read.map_err(|_| LinkError(format!("no answer from the broker within {OPEN_TIMEOUT:?}")))??;
         let same = |entry: &Entry| entry.epoch.is_none_or(|seen| seen == epoch);
         let records = entries.into_iter().filter(same).filter_map(|entry| {
             let envelope = envelope::read(&entry.bytes).ok()?;

@@ -24,7 +24,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// The least speed that is expected of the network: 1 MB/s.
 const PER_BYTE: Duration = Duration::from_micros(1);
 
-/// Names the node's needs to whoever dials.
+/// All that is needed to make a connection.
 pub(super) struct Dialer {
     pub(super) address: Address,
     pub(super) partitions: u16,

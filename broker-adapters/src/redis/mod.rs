@@ -34,7 +34,8 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Takes `redis://` and `rediss://` URLs; connects when first used.
+    /// Takes `redis[s]://[[user]:password@]host[:port][/database]` with `?prefix=` for the names of its keys
+    /// (`fanfare`) and `ca=` for a file of CAs to trust instead of the system's. Connects when first used.
     pub fn new(url: &str, settings: Settings) -> Result<Self, ConnectError> {
         let dialer = Arc::new(Dialer { address: Address::parse(url)?, partitions: settings.partitions });
         let [appends, reads] = [0, 1].map(|_| Line::new(Arc::clone(&dialer)));

@@ -73,6 +73,7 @@ const CASES: &[Case] = cases! {
         a_node_that_is_cut_off_does_not_disturb_the_other,
         a_broker_that_is_away_at_the_start_is_found_when_it_comes,
         publishes_during_an_outage_fail_by_their_deadline,
+        reading_back_over_a_dead_wire_fails_in_time,
         short_deadlines_are_kept_behind_long_ones,
         publishes_beyond_the_budget_are_refused_at_once,
     }

@@ -209,6 +209,10 @@ impl Drop for RedisServer {
         let child = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut child) = child {
             let _ = child.start_kill();
+            // Until it is gone it may write once more to the directory.
+            while let Ok(None) = child.try_wait() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         let _ = std::fs::remove_dir_all(&self.directory);
     }

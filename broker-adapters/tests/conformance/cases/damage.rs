@@ -93,7 +93,11 @@ async fn set_back(broker: Arc<dyn Fixture>, cut: bool) {
     let load = Load::start(&history, &logs[1..]);
     flowing(&followers).await;
     broker.snapshot().await;
-    flowing(&followers).await;
+    let then: Vec<_> = followers[0].seen().at.into_iter().flatten().collect();
+    let later = |seen: &Seen| seen.at.iter().flatten().zip(&then).all(|(now, then)| now.offset.0 > then.offset.0 + 5);
+    for follower in &followers {
+        follower.until("every partition has gone on", later).await;
+    }
     if cut {
         broker.cut(0);
     }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::fixture::{Direction, Fixture};
 use crate::history::History;
 use crate::load::{Load, SLACK, flowing, verdict};
-use crate::node::{DEADLINE, Follower, HEARTBEAT, SETTINGS, Seen, cluster, log, log_on, say, text};
+use crate::node::{DEADLINE, Follower, HEARTBEAT, SETTINGS, Seen, cluster, log, log_on, node, say, text};
 
 /// How soon delivery is back once the broker can be reached.
 pub(crate) const BACK: Duration = Duration::from_secs(5);
@@ -139,6 +139,23 @@ pub(crate) async fn publishes_during_an_outage_fail_by_their_deadline(broker: Ar
         follower.until_has("after").await;
         assert_eq!(follower.seen().texts(), ["before", "after"]);
     }
+}
+
+pub(crate) async fn reading_back_over_a_dead_wire_fails_in_time(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    for payload in ["one", "two"] {
+        say(&log, "room", payload).await;
+        follower.until_has(payload).await;
+    }
+    let last = follower.seen().records[1].position();
+    assert_eq!(log.read_back(last, 10).await.expect("readable").len(), 1);
+    broker.stall(0, &[Direction::ToBroker, Direction::FromBroker]);
+    let begin = Instant::now();
+    assert!(log.read_back(last, 10).await.is_err());
+    assert!(begin.elapsed() < BACK + SLACK, "ended only after {:?}", begin.elapsed());
+    broker.mend(0);
+    follower.until_up_within(BACK).await;
+    assert_eq!(log.read_back(last, 10).await.expect("readable").len(), 1);
 }
 
 pub(crate) async fn short_deadlines_are_kept_behind_long_ones(broker: Arc<dyn Fixture>) {
