@@ -36,7 +36,8 @@ const HEAD_BYTES: usize = 16 << 10;
 const HEAD_LINES: usize = 64;
 
 /// How long a client may leave an answer unread. Hyper has no such limit: who asked and never read would stay for ever.
-const UNREAD: Duration = Duration::from_secs(30);
+/// The kernel looks at growing intervals, so it may take three times as long.
+const UNREAD: Duration = Duration::from_secs(10);
 
 /// A connection to be, once the 101 is on the wire.
 struct Upgrade {
