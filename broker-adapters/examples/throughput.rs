@@ -28,8 +28,8 @@ async fn publish(log: &Log, channel: u64) -> Result<(), PublishError> {
 async fn receive(tail: &mut Tail, mut count: usize) {
     while count > 0 {
         for event in tail.next().await.unwrap_or_default() {
-            if let TailEvent::Records { records, .. } = event {
-                count = count.saturating_sub(records.len());
+            if let TailEvent::Records { seen, .. } = event {
+                count = count.saturating_sub(seen.iter().filter(|seen| seen.message.is_some()).count());
             }
         }
     }
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Memory has one log per value; elsewhere the tail gets connections of its own.
     let publisher = log(&url)?;
     let reader = if url.starts_with("memory") { Arc::clone(&publisher) } else { log(&url)? };
-    let mut tail = reader.tail_all();
+    let mut tail = reader.tail_all(broker_adapters::Resume::Head);
     publish(&publisher, 0).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
 

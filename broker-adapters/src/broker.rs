@@ -109,6 +109,20 @@ pub enum Start {
     Head,
     /// At this record, inclusive, or the first one after it that is still kept.
     At(Offset),
+    /// So many records before the end, or at the first one that is still kept.
+    Back(u64),
+}
+
+impl Start {
+    /// The offset to read first in a partition whose next record will be `next`; what is kept may begin after it.
+    #[must_use]
+    pub fn first(self, next: Offset) -> Offset {
+        match self {
+            Self::At(offset) => offset,
+            Self::Head => Offset(next.0.saturating_sub(1)),
+            Self::Back(records) => Offset(next.0.saturating_sub(records).max(1)),
+        }
+    }
 }
 
 /// How a partition stands when a reader is opened.

@@ -6,9 +6,8 @@
 
 use crate::broker::{Entry, Standing, Start};
 use crate::dedup::Dedup;
-use crate::envelope::{self, Content};
-use crate::position::{Epoch, Offset, Partition, Position};
-use crate::record::{MessageId, Record};
+use crate::envelope;
+use crate::position::{Check, Epoch, Offset, Partition, Position};
 use crate::tail::{Break, BreakReason, Resume, TailEvent};
 
 /// The reader must be opened anew, from [`Cursor::start`].
@@ -22,6 +21,10 @@ pub(crate) struct Cursor {
     place: Place,
     /// Whether this session has shown a record yet.
     live: bool,
+    /// Whether this session was said to be up.
+    up: bool,
+    /// The last record that counts as history: who wants to hear of it hears of it before `Up`.
+    history: Offset,
     dedup: Dedup,
     /// Records dropped because their id was there before.
     pub(crate) duplicates: u64,
@@ -29,43 +32,63 @@ pub(crate) struct Cursor {
 
 #[derive(Debug, Clone, Copy)]
 enum Place {
-    /// At the end of the log; `lost` holds the position of another log that was left for it.
-    Head { lost: Option<Position> },
-    /// After this record. Its id is known once it has been read.
-    After { epoch: Epoch, offset: Offset, id: Option<MessageId> },
+    /// So many records before the end of the log; `lost` holds the position of another log that was left for it.
+    End { back: u64, lost: Option<Position> },
+    /// After this record. The epoch is known once a reader was opened, the fingerprint once the record has been read.
+    After { epoch: Option<Epoch>, offset: Offset, check: Check },
+    /// Before the first record that the reader shows.
+    First { epoch: Epoch },
 }
 
 impl Cursor {
     pub(crate) fn new(partition: Partition, resume: Resume) -> Self {
         let place = match resume {
-            Resume::Head => Place::Head { lost: None },
-            Resume::After(at) => Place::After { epoch: at.epoch, offset: at.offset, id: None },
+            Resume::Head => Place::End { back: 0, lost: None },
+            Resume::Recent(records) => Place::End { back: records, lost: None },
+            Resume::After(at) => Place::After { epoch: None, offset: at.offset, check: at.check },
         };
-        Self { partition, place, live: false, dedup: Dedup::default(), duplicates: 0 }
+        let (live, up, history) = (false, false, Offset(0));
+        Self { partition, place, live, up, history, dedup: Dedup::default(), duplicates: 0 }
     }
 
     /// Where to open the reader.
     pub(crate) fn start(&self) -> Start {
         match self.place {
-            Place::Head { .. } => Start::Head,
+            Place::End { back: 0, .. } | Place::First { .. } => Start::Head,
+            Place::End { back, .. } => Start::Back(back),
             Place::After { offset, .. } => Start::At(offset),
         }
     }
 
     /// A reader was opened: is this still the log that was read before?
     pub(crate) fn opened(&mut self, standing: Standing, out: &mut Vec<TailEvent>) -> Result<(), Reopen> {
-        self.live = false;
+        (self.live, self.up) = (false, false);
+        let last = Offset(standing.next.0.saturating_sub(1));
         match self.place {
-            Place::After { epoch, offset, .. } if epoch != standing.epoch || standing.next <= offset => {
-                Err(self.leave(epoch, offset))
+            Place::After { epoch, offset, check }
+                if epoch.is_some_and(|epoch| epoch != standing.epoch) || standing.next <= offset =>
+            {
+                Err(self.leave(offset, check))
             }
-            Place::After { .. } => Ok(()),
-            Place::Head { lost } => {
-                let offset = Offset(standing.next.0.saturating_sub(1));
-                self.place = Place::After { epoch: standing.epoch, offset, id: None };
+            Place::After { offset, check, .. } => {
+                self.place = Place::After { epoch: Some(standing.epoch), offset, check };
+                Ok(())
+            }
+            Place::End { back, .. } if back > 0 && last.0 > 0 => {
+                self.place = Place::First { epoch: standing.epoch };
+                self.history = last;
+                Ok(())
+            }
+            Place::First { .. } => {
+                // The last session showed nothing.
+                self.place = Place::After { epoch: Some(standing.epoch), offset: last, check: Check::UNKNOWN };
+                Ok(())
+            }
+            Place::End { lost, .. } => {
+                self.place = Place::After { epoch: Some(standing.epoch), offset: last, check: Check::UNKNOWN };
                 if let Some(after) = lost {
                     self.dedup.clear();
-                    let at = Position { epoch: standing.epoch, partition: self.partition, offset };
+                    let at = self.position(last, Check::UNKNOWN);
                     out.push(TailEvent::Lost(Break { after, at, reason: BreakReason::Reset }));
                 }
                 Ok(())
@@ -75,92 +98,96 @@ impl Cursor {
 
     /// Takes the next entry of the reader and says what it means.
     pub(crate) fn accept(&mut self, entry: &Entry, out: &mut Vec<TailEvent>) -> Result<(), Reopen> {
-        let Place::After { epoch, offset: last, id: known } = self.place else {
-            return Err(Reopen);
+        let (epoch, last, known) = match self.place {
+            Place::After { epoch: Some(epoch), offset, check } => (epoch, offset, check),
+            // History begins wherever what is kept begins.
+            Place::First { epoch } => {
+                self.live = true;
+                (epoch, Offset(entry.offset.0.saturating_sub(1)), Check::UNKNOWN)
+            }
+            _ => return Err(Reopen),
         };
         if entry.epoch.is_some_and(|seen| seen != epoch) {
-            return Err(self.leave(epoch, last));
+            return Err(self.leave(last, known));
         }
         let envelope = envelope::read(&entry.bytes);
-        let id = envelope.as_ref().ok().map(|envelope| envelope.id);
-        let position = |offset| Position { epoch, partition: self.partition, offset };
+        let check = envelope.as_ref().map_or(Check::UNKNOWN, |envelope| envelope.id.check());
+        let here = Place::After { epoch: Some(epoch), offset: entry.offset, check };
         if !self.live {
             if entry.offset < last {
                 return Ok(());
             }
-            if entry.offset == last && known.is_some() && known != id {
-                return Err(self.leave(epoch, last));
+            if entry.offset == last && known != Check::UNKNOWN && known != check {
+                return Err(self.leave(last, known));
             }
             self.live = true;
-            out.push(TailEvent::Up { at: position(last) });
             if entry.offset == last {
-                self.place = Place::After { epoch, offset: last, id };
-                if known.is_none()
-                    && let Some(id) = id
+                self.place = here;
+                if let Ok(envelope) = envelope
+                    && known == Check::UNKNOWN
                 {
-                    self.dedup.insert(id);
+                    self.dedup.insert(envelope.id);
                 }
+                self.say_up(last, check, out);
                 return Ok(());
             }
-            // The anchor is gone. Had its id never been seen, the next offset proves as much as it would.
-            if known.is_some() || entry.offset != last.next() {
-                out.push(gap(position(last), entry.offset, BreakReason::Trimmed));
+            self.say_up(last, known, out);
+            // The anchor is gone. Had it never been seen, the next offset proves as much as it would.
+            if known != Check::UNKNOWN || entry.offset != last.next() {
+                out.push(self.gap((last, known), entry.offset, BreakReason::Trimmed));
             }
         } else if entry.offset <= last {
             return Err(Reopen);
         } else if entry.offset != last.next() {
-            out.push(gap(position(last), entry.offset, BreakReason::Skipped));
+            out.push(self.gap((last, known), entry.offset, BreakReason::Skipped));
         }
-        self.place = Place::After { epoch, offset: entry.offset, id };
+        self.place = here;
         match envelope {
-            Ok(envelope) => self.take(envelope, epoch, entry.offset, out),
+            Ok(envelope) => self.take(envelope, entry.offset, out),
             Err(why) => {
                 tracing::warn!(partition = self.partition.0, offset = entry.offset.0, %why, "unreadable record skipped");
-                let (after, at) = (Offset(entry.offset.0.saturating_sub(1)), position(entry.offset));
-                out.push(TailEvent::Lost(Break { after: position(after), at, reason: BreakReason::Unreadable }));
+                out.push(self.gap((last, known), entry.offset.next(), BreakReason::Unreadable));
             }
         }
+        self.say_up(entry.offset, check, out);
         Ok(())
     }
 
+    /// Says once in a session that all history was told.
+    fn say_up(&mut self, offset: Offset, check: Check, out: &mut Vec<TailEvent>) {
+        if offset >= self.history && !std::mem::replace(&mut self.up, true) {
+            out.push(TailEvent::Up { at: self.position(offset, check) });
+        }
+    }
+
     /// The log is another one: what it holds is read from its end.
-    fn leave(&mut self, epoch: Epoch, offset: Offset) -> Reopen {
-        self.place = Place::Head { lost: Some(Position { epoch, partition: self.partition, offset }) };
+    fn leave(&mut self, offset: Offset, check: Check) -> Reopen {
+        self.place = Place::End { back: 0, lost: Some(self.position(offset, check)) };
+        self.history = Offset(0);
         Reopen
     }
 
-    fn take(&mut self, envelope: envelope::Envelope, epoch: Epoch, offset: Offset, out: &mut Vec<TailEvent>) {
+    fn take(&mut self, envelope: envelope::Envelope, offset: Offset, out: &mut Vec<TailEvent>) {
         let fresh = self.dedup.insert(envelope.id);
-        let record = match envelope.content {
-            Content::Message { channel, payload } if fresh => Some(Record {
-                epoch,
-                partition: self.partition,
-                offset,
-                id: envelope.id,
-                time: envelope.time,
-                channel,
-                payload,
-            }),
-            Content::Message { .. } => {
-                self.duplicates += 1;
-                None
-            }
-            Content::Heartbeat => None,
-        };
-        let at = Position { epoch, partition: self.partition, offset };
+        let mut next = envelope.seen(self.partition, offset);
+        if !fresh && next.message.take().is_some() {
+            self.duplicates += 1;
+        }
         match out.last_mut() {
-            Some(TailEvent::Records { records, at: last }) if last.partition == self.partition => {
-                *last = at;
-                records.extend(record);
-            }
-            _ => out.push(TailEvent::Records { records: record.into_iter().collect(), at }),
+            Some(TailEvent::Records { partition, seen }) if *partition == self.partition => seen.push(next),
+            _ => out.push(TailEvent::Records { partition: self.partition, seen: vec![next] }),
         }
     }
-}
 
-fn gap(after: Position, next: Offset, reason: BreakReason) -> TailEvent {
-    let at = Position { offset: Offset(next.0.saturating_sub(1)), ..after };
-    TailEvent::Lost(Break { after, at, reason })
+    fn gap(&self, (after, check): (Offset, Check), next: Offset, reason: BreakReason) -> TailEvent {
+        let after = self.position(after, check);
+        let at = self.position(Offset(next.0.saturating_sub(1)), Check::UNKNOWN);
+        TailEvent::Lost(Break { after, at, reason })
+    }
+
+    fn position(&self, offset: Offset, check: Check) -> Position {
+        Position { partition: self.partition, offset, check }
+    }
 }
 
 #[cfg(test)]
@@ -168,6 +195,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::record::MessageId;
     use crate::record::{NewRecord, Payload};
 
     const PARTITION: Partition = Partition(3);
@@ -187,9 +215,9 @@ mod tests {
         let word = |event: &TailEvent| match event {
             TailEvent::Up { at } => format!("up {}", at.offset.0),
             TailEvent::Down { .. } => "down".into(),
-            TailEvent::Records { records, .. } if records.is_empty() => ".".into(),
-            TailEvent::Records { records, .. } => {
-                records.iter().map(|record| record.offset.0.to_string()).collect::<Vec<_>>().join(" ")
+            TailEvent::Records { seen, .. } => {
+                let messages = seen.iter().filter_map(|seen| seen.message.as_ref());
+                messages.map(|record| record.offset.0.to_string()).collect::<Vec<_>>().join(" ")
             }
             TailEvent::Lost(lost) => {
                 format!("{} {}..{}", lost.reason, lost.after.offset.0, lost.at.offset.0)
@@ -219,7 +247,7 @@ mod tests {
                 result = cursor.accept(entry, &mut out);
             }
         }
-        if result.is_err() && matches!(cursor.place, Place::Head { .. }) {
+        if result.is_err() && matches!(cursor.place, Place::End { .. }) {
             assert_eq!(cursor.opened(self::standing(8, 11), &mut out), Ok(()));
         }
         (words(&out), result)
@@ -282,6 +310,43 @@ mod tests {
             assert_eq!(cursor.accept(&entry(7, offset, id), &mut out), Ok(()));
         }
         assert_eq!((words(&out), cursor.duplicates), ("up 3, 4 7".into(), 2));
+    }
+
+    #[test]
+    fn history_is_told_before_the_partition_is_up() {
+        let mut cursor = Cursor::new(PARTITION, Resume::Recent(100));
+        let mut out = Vec::new();
+        assert_eq!(cursor.start(), Start::Back(100));
+        assert_eq!(cursor.opened(standing(7, 8), &mut out), Ok(()));
+        for n in [5, 6] {
+            assert_eq!(cursor.accept(&entry(7, n, n.into()), &mut out), Ok(()), "what is kept begins at 5");
+        }
+        assert_eq!(words(&out), "5 6");
+        assert_eq!((cursor.opened(standing(7, 10), &mut out), cursor.start()), (Ok(()), Start::At(Offset(6))));
+        for n in [6, 7, 8] {
+            assert_eq!(cursor.accept(&entry(7, n, n.into()), &mut out), Ok(()));
+        }
+        assert_eq!(words(&out), "5 6 7, up 7, 8");
+    }
+
+    #[test]
+    fn an_empty_log_has_no_history() {
+        let mut cursor = Cursor::new(PARTITION, Resume::Recent(100));
+        let mut out = Vec::new();
+        assert_eq!(cursor.opened(standing(7, 1), &mut out), Ok(()));
+        assert_eq!(cursor.accept(&entry(7, 1, 1), &mut out), Ok(()));
+        assert_eq!(words(&out), "up 0, 1");
+    }
+
+    #[test]
+    fn a_position_of_another_log_is_found_by_its_fingerprint() {
+        let at = Position { partition: PARTITION, offset: Offset(3), check: MessageId(3).check() };
+        for (id, result) in [(3, Ok(())), (99, Err(Reopen))] {
+            let mut cursor = Cursor::new(PARTITION, Resume::After(at));
+            let mut out = Vec::new();
+            assert_eq!(cursor.opened(standing(7, 9), &mut out), Ok(()));
+            assert_eq!(cursor.accept(&entry(7, 3, id), &mut out), result);
+        }
     }
 
     #[test]

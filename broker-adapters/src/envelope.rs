@@ -6,7 +6,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::record::{MessageId, NewRecord, Payload};
+use crate::position::{Offset, Partition};
+use crate::record::{MessageId, NewRecord, Payload, Record};
+use crate::tail::Seen;
 
 /// Bytes that the envelope adds to a record's channel and payload.
 pub const ENVELOPE_OVERHEAD: usize = 34;
@@ -47,6 +49,18 @@ pub(crate) struct Envelope {
     pub(crate) id: MessageId,
     pub(crate) time: u64,
     pub(crate) content: Content,
+}
+
+impl Envelope {
+    /// What it says of the record at a place.
+    pub(crate) fn seen(self, partition: Partition, offset: Offset) -> Seen {
+        let Self { id, time, content } = self;
+        let message = match content {
+            Content::Heartbeat => None,
+            Content::Message { channel, payload } => Some(Record { partition, offset, id, time, channel, payload }),
+        };
+        Seen { offset, check: id.check(), time, message }
+    }
 }
 
 pub(crate) fn message(record: &NewRecord, time: u64) -> Bytes {

@@ -10,12 +10,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::broker::{Append, Broker, Capabilities, Entry, LinkError, OPEN_TIMEOUT, Stored};
-use crate::envelope::{self, Content};
-use crate::position::{Epoch, Offset, Partition, Position, partition_of};
+use crate::broker::{Append, Broker, Capabilities, LinkError, OPEN_TIMEOUT, Stored};
+use crate::envelope;
+use crate::position::{Epoch, Partition, Position, partition_of};
 use crate::publisher::{Answer, Budget, PublishError, Publisher};
-use crate::record::{NewRecord, Record};
-use crate::tail::{self, Resume, Tail};
+use crate::record::NewRecord;
+use crate::tail::{self, Resume, Seen, Tail};
 
 /// The times that the rules depend on.
 #[derive(Debug, Clone, Copy)]
@@ -142,10 +142,11 @@ impl Log {
         deadline: Instant,
     ) -> impl Future<Output = Result<Option<Position>, PublishError>> + Send + use<> {
         let submitted = self.submit(&record, deadline);
+        let check = record.id.check();
         async move {
             let (partition, answer) = submitted?;
             let stored = answer.await.unwrap_or(Err(PublishError::Unknown))?;
-            Ok(stored.at.map(|(epoch, offset)| Position { epoch, partition, offset }))
+            Ok(stored.at.map(|(_, offset)| Position { partition, offset, check }))
         }
     }
 
@@ -168,28 +169,36 @@ impl Log {
         tail::start(Arc::clone(&self.shared), from)
     }
 
-    /// All partitions, from their end.
+    /// Follows all partitions.
     #[must_use]
-    pub fn tail_all(&self) -> Tail {
-        let from: Vec<_> = (0..self.partitions).map(|n| (Partition(n), Resume::Head)).collect();
+    pub fn tail_all(&self, from: Resume) -> Tail {
+        let from: Vec<_> = (0..self.partitions).map(|n| (Partition(n), from)).collect();
         self.tail(&from)
     }
 
-    /// Up to `most` records right before `before`, oldest first. Those that are none of its log, heartbeats,
-    /// and unreadable ones are left out, so there may be fewer although the log goes further back.
-    /// Ends within 5 s.
-    pub async fn read_back(&self, before: Position, most: usize) -> Result<Vec<Record>, LinkError> {
-        let Position { epoch, partition, offset: Offset(offset) } = before;
-        let read = timeout(OPEN_TIMEOUT, self.shared.broker.read_back(partition, Offset(offset), most)).await;
+    /// Up to `most` records right before a position, oldest first and without a hole; fewer where the log begins or after
+    /// a record that cannot be read, none if the log does not hold that position's record any more. Ends within 5 s.
+    pub async fn read_back(&self, before: Position, most: usize) -> Result<Vec<Seen>, LinkError> {
+        let Position { partition, offset, check } = before;
+        let read = timeout(OPEN_TIMEOUT, self.shared.broker.read_back(partition, offset.next(), most + 1)).await;
         let entries = read.map_err(|_| LinkError(format!("no answer from the broker within {OPEN_TIMEOUT:?}")))??;
-        let same = |entry: &Entry| entry.epoch.is_none_or(|seen| seen == epoch);
-        let records = entries.into_iter().filter(same).filter_map(|entry| {
+        let mut entries = entries.iter().rev().map_while(|entry| {
             let envelope = envelope::read(&entry.bytes).ok()?;
-            let Content::Message { channel, payload } = envelope.content else { return None };
-            let (id, time) = (envelope.id, envelope.time);
-            Some(Record { epoch, partition, offset: entry.offset, id, time, channel, payload })
+            Some(envelope.seen(partition, entry.offset))
         });
-        Ok(records.collect())
+        if !entries.next().is_some_and(|anchor| anchor.offset == offset && anchor.check == check) {
+            return Ok(Vec::new());
+        }
+        let mut next = offset;
+        let mut seen: Vec<_> = entries
+            .take_while(|seen| {
+                let dense = seen.offset.next() == next;
+                next = seen.offset;
+                dense
+            })
+            .collect();
+        seen.reverse();
+        Ok(seen)
     }
 
     /// Waits for the publishes under way, then ends the tails and lets go of the broker.

@@ -1,7 +1,7 @@
-//! Where a record stands: epoch, partition, offset; and which partition a channel belongs to.
+//! Where a record stands: partition, offset, and a fingerprint of the record; and which partition a channel is in.
 //!
-//! A position is an opaque string to clients. It stays valid on every node and after a node's restart; it
-//! ends with its epoch, that is, when the broker's log is no longer the same log.
+//! A position is an opaque string to clients. It stays valid on every node and after a node's restart; it is of no more
+//! use when the log holds another record there, or none: when it was wiped, made anew, or rolled back.
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,15 +26,25 @@ impl Offset {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(pub u64);
 
+/// A fingerprint of the record at a position, by its message id. On every broker it proves that the log is still the
+/// same one there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Check(pub u64);
+
+impl Check {
+    /// Of a record that was never read; equals that of no record.
+    pub const UNKNOWN: Self = Self(0);
+}
+
 /// A place in the log of one partition. The record at `offset` is the last one known there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// Which log.
-    pub epoch: Epoch,
-    /// Which of its partitions.
+    /// Which partition.
     pub partition: Partition,
     /// Which record of it.
     pub offset: Offset,
+    /// That it is this record.
+    pub check: Check,
 }
 
 /// The text is not a position that this program made.
@@ -44,7 +54,7 @@ pub struct InvalidPosition;
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{:x}-{:x}", self.epoch.0, self.partition.0, self.offset.0)
+        write!(f, "{:x}-{:x}-{:x}", self.check.0, self.partition.0, self.offset.0)
     }
 }
 
@@ -57,12 +67,12 @@ impl FromStr for Position {
             plain.then(|| u64::from_str_radix(part, 16).ok()).flatten().ok_or(InvalidPosition)
         });
         let mut part = || parts.next().ok_or(InvalidPosition)?;
-        let (epoch, partition, offset) = (part()?, part()?, part()?);
+        let (check, partition, offset) = (part()?, part()?, part()?);
         if parts.next().is_some() {
             return Err(InvalidPosition);
         }
         let partition = u16::try_from(partition).map_err(|_| InvalidPosition)?;
-        Ok(Self { epoch: Epoch(epoch), partition: Partition(partition), offset: Offset(offset) })
+        Ok(Self { partition: Partition(partition), offset: Offset(offset), check: Check(check) })
     }
 }
 
@@ -84,8 +94,8 @@ mod tests {
 
     #[test]
     fn a_position_survives_its_text() {
-        for (epoch, partition, offset) in [(0, 0, 0), (u64::MAX, u16::MAX, u64::MAX), (0xabc, 15, 1)] {
-            let position = Position { epoch: Epoch(epoch), partition: Partition(partition), offset: Offset(offset) };
+        for (check, partition, offset) in [(0, 0, 0), (u64::MAX, u16::MAX, u64::MAX), (0xabc, 15, 1)] {
+            let position = Position { partition: Partition(partition), offset: Offset(offset), check: Check(check) };
             assert_eq!(position.to_string().parse(), Ok(position));
         }
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::position::{Epoch, Offset, Partition, Position};
+use crate::position::{Check, Offset, Partition, Position};
 
 /// Tells a message from all others, so that a retry of it can be recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -13,6 +13,13 @@ impl MessageId {
     #[must_use]
     pub fn random() -> Self {
         Self(fastrand::u128(..))
+    }
+
+    /// The fingerprint of a record with this id; never [`Check::UNKNOWN`].
+    #[must_use]
+    pub fn check(self) -> Check {
+        let folded = (self.0 >> 64) as u64 ^ self.0 as u64;
+        Check(folded.max(1))
     }
 }
 
@@ -51,8 +58,6 @@ pub struct NewRecord {
 /// A message as it stands in the log.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// The log it stands in.
-    pub epoch: Epoch,
     /// The partition it stands in.
     pub partition: Partition,
     /// Its place there.
@@ -71,7 +76,13 @@ impl Record {
     /// Where the record stands.
     #[must_use]
     pub fn position(&self) -> Position {
-        Position { epoch: self.epoch, partition: self.partition, offset: self.offset }
+        Position { partition: self.partition, offset: self.offset, check: self.id.check() }
+    }
+
+    /// Bytes of its content.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.channel.len() + self.payload.bytes().len()
     }
 
     /// The channel's name.

@@ -17,7 +17,7 @@ use crate::broker::{Append, Entry, LinkError, OPEN_TIMEOUT, Reader};
 use crate::cursor::{Cursor, Reopen};
 use crate::envelope;
 use crate::log::{Shared, now};
-use crate::position::{Partition, Position};
+use crate::position::{Check, Offset, Partition, Position};
 use crate::record::{MessageId, Record};
 
 /// Batches that wait for the tail's owner; when full, reading pauses.
@@ -28,6 +28,8 @@ const QUEUE: usize = 16;
 pub enum Resume {
     /// With the next record to come.
     Head,
+    /// With so many records before the end, or all that are kept. They are told before the first `Up`.
+    Recent(u64),
     /// With the record after this one.
     After(Position),
 }
@@ -35,7 +37,7 @@ pub enum Resume {
 /// What a tail tells, in order within each partition.
 #[derive(Debug, Clone)]
 pub enum TailEvent {
-    /// The partition is being read and has shown a record; what follows comes after `at`.
+    /// The partition is being read and has shown its newest records; what follows comes after `at`.
     Up {
         /// The last record known.
         at: Position,
@@ -45,15 +47,28 @@ pub enum TailEvent {
         /// What happened, for people.
         why: String,
     },
-    /// The next records. May be empty: the log is alive.
+    /// The next records, messages or not: the log is alive.
     Records {
-        /// Messages in order, without repeated ids.
-        records: Vec<Record>,
-        /// The last record that was read, a message or not.
-        at: Position,
+        /// Where they stand.
+        partition: Partition,
+        /// In order, at least one.
+        seen: Vec<Seen>,
     },
     /// Records between two positions cannot be had any more.
     Lost(Break),
+}
+
+/// One record as it was read.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Its place.
+    pub offset: Offset,
+    /// Its fingerprint.
+    pub check: Check,
+    /// When it was sent, in milliseconds since 1970 by its publisher's clock.
+    pub time: u64,
+    /// The message; none for a heartbeat, and for a message whose id came before.
+    pub message: Option<Record>,
 }
 
 /// A place where the log does not go on from what was read before.
@@ -290,12 +305,13 @@ impl Task {
     }
 
     async fn tell(&self, out: Vec<TailEvent>) -> Result<(), End> {
-        for event in &out {
-            if let TailEvent::Lost(lost) = event {
-                self.shared.counters.breaks.add(1);
-                tracing::warn!(partition = lost.after.partition.0, reason = %lost.reason, after = %lost.after, at = %lost.at,
-                    "records were lost in the broker; every subscriber of the partition is told");
-            }
+        let breaks = out.iter().filter_map(|event| if let TailEvent::Lost(lost) = event { Some(lost) } else { None });
+        let (count, first) = (breaks.clone().count(), breaks.clone().next());
+        if let Some(first) = first {
+            self.shared.counters.breaks.add(count as u64);
+            let partitions: Vec<_> = breaks.map(|lost| lost.after.partition.0).collect();
+            tracing::warn!(?partitions, reason = %first.reason, after = %first.after, at = %first.at,
+                "records were lost in the broker; every subscriber of these partitions is told");
         }
         if out.is_empty() { Ok(()) } else { self.sender.send(out).await.map_err(|_| End::Closed) }
     }

@@ -73,7 +73,9 @@ impl CloseReason {
             Self::MessageTooBig => (Some(1009), "a message is too big", "message_too_big", NO),
             Self::Internal => (Some(1011), "an internal error: reconnect", "internal", YES),
             Self::Drain => (Some(1012), "this node is restarting: reconnect", "drain", YES),
-            Self::Overload => (Some(1013), "this node is full, or cut off from its broker: reconnect later", "overload", YES),
+            Self::Overload => {
+                (Some(1013), "this node is full, or cut off from its broker: reconnect later", "overload", YES)
+            }
             Self::TooSlow => (Some(4410), "reading too slowly: reconnect and resume", "too_slow", YES),
             Self::MessagesLost => (Some(4411), "messages were lost: reload and reconnect", "messages_lost", YES),
             // RFC 6455 §5.5.1: the code is echoed; where there is none, 1000 says that all is well.

@@ -18,6 +18,7 @@ pub mod program;
 mod protocol;
 mod relay;
 pub mod socket;
+mod window;
 mod worker;
 
 pub use app::{App, Outcome};

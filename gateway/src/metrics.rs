@@ -82,7 +82,12 @@ impl Metrics {
         family("connections_closed_total", "counter", "Connections that ended, by reason.", &samples);
         family("connections_refused_total", "counter", "Connections turned away by a full node.", &read(&self.refused));
         family("messages_received_total", "counter", "Messages from clients.", &read(&self.received));
-        family("messages_delivered_total", "counter", "Messages queued for clients, each counted for every receiver.", &read(&self.delivered));
+        family(
+            "messages_delivered_total",
+            "counter",
+            "Messages queued for clients, each counted for every receiver.",
+            &read(&self.delivered),
+        );
         let outcomes = OUTCOMES.iter().zip(&self.published);
         let samples: Vec<_> =
             outcomes.map(|(outcome, n)| labelled("outcome", outcome, n.load(Ordering::Relaxed))).collect();

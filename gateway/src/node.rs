@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use axum::http::StatusCode;
-use broker_adapters::{Broker, Budget, Log, Settings, Timing, connect};
+use broker_adapters::{Broker, Budget, Log, Resume, Settings, Timing, connect};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,8 +18,13 @@ use crate::handshake::Origins;
 use crate::health::Health;
 use crate::listener::Listener;
 use crate::metrics::Metrics;
-use crate::relay;
+use crate::relay::{self, Relay};
+use crate::window::Window;
 use crate::worker::{self, ACCEPTED, Inlets, RELAYED};
+
+/// Records of each partition that a node reads before it is ready: as many as repeated ids are recognised in, so that a
+/// fresh node decides like all others.
+const HISTORY: u64 = 65_536;
 
 /// What all parts of a node share.
 pub(crate) struct Shared {
@@ -28,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) origins: Origins,
     pub(crate) app: App,
     pub(crate) log: Arc<Log>,
+    pub(crate) window: Arc<Window>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -71,12 +77,22 @@ impl Node {
         let address = listener.address;
         let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
         let app = with_probes(app, &health, &metrics, &log);
-        let shared =
-            Shared { name, origins, app, log: Arc::clone(&log), metrics: Arc::clone(&metrics), config: config.clone() };
+        let window = &config.window;
+        let window = Arc::new(Window::new(log.partitions(), window.age, window.bytes.bytes()));
+        let shared = Shared {
+            name,
+            origins,
+            app,
+            log: Arc::clone(&log),
+            window: Arc::clone(&window),
+            metrics: Arc::clone(&metrics),
+            config: config.clone(),
+        };
         let (drain, draining) = watch::channel(false);
         let crew = Crew::start(&Arc::new(shared), &draining)?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(relay::run(log.tail_all(), log.partitions(), Arc::clone(&health), crew.relayed));
+        let relay = Relay { partitions: log.partitions(), health: Arc::clone(&health), window, workers: crew.relayed };
+        tasks.spawn(relay.run(log.tail_all(Resume::Recent(HISTORY))));
         let accepting = listener.run(crew.accepted, config.http.max_connections, metrics);
         let mut until = draining;
         tasks.spawn(async move {

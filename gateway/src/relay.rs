@@ -5,54 +5,90 @@
 
 use std::sync::Arc;
 
-use broker_adapters::{Break, Position, Tail, TailEvent};
+use broker_adapters::{Break, Partition, Position, Seen, Tail, TailEvent};
 use tokio::sync::mpsc;
 
 use crate::health::Health;
 use crate::message::Message;
+use crate::window::{Recent, Window};
 
 /// What workers are told, in the order of the log.
 #[derive(Debug)]
 pub(crate) enum Relayed {
     /// A record.
-    Message(Message),
+    Message(Arc<Message>),
+    /// Records that are no messages, up to this one.
+    At(Position),
     /// A partition is being read; what follows comes after this position.
     Up(Position),
     /// Records of a partition are missing here.
     Lost(Break),
+    /// The broker is away, or back.
+    Degraded(bool),
 }
 
-/// Runs until the log is closed or all workers are gone.
-pub(crate) async fn run(
-    mut tail: Tail,
-    partitions: u16,
-    health: Arc<Health>,
-    workers: Vec<mpsc::Sender<Arc<[Relayed]>>>,
-) {
-    let mut up = vec![false; usize::from(partitions)];
-    while let Some(events) = tail.next().await {
-        let mut relayed = Vec::new();
-        for event in events {
-            match event {
-                TailEvent::Records { records, .. } => {
-                    relayed.extend(records.into_iter().map(|record| Relayed::Message(Message::new(record))));
+/// The task's own things.
+pub(crate) struct Relay {
+    pub(crate) partitions: u16,
+    pub(crate) health: Arc<Health>,
+    pub(crate) window: Arc<Window>,
+    pub(crate) workers: Vec<mpsc::Sender<Arc<[Relayed]>>>,
+}
+
+impl Relay {
+    /// Runs until the log is closed or all workers are gone.
+    pub(crate) async fn run(self, mut tail: Tail) {
+        let mut up = vec![false; usize::from(self.partitions)];
+        let mut degraded = false;
+        while let Some(events) = tail.next().await {
+            let mut relayed = Vec::new();
+            for event in events {
+                match event {
+                    TailEvent::Records { partition, seen } => self.records(partition, seen, &mut relayed),
+                    TailEvent::Up { at } => {
+                        up[usize::from(at.partition.0)] = true;
+                        relayed.push(Relayed::Up(at));
+                    }
+                    TailEvent::Lost(lost) => {
+                        self.window.clear(lost.at.partition);
+                        relayed.push(Relayed::Lost(lost));
+                    }
+                    TailEvent::Down { .. } => {
+                        up.fill(false);
+                        if !std::mem::replace(&mut degraded, true) {
+                            relayed.push(Relayed::Degraded(true));
+                        }
+                    }
                 }
-                TailEvent::Up { at } => {
-                    up[usize::from(at.partition.0)] = true;
-                    relayed.push(Relayed::Up(at));
+            }
+            let whole = up.iter().all(|up| *up);
+            if whole && std::mem::take(&mut degraded) {
+                relayed.push(Relayed::Degraded(false));
+            }
+            if !relayed.is_empty() {
+                let relayed: Arc<[Relayed]> = relayed.into();
+                for worker in &self.workers {
+                    if worker.send(Arc::clone(&relayed)).await.is_err() {
+                        return;
+                    }
                 }
-                TailEvent::Lost(lost) => relayed.push(Relayed::Lost(lost)),
-                TailEvent::Down { .. } => up.fill(false),
+            }
+            self.health.set_link(whole);
+        }
+    }
+
+    /// The window knows of records before any worker does, so that nobody asks it for what it has yet to get.
+    fn records(&self, partition: Partition, seen: Vec<Seen>, relayed: &mut Vec<Relayed>) {
+        let recent: Vec<_> = seen.into_iter().map(Recent::from).collect();
+        self.window.append(partition, &recent);
+        for recent in recent {
+            match recent.message {
+                Some(message) => relayed.push(Relayed::Message(message)),
+                None => {
+                    let at = Position { partition, offset: recent.offset, check: recent.check };
+                    relayed.push(Relayed::At(at));
+                }
             }
         }
-        if !relayed.is_empty() {
-            let relayed: Arc<[Relayed]> = relayed.into();
-            for worker in &workers {
-                if worker.send(Arc::clone(&relayed)).await.is_err() {
-                    return;
-                }
-            }
-        }
-        health.set_link(up.iter().all(|up| *up));
     }
 }

@@ -294,7 +294,6 @@ impl Record {
                     }
                     return;
                 }
-                Incoming::Ping => return,
             },
             Speaks::Raw(channel) => Frame::Message { channel: channel.clone(), data: text.to_owned(), at: None },
             Speaks::Echo => match text.strip_prefix("Received: ") {
@@ -331,7 +330,6 @@ impl Record {
 enum Incoming {
     Frame(Frame),
     Reply(u64, Value),
-    Ping,
 }
 
 fn native(text: &str) -> Incoming {
@@ -351,7 +349,6 @@ fn native(text: &str) -> Incoming {
             }
             _ => other(),
         },
-        (None, None) if value["ping"].is_object() => Incoming::Ping,
         _ => other(),
     }
 }

@@ -699,7 +699,7 @@ async fn a_client_that_answers_pings_stays_and_one_that_does_not_is_dropped() ->
                         lively.send(Frame::new(PONG, received.payload).bytes()).await?;
                         pings += 1;
                     } else {
-                        assert_eq!(received.text(), r#"{"ping":{}}"#, "{path}");
+                        assert_eq!(received.text(), r#"{"ping":{"at":{}}}"#, "{path}");
                     }
                 }
                 anyhow::Ok(())

@@ -82,10 +82,7 @@ impl Broker for Memory {
         let next = from
             .iter()
             .zip(&standings)
-            .map(|(&(partition, start), standing)| match start {
-                Start::Head => (partition, Offset(standing.next.0.saturating_sub(1))),
-                Start::At(offset) => (partition, offset),
-            })
+            .map(|(&(partition, start), standing)| (partition, start.first(standing.next)))
             .collect();
         let reader = MemoryReader { memory: self.clone(), session: self.link.session(), next };
         Ok(Opened { standings, reader: Box::new(reader) })

@@ -30,13 +30,10 @@ pub(super) async fn open(dialer: &Dialer, from: &[(Partition, Start)]) -> Result
             let why = refusal(answer).unwrap_or_else(|| "it does not say how a partition stands".into());
             return Err(LinkError(format!("Redis: {why}")));
         };
-        standings.push(Standing { partition, epoch, next: Offset(last.saturating_add(1)) });
-        let first = match start {
-            Start::Head => last,
-            Start::At(Offset(offset)) => offset,
-        };
+        let next = Offset(last.saturating_add(1));
+        standings.push(Standing { partition, epoch, next });
         let [_, key] = dialer.address.partition_keys(partition.0);
-        streams.push(Stream { partition, key: key.into_bytes(), after: first.saturating_sub(1) });
+        streams.push(Stream { partition, key: key.into_bytes(), after: start.first(next).0.saturating_sub(1) });
     }
     Ok(Opened { standings, reader: Box::new(RedisReader { link, streams, count: COUNT / 8 }) })
 }

@@ -42,7 +42,7 @@ pub(crate) fn log(broker: &dyn Fixture, wire: usize) -> Arc<Log> {
 /// A log and a follower of all its partitions, which is up.
 pub(crate) async fn node(broker: &dyn Fixture, wire: usize, history: &History) -> (Arc<Log>, Follower) {
     let log = log(broker, wire);
-    let follower = Follower::of(log.tail_all(), &format!("node {wire}"), history);
+    let follower = Follower::of(log.tail_all(Resume::Head), &format!("node {wire}"), history);
     follower.until("every partition is up", Seen::all_up).await;
     (log, follower)
 }
@@ -116,10 +116,15 @@ impl Seen {
                 self.up.clear();
                 self.downs.push((Instant::now(), why));
             }
-            TailEvent::Records { records, at } => {
-                records.iter().for_each(|record| history.saw(reader, &lane(at), &text_of(record)));
-                self.records.extend(records);
-                self.at[usize::from(at.partition.0)] = Some(at);
+            TailEvent::Records { partition, seen } => {
+                if let Some(last) = seen.last() {
+                    let at = Position { partition, offset: last.offset, check: last.check };
+                    self.at[usize::from(partition.0)] = Some(at);
+                }
+                for record in seen.into_iter().filter_map(|seen| seen.message) {
+                    history.saw(reader, &lane(record.position()), &text_of(&record));
+                    self.records.push(record);
+                }
             }
             TailEvent::Lost(lost) => {
                 history.marked(reader, &lane(lost.at));

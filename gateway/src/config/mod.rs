@@ -41,6 +41,8 @@ pub struct Config {
     pub timing: Timing,
     /// The log that joins the nodes.
     pub broker: Broker,
+    /// What the node remembers for clients that come back.
+    pub window: Window,
     /// What the node tells about itself.
     pub log: Log,
 }
@@ -162,6 +164,18 @@ pub struct Broker {
     pub heartbeat: Duration,
 }
 
+/// What the node remembers for clients that come back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Window {
+    /// Age up to which messages are kept in memory; older ones are read from the broker when a client needs them.
+    /// Default: "5m". Raise it where many clients are away for longer.
+    #[serde(with = "duration")]
+    pub age: Duration,
+    /// Memory for them, in bytes. Default: "64MiB".
+    pub bytes: ByteSize,
+}
+
 /// What the node tells about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -218,6 +232,12 @@ impl Default for Broker {
             in_flight_bytes: ByteSize::mib(64),
             heartbeat: Duration::from_secs(2),
         }
+    }
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { age: Duration::from_secs(300), bytes: ByteSize::mib(64) }
     }
 }
 

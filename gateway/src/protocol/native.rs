@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::marker::PhantomData;
 
-use broker_adapters::{Break, Payload, Position, PublishError, Record};
+use broker_adapters::{Break, InvalidPosition, MessageId, Payload, Position, PublishError, Record};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -22,6 +22,9 @@ pub(crate) const NAME: &str = "fanfare.v1";
 /// The most bytes of what a reply says of a command that cannot be read.
 const MESSAGE: usize = 200;
 
+/// The most bytes of a publish's key.
+const KEY: usize = 255;
+
 /// What a client asks for, with the number it gave to the question.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
@@ -32,9 +35,9 @@ pub(crate) struct Request<'a> {
 #[derive(Debug)]
 pub(crate) enum Command<'a> {
     Connect,
-    Subscribe { channel: Cow<'a, str> },
+    Subscribe { channel: Cow<'a, str>, since: Option<Position> },
     Unsubscribe { channel: Cow<'a, str> },
-    Publish { channel: Cow<'a, str>, payload: Payload },
+    Publish { channel: Cow<'a, str>, payload: Payload, key: Option<Cow<'a, str>> },
     Ping,
     Pong,
 }
@@ -71,7 +74,7 @@ struct Frame<'a> {
     id: Option<u64>,
     connect: Option<Object<Empty>>,
     #[serde(borrow)]
-    subscribe: Option<Object<OnChannel<'a>>>,
+    subscribe: Option<Object<Subscribe<'a>>>,
     #[serde(borrow)]
     unsubscribe: Option<Object<OnChannel<'a>>>,
     #[serde(borrow)]
@@ -109,6 +112,15 @@ struct Empty {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Subscribe<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    #[serde(borrow)]
+    since: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct OnChannel<'a> {
     #[serde(borrow)]
     channel: Cow<'a, str>,
@@ -121,6 +133,8 @@ struct Publish<'a> {
     channel: Cow<'a, str>,
     #[serde(borrow)]
     data: &'a RawValue,
+    #[serde(borrow)]
+    key: Option<Cow<'a, str>>,
 }
 
 /// Reads one command. On failure the number is told if it could be read, so that the reply finds its question.
@@ -133,11 +147,25 @@ pub(crate) fn parse(text: &str) -> Result<Request<'_>, (Option<u64>, Failure)> {
         (id, Failure::new("bad_request", message))
     })?;
     let id = frame.id;
+    let refuse = |why: String| (id, Failure::new("bad_request", why));
+    if let Some(key) = frame.publish.as_ref().and_then(|Object(on)| on.key.as_deref())
+        && !(1..=KEY).contains(&key.len())
+    {
+        return Err(refuse(format!("a key has 1 to {KEY} bytes; this one has {}", key.len())));
+    }
+    let since = match frame.subscribe.as_ref().and_then(|Object(on)| on.since.as_deref()) {
+        Some(since) => Some(since.parse().map_err(|error: InvalidPosition| refuse(format!("`since` is {error}")))?),
+        None => None,
+    };
     let mut commands = [
         frame.connect.map(|Object(Empty {})| Command::Connect),
-        frame.subscribe.map(|Object(on)| Command::Subscribe { channel: on.channel }),
+        frame.subscribe.map(|Object(on)| Command::Subscribe { channel: on.channel, since }),
         frame.unsubscribe.map(|Object(on)| Command::Unsubscribe { channel: on.channel }),
-        frame.publish.map(|Object(on)| Command::Publish { channel: on.channel, payload: payload(on.data) }),
+        frame.publish.map(|Object(on)| Command::Publish {
+            channel: on.channel,
+            payload: payload(on.data),
+            key: on.key,
+        }),
         frame.ping.map(|Object(Empty {})| Command::Ping),
         frame.pong.map(|Object(Empty {})| Command::Pong),
     ]
@@ -145,11 +173,18 @@ pub(crate) fn parse(text: &str) -> Result<Request<'_>, (Option<u64>, Failure)> {
     .flatten();
     match (commands.next(), commands.next()) {
         (Some(command), None) => Ok(Request { id, command }),
-        _ => {
-            let what = "send one of connect, subscribe, unsubscribe, publish, ping, pong per object";
-            Err((id, Failure::new("bad_request", what)))
-        }
+        _ => Err(refuse("send one of connect, subscribe, unsubscribe, publish, ping, pong per object".into())),
     }
+}
+
+/// The id of a message that its publisher named by a key: the same wherever and whenever it is published again.
+pub(crate) fn message_id(channel: &str, key: &str) -> MessageId {
+    let mut hash = sha1_smol::Sha1::new();
+    hash.update(&(channel.len() as u64).to_be_bytes());
+    hash.update(channel.as_bytes());
+    hash.update(key.as_bytes());
+    let digest = hash.digest().bytes();
+    MessageId(digest.iter().take(16).fold(0, |id, &byte| id << 8 | u128::from(byte)))
 }
 
 /// A JSON string and a text are the same message.
@@ -210,28 +245,37 @@ pub(crate) fn lost(channel: &str, lost: Break) -> String {
     format!("{{\"channel\":{channel},\"lost\":{{\"after\":\"{}\",\"reason\":\"{}\"}}}}", lost.after, lost.reason)
 }
 
-/// The question whether the client is there.
-pub(crate) const PING: &str = "{\"ping\":{}}";
+/// The question whether the client is there, with how far each of its channels is, so that quiet ones resume too.
+pub(crate) fn ping<'a>(positions: impl IntoIterator<Item = (&'a str, Position)>) -> String {
+    let mut at = String::new();
+    for (channel, position) in positions {
+        let comma = if at.is_empty() { "" } else { "," };
+        // Writing to a string cannot fail.
+        let _ = write!(at, "{comma}{}:\"{position}\"", quoted(channel));
+    }
+    format!("{{\"ping\":{{\"at\":{{{at}}}}}}}")
+}
+
+/// Says that the broker is away, or back: until then publishes fail and no messages come.
+pub(crate) fn degraded(degraded: bool) -> String {
+    format!("{{\"degraded\":{degraded}}}")
+}
 
 /// The reply to `connect`.
 pub(crate) fn connected(id: Option<u64>, node: &str) -> String {
     reply(id, &format!("\"ok\":{{\"node\":{},\"version\":{}}}", quoted(node), quoted(env!("CARGO_PKG_VERSION"))))
 }
 
-/// The reply to `subscribe`: what follows comes after `at`.
-pub(crate) fn subscribed(id: Option<u64>, channel: &str, at: Option<Position>) -> String {
-    let mut ok = format!("\"ok\":{{\"channel\":{}", quoted(channel));
-    write_at(&mut ok, at, ",");
-    ok.push('}');
-    reply(id, &ok)
+/// The reply to `subscribe`: what follows comes after `at`. Who asked for what was missed is told whether that is so.
+pub(crate) fn subscribed(id: Option<u64>, channel: &str, at: Position, recovered: Option<bool>) -> String {
+    let recovered = recovered.map_or_else(String::new, |recovered| format!(",\"recovered\":{recovered}"));
+    reply(id, &format!("\"ok\":{{\"channel\":{},\"at\":\"{at}\"{recovered}}}", quoted(channel)))
 }
 
 /// The reply to `publish`: it is in the log.
 pub(crate) fn published(id: Option<u64>, at: Option<Position>) -> String {
-    let mut ok = "\"ok\":{".to_owned();
-    write_at(&mut ok, at, "");
-    ok.push('}');
-    reply(id, &ok)
+    let at = at.map_or_else(String::new, |at| format!("\"at\":\"{at}\""));
+    reply(id, &format!("\"ok\":{{{at}}}"))
 }
 
 /// The reply to a command that has nothing to tell.
@@ -252,13 +296,6 @@ fn reply(id: Option<u64>, rest: &str) -> String {
     }
 }
 
-fn write_at(out: &mut String, at: Option<Position>, comma: &str) {
-    if let Some(at) = at {
-        // Writing to a string cannot fail.
-        let _ = write!(out, "{comma}\"at\":\"{at}\"");
-    }
-}
-
 fn quoted(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len() + 2);
     write_string(&mut out, text);
@@ -272,12 +309,12 @@ fn write_string(out: &mut Vec<u8>, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use broker_adapters::{BreakReason, Epoch, MessageId, Offset, Partition};
+    use broker_adapters::{BreakReason, Check, MessageId, Offset, Partition};
 
     use super::*;
 
     fn position(offset: u64) -> Position {
-        Position { epoch: Epoch(0xab), partition: Partition(2), offset: Offset(offset) }
+        Position { partition: Partition(2), offset: Offset(offset), check: Check(0xab) }
     }
 
     #[test]
@@ -286,16 +323,16 @@ mod tests {
         let of = |id: &str, command: &str| format!("Request {{ id: {id}, command: {command} }}");
         assert_eq!(
             read(r#"{"id":1,"subscribe":{"channel":"n\u0065ws"}}"#),
-            of("Some(1)", "Subscribe { channel: \"news\" }")
+            of("Some(1)", "Subscribe { channel: \"news\", since: None }")
         );
         assert_eq!(read(r#"{"unsubscribe":{"channel":"news"}}"#), of("None", "Unsubscribe { channel: \"news\" }"));
         assert_eq!(
             read(r#"{"id":2,"publish":{"channel":"c","data":{"a":[1, 2]}}}"#),
-            of("Some(2)", "Publish { channel: \"c\", payload: Json(b\"{\\\"a\\\":[1, 2]}\") }")
+            of("Some(2)", "Publish { channel: \"c\", payload: Json(b\"{\\\"a\\\":[1, 2]}\"), key: None }")
         );
         assert_eq!(
             read(r#"{"id":2,"publish":{"channel":"c","data":"h\u00e9"}}"#),
-            of("Some(2)", "Publish { channel: \"c\", payload: Text(b\"h\\xc3\\xa9\") }")
+            of("Some(2)", "Publish { channel: \"c\", payload: Text(b\"h\\xc3\\xa9\"), key: None }")
         );
         assert_eq!(read(r#"{"id":3,"ping":{}}"#), of("Some(3)", "Ping"));
         assert_eq!(read(r#"{"pong":{}}"#), of("None", "Pong"));
@@ -318,6 +355,9 @@ mod tests {
             (r#"{"id":7,"publish":{"channel":"a"}}"#, Some(7)),
             (r#"{"id":7,"publish":{"channel":"a","data":nul}}"#, None),
             (r#"{"id":7,"subscribe":["a"]}"#, Some(7)),
+            (r#"{"id":7,"subscribe":{"channel":"a","since":"x"}}"#, Some(7)),
+            (r#"{"id":7,"subscribe":{"channel":"a","since":7}}"#, Some(7)),
+            (r#"{"id":7,"publish":{"channel":"a","data":1,"key":""}}"#, Some(7)),
             (r#"{"id":7,"ping":[]}"#, Some(7)),
             (r#"[7,null,{"channel":"a"},null,null,null,null]"#, None),
         ] {
@@ -329,10 +369,9 @@ mod tests {
     #[test]
     fn frames_are_valid_json_whatever_the_names() {
         let record = |payload| Record {
-            epoch: Epoch(0xab),
             partition: Partition(2),
             offset: Offset(9),
-            id: MessageId(1),
+            id: MessageId(0xab),
             time: 0,
             channel: "a\"b".into(),
             payload,
@@ -345,7 +384,13 @@ mod tests {
         assert_eq!(text(Payload::Binary("hi".into())), r#"{"channel":"a\"b","base64":"aGk=","at":"ab-2-9"}"#);
         let gap = Break { after: position(3), at: position(8), reason: BreakReason::Trimmed };
         assert_eq!(lost("c", gap), r#"{"channel":"c","lost":{"after":"ab-2-3","reason":"trimmed"}}"#);
-        assert_eq!(subscribed(Some(1), "c", Some(position(3))), r#"{"id":1,"ok":{"channel":"c","at":"ab-2-3"}}"#);
+        assert_eq!(subscribed(Some(1), "c", position(3), None), r#"{"id":1,"ok":{"channel":"c","at":"ab-2-3"}}"#);
+        let resumed = r#"{"id":1,"ok":{"channel":"c","at":"ab-2-3","recovered":true}}"#;
+        assert_eq!(subscribed(Some(1), "c", position(3), Some(true)), resumed);
+        assert_eq!(ping([]), r#"{"ping":{"at":{}}}"#);
+        let two = r#"{"ping":{"at":{"c":"ab-2-3","a\"b":"ab-2-4"}}}"#;
+        assert_eq!(ping([("c", position(3)), ("a\"b", position(4))]), two);
+        assert_eq!(degraded(true), r#"{"degraded":true}"#);
         assert_eq!(published(Some(1), Some(position(3))), r#"{"id":1,"ok":{"at":"ab-2-3"}}"#);
         assert_eq!(published(None, None), r#"{"ok":{}}"#);
         let failure = Failure::from(PublishError::Unavailable);

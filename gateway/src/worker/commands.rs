@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use broker_adapters::{MessageId, NewRecord, Payload, Position, PublishError};
+use broker_adapters::{MessageId, NewRecord, Partition, Payload, Position, PublishError};
 use tokio::time::Instant;
 
 use super::Worker;
@@ -36,26 +36,35 @@ impl Worker {
             Command::Connect => Ok(Some(native::connected(id, &self.shared.name))),
             Command::Ping => Ok(Some(native::done(id))),
             Command::Pong => Ok(None),
-            Command::Subscribe { channel } => {
+            Command::Subscribe { channel, since: None } => {
                 self.check_channel(&channel)?;
                 let at = self.subscribe(connection, &channel)?;
-                Ok(Some(native::subscribed(id, &channel, at)))
+                Ok(Some(native::subscribed(id, &channel, at, None)))
+            }
+            Command::Subscribe { channel, since: Some(since) } => {
+                self.check_channel(&channel)?;
+                self.resume(connection, id, &channel, since)
             }
             Command::Unsubscribe { channel } => match self.unsubscribe(connection, &channel) {
                 true => Ok(Some(native::done(id))),
                 false => Err(Failure::new("not_subscribed", "this connection is not subscribed to the channel")),
             },
-            Command::Publish { channel, payload } => {
+            Command::Publish { channel, payload, key } => {
                 self.check_channel(&channel)?;
+                let message = key.map_or_else(MessageId::random, |key| native::message_id(&channel, &key));
                 let worker = Rc::clone(self);
                 let publisher = Rc::clone(connection);
-                self.publish(connection, channel.into_owned(), payload, move |result| {
-                    let reply = match result {
-                        Ok(at) => native::published(id, at),
-                        Err(error) => native::failed(id, &Failure::from(error)),
-                    };
-                    worker.reply(&publisher, &reply);
-                });
+                self.publish(
+                    connection,
+                    NewRecord { id: message, channel: channel.into_owned(), payload },
+                    move |result| {
+                        let reply = match result {
+                            Ok(at) => native::published(id, at),
+                            Err(error) => native::failed(id, &Failure::from(error)),
+                        };
+                        worker.reply(&publisher, &reply);
+                    },
+                );
                 Ok(None)
             }
         }
@@ -63,12 +72,8 @@ impl Worker {
 
     /// Subscribes a connection; what it gets comes after the position. Twice is once. Takes any name: only what clients
     /// choose must be checked, and an app's channel has one that they cannot.
-    pub(crate) fn subscribe(&self, connection: &Connection, channel: &str) -> Result<Option<Position>, Failure> {
-        let partition = self.shared.log.partition_of(channel);
-        let Some(at) = self.positions.borrow()[usize::from(partition.0)] else {
-            let message = "the broker has not been reached yet".to_owned();
-            return Err(Failure { code: "unavailable", message, retry: true });
-        };
+    pub(crate) fn subscribe(&self, connection: &Connection, channel: &str) -> Result<Position, Failure> {
+        let at = self.position(self.shared.log.partition_of(channel))?;
         if self.seat(connection, channel).is_none() {
             let most = self.shared.config.limits.channels_per_connection;
             if connection.state.borrow().seats.len() >= most {
@@ -78,7 +83,16 @@ impl Worker {
             let seat = self.hub.borrow_mut().subscribe(channel, connection.member);
             connection.state.borrow_mut().seats.push(seat);
         }
-        Ok(Some(at))
+        Ok(at)
+    }
+
+    /// The last position seen of a partition.
+    pub(super) fn position(&self, partition: Partition) -> Result<Position, Failure> {
+        self.positions.borrow()[usize::from(partition.0)].ok_or_else(|| Failure {
+            code: "unavailable",
+            message: "the broker has not been reached yet".to_owned(),
+            retry: true,
+        })
     }
 
     fn unsubscribe(&self, connection: &Connection, channel: &str) -> bool {
@@ -89,7 +103,7 @@ impl Worker {
     }
 
     /// Where a connection's seat in a channel is among its seats.
-    fn seat(&self, connection: &Connection, channel: &str) -> Option<usize> {
+    pub(super) fn seat(&self, connection: &Connection, channel: &str) -> Option<usize> {
         let channel = self.hub.borrow().find(channel)?;
         connection.state.borrow().seats.iter().position(|seat| seat.channel == channel)
     }
@@ -104,7 +118,7 @@ impl Worker {
         let channel = self.hub.borrow().name(seat.channel).to_owned();
         let worker = Rc::clone(self);
         let publisher = Rc::clone(connection);
-        self.publish(connection, channel, payload, move |result| {
+        self.publish(connection, NewRecord { id: MessageId::random(), channel, payload }, move |result| {
             // The protocol has no word for a failure but the end.
             if let Err(error) = result {
                 tracing::debug!(peer = %publisher.peer, %error, "a message was not published");
@@ -117,11 +131,9 @@ impl Worker {
     fn publish(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
-        channel: String,
-        payload: Payload,
+        record: NewRecord,
         answered: impl FnOnce(Result<Option<Position>, PublishError>) + 'static,
     ) {
-        let record = NewRecord { id: MessageId::random(), channel, payload };
         let deadline = Instant::now() + self.shared.config.broker.publish_timeout;
         connection.state.borrow_mut().publishing += 1;
         let published = self.shared.log.publish(record, deadline);
@@ -142,7 +154,7 @@ impl Worker {
         });
     }
 
-    fn reply(&self, connection: &Connection, text: &str) {
+    pub(super) fn reply(&self, connection: &Connection, text: &str) {
         self.send(connection, codec::frame(Opcode::Text, text.as_bytes()));
     }
 }

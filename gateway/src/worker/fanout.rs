@@ -3,9 +3,10 @@
 //! All records of a batch that go to one channel become one run of bytes, shared by its subscribers; each
 //! socket gets one write per flush. A record nobody here is subscribed to costs one lookup.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
-use broker_adapters::Break;
+use broker_adapters::{Break, Position};
 use bytes::{Bytes, BytesMut};
 
 use super::Worker;
@@ -31,14 +32,18 @@ impl Worker {
         for relayed in batches.iter().flat_map(|batch| batch.iter()) {
             match relayed {
                 Relayed::Message(message) => {
-                    let at = message.record.position();
-                    self.positions.borrow_mut()[usize::from(at.partition.0)] = Some(at);
+                    self.advance(message.record.position());
                     if let Some(channel) = self.hub.borrow().find(message.record.channel()) {
                         bytes += message.record.payload.bytes().len();
                         hits.push((channel, message));
                     }
                 }
+                Relayed::At(at) => self.advance(*at),
                 Relayed::Up(at) => self.positions.borrow_mut()[usize::from(at.partition.0)] = Some(*at),
+                Relayed::Degraded(degraded) => {
+                    self.deliver(&mut hits);
+                    self.degraded(*degraded);
+                }
                 Relayed::Lost(lost) => {
                     self.deliver(&mut hits);
                     self.positions.borrow_mut()[usize::from(lost.at.partition.0)] = Some(lost.at);
@@ -53,6 +58,23 @@ impl Worker {
             }
         }
         self.deliver(&mut hits);
+        self.moved.notify_waiters();
+    }
+
+    /// A partition has been read up to here. Before it was up it had no subscribers to tell of it.
+    fn advance(&self, at: Position) {
+        if let Some(position) = &mut self.positions.borrow_mut()[usize::from(at.partition.0)] {
+            *position = at;
+        }
+    }
+
+    /// Tells all clients that can hear it that the broker is away, or back.
+    fn degraded(&self, degraded: bool) {
+        let notice = codec::frame(Opcode::Text, native::degraded(degraded).as_bytes());
+        let connections: Vec<_> = self.connections.borrow().iter().map(|(_, one)| Rc::clone(one)).collect();
+        for connection in connections.iter().filter(|one| one.protocol == Protocol::Native) {
+            self.send(connection, notice.clone());
+        }
     }
 
     fn deliver(&self, hits: &mut Vec<Hit<'_>>) {

@@ -12,6 +12,7 @@ pub(crate) mod inbox;
 mod outbox;
 mod pulse;
 mod receive;
+mod resume;
 mod timers;
 mod wheel;
 
@@ -68,6 +69,8 @@ pub(crate) struct Worker {
     buffer: RefCell<Box<[u8]>>,
     /// The last position seen of each partition: what a new subscription comes after.
     positions: RefCell<Box<[Option<Position>]>>,
+    /// Positions have moved.
+    moved: tokio::sync::Notify,
     backlog: Backlog,
     /// Connections with something new to write.
     marked: RefCell<Vec<Member>>,
@@ -93,6 +96,7 @@ impl Worker {
             wheel: RefCell::new(Wheel::new(timers::tick(config), started)),
             buffer: RefCell::new(vec![0; BUFFER].into()),
             positions: RefCell::new(vec![None; usize::from(config.broker.partitions)].into()),
+            moved: tokio::sync::Notify::new(),
             backlog: Backlog::new(config.limits.outbox.bytes(), config.limits.outbox_total.bytes() / workers.max(1)),
             marked: RefCell::default(),
             flushing: Cell::new(false),

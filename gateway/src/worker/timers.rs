@@ -83,7 +83,8 @@ impl Worker {
             Wake::Ping => {
                 connection.state.borrow_mut().pulse.asked();
                 if connection.protocol == Protocol::Native {
-                    connection.queue(self, codec::frame(Opcode::Text, native::PING.as_bytes()));
+                    let ping = self.ping(connection);
+                    connection.queue(self, codec::frame(Opcode::Text, ping.as_bytes()));
                 }
                 // Every WebSocket library answers this one by itself; both leave in one write.
                 connection.queue(self, codec::ping(b""));
@@ -119,6 +120,14 @@ impl Worker {
                 }
             }
         }
+    }
+
+    fn ping(&self, connection: &Connection) -> String {
+        let (state, hub, positions) = (connection.state.borrow(), self.hub.borrow(), self.positions.borrow());
+        native::ping(state.seats.iter().filter_map(|seat| {
+            let name = hub.name(seat.channel);
+            Some((name, positions[usize::from(self.shared.log.partition_of(name).0)]?))
+        }))
     }
 
     fn schedule(&self, connection: &Connection, what: Wake, at: Instant) {

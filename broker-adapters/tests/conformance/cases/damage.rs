@@ -39,7 +39,7 @@ pub(crate) async fn a_wiped_log_is_told_and_goes_on(broker: Arc<dyn Fixture>) {
 
 pub(crate) async fn a_wiped_log_is_told_by_the_next_publish(broker: Arc<dyn Fixture>) {
     let log = log_without_heartbeats(&*broker);
-    let follower = Follower::of(log.tail_all(), "node 0", &History::default());
+    let follower = Follower::of(log.tail_all(Resume::Head), "node 0", &History::default());
     follower.until("every partition is up", Seen::all_up).await;
     broker.wipe().await;
     let begin = Instant::now();

@@ -115,14 +115,36 @@ pub(crate) async fn older_records_can_be_read_back(broker: Arc<dyn Fixture>) {
     }
     follower.until_has("99").await;
     let last = follower.seen().records[99].position();
-    let all = log.read_back(last, 1000).await.expect("readable");
+    let older = async |before: Position, most| {
+        let seen = log.read_back(before, most).await.expect("readable");
+        seen.into_iter().filter_map(|seen| seen.message).collect::<Vec<_>>()
+    };
+    let all = older(last, 1000).await;
     let texts: Vec<_> = all.iter().map(text_of).collect();
     assert_eq!(texts, (0..99).map(|n| n.to_string()).collect::<Vec<_>>());
     assert_eq!(all[7].position(), follower.seen().records[7].position());
-    let some = log.read_back(all[50].position(), 10).await.expect("readable");
+    let some = older(all[50].position(), 10).await;
     assert!(!some.is_empty() && some.len() <= 10 && some.iter().map(text_of).eq(texts[50 - some.len()..50].to_vec()));
     let before_all = Position { offset: Offset(1), ..last };
-    assert!(log.read_back(before_all, 10).await.expect("readable").is_empty());
+    assert!(older(before_all, 10).await.is_empty());
+}
+
+pub(crate) async fn recent_records_are_told_before_a_tail_is_up(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    let channel = channel_in(&log, 1);
+    for n in 0..50 {
+        say(&log, &channel, &n.to_string()).await;
+    }
+    follower.until_has("49").await;
+    let late = Follower::from(&log, &[(Partition(1), Resume::Recent(1_000_000))]);
+    late.until("it is up", |seen| seen.up.contains(&1)).await;
+    assert_eq!(late.seen().texts(), (0..50).map(|n| n.to_string()).collect::<Vec<_>>());
+    say(&log, &channel, "new").await;
+    late.until_has("new").await;
+    assert!(late.seen().breaks.is_empty());
+    let last = Follower::from(&log, &[(Partition(1), Resume::Recent(1))]);
+    last.until("it is up", |seen| seen.up.contains(&1)).await;
+    assert!(last.seen().records.len() <= 1);
 }
 
 pub(crate) async fn an_acknowledgement_names_the_place_of_the_record(broker: Arc<dyn Fixture>) {

@@ -12,7 +12,7 @@ use crate::node::{BUDGET, Follower, SETTINGS, Seen, log_on, node, say, text};
 
 /// Why a node is not let in.
 async fn refusal(log: &broker_adapters::Log) -> String {
-    let follower = Follower::of(log.tail_all(), "a node outside", &History::default());
+    let follower = Follower::of(log.tail_all(broker_adapters::Resume::Head), "a node outside", &History::default());
     follower.until_down(0).await;
     let refused = log.publish(text("room", "never"), Instant::now() + Duration::from_millis(500)).await;
     assert_eq!(refused, Err(PublishError::Unavailable));
@@ -39,7 +39,7 @@ pub(crate) async fn another_number_of_partitions_is_refused_in_words(broker: Arc
 
 pub(crate) async fn tls_works_with_a_private_ca(broker: Arc<dyn Fixture>) {
     let log = log_on(broker.connect_tls(true, SETTINGS).expect("a good CA"), SETTINGS.partitions, BUDGET);
-    let follower = Follower::of(log.tail_all(), "a node over TLS", &History::default());
+    let follower = Follower::of(log.tail_all(broker_adapters::Resume::Head), "a node over TLS", &History::default());
     follower.until("it is up", Seen::all_up).await;
     for n in 0..100 {
         say(&log, "room", &n.to_string()).await;

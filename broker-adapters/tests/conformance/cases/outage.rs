@@ -98,7 +98,7 @@ pub(crate) async fn a_node_that_is_cut_off_does_not_disturb_the_other(broker: Ar
 pub(crate) async fn a_broker_that_is_away_at_the_start_is_found_when_it_comes(broker: Arc<dyn Fixture>) {
     broker.cut(0);
     let log = log(&*broker, 0);
-    let follower = Follower::of(log.tail_all(), "node 0", &History::default());
+    let follower = Follower::of(log.tail_all(broker_adapters::Resume::Head), "node 0", &History::default());
     follower.until_down(0).await;
     let begin = Instant::now();
     let failed = log.publish(text("room", "too early"), begin + Duration::from_millis(500)).await;
@@ -148,14 +148,14 @@ pub(crate) async fn reading_back_over_a_dead_wire_fails_in_time(broker: Arc<dyn 
         follower.until_has(payload).await;
     }
     let last = follower.seen().records[1].position();
-    assert_eq!(log.read_back(last, 10).await.expect("readable").len(), 1);
+    assert!(!log.read_back(last, 10).await.expect("readable").is_empty());
     broker.stall(0, &[Direction::ToBroker, Direction::FromBroker]);
     let begin = Instant::now();
     assert!(log.read_back(last, 10).await.is_err());
     assert!(begin.elapsed() < BACK + SLACK, "ended only after {:?}", begin.elapsed());
     broker.mend(0);
     follower.until_up_within(BACK).await;
-    assert_eq!(log.read_back(last, 10).await.expect("readable").len(), 1);
+    assert!(!log.read_back(last, 10).await.expect("readable").is_empty());
 }
 
 pub(crate) async fn short_deadlines_are_kept_behind_long_ones(broker: Arc<dyn Fixture>) {
