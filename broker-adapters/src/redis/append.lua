@@ -20,6 +20,11 @@ end
 if not epoch then begin() end
 local err = add(redis.pcall, ARGV[3])
 if err then
+  if string.find(err, 'OOM', 1, true) == 1 then
+    -- Full, by size and not by number: a quarter of what this partition keeps makes room for whoever tries again.
+    local length = redis.call('XLEN', KEYS[2])
+    if length > 64 then redis.call('XTRIM', KEYS[2], 'MAXLEN', math.floor(length * 3 / 4)) end
+  end
   if not string.find(err, 'equal or smaller', 1, true) then return redis.error_reply(err) end
   -- Somebody else wrote to the stream: go on behind it, or anew if its number is no offset any more.
   local info = redis.call('XINFO', 'STREAM', KEYS[2])

@@ -99,6 +99,11 @@ pub(crate) trait Fixture: Send + Sync {
         lacks(Ability::MemoryLimit)
     }
 
+    /// The broker has room for so many bytes more.
+    async fn room(&self, _bytes: u64) {
+        lacks(Ability::MemoryLimit)
+    }
+
     /// Remembers the data as they are.
     async fn snapshot(&self) {
         lacks(Ability::Snapshots)

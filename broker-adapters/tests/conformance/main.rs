@@ -99,6 +99,7 @@ const CASES: &[Case] = cases! {
         a_deleted_part_of_a_log_is_told [Parts],
         an_entry_of_somebody_else_is_told_and_passed_over [Foreigners],
         a_full_broker_takes_nothing_and_then_goes_on [MemoryLimit],
+        a_broker_that_fills_up_gives_up_its_oldest_records [MemoryLimit],
     }
     entry {
         a_wrong_password_is_said_without_saying_it [Login],

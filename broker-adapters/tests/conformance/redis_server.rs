@@ -173,6 +173,13 @@ impl Fixture for RedisServer {
         self.command(&["CONFIG", "SET", "maxmemory", limit]).await;
     }
 
+    async fn room(&self, bytes: u64) {
+        let memory = self.command(&["--raw", "INFO", "memory"]).await;
+        let used = memory.lines().find_map(|line| line.trim().strip_prefix("used_memory:")?.parse::<u64>().ok());
+        let limit = (used.expect("Redis says what it uses") + bytes).to_string();
+        self.command(&["CONFIG", "SET", "maxmemory", &limit]).await;
+    }
+
     async fn snapshot(&self) {
         self.copy("appendonlydir", "snapshot").await;
     }

@@ -240,3 +240,16 @@ pub(crate) async fn a_full_broker_takes_nothing_and_then_goes_on(broker: Arc<dyn
     follower.until_has("after").await;
     assert_eq!((follower.seen().texts(), follower.seen().breaks.len()), (vec!["before".into(), "after".to_owned()], 0));
 }
+
+pub(crate) async fn a_broker_that_fills_up_gives_up_its_oldest_records(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    broker.room(8 << 20).await;
+    let large = "x".repeat(16 << 10);
+    for n in 0..2000 {
+        // Four times what there is room for.
+        say(&log, &format!("room-{}", n % 8), &format!("{n} {large}")).await;
+    }
+    follower.until("the last one came", |seen| seen.texts().last().is_some_and(|last| last.starts_with("1999 "))).await;
+    let seen = follower.seen();
+    assert_eq!((seen.records.len(), seen.breaks.len()), (2000, 0), "who keeps up loses nothing");
+}
