@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -387,6 +388,12 @@ impl Wire {
                 _ => bail!("no message: {received:?} {}", received.text()),
             }
         }
+    }
+
+    /// Sends a command of the native protocol, and gives the next message as its reply.
+    pub async fn ask(&mut self, command: &str) -> Result<Value> {
+        self.send(Frame::text(command).bytes()).await?;
+        Ok(serde_json::from_str(&self.message().await?)?)
     }
 
     /// Reads until the connection ends.
