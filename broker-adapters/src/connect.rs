@@ -28,6 +28,16 @@ pub enum ConnectError {
 /// The schemes that [`connect`] takes.
 const SCHEMES: &[&str] = &[
     "memory:",
+    #[cfg(feature = "kafka")]
+    "kafka://",
+    #[cfg(feature = "kafka")]
+    "kafka+ssl://",
+    #[cfg(feature = "rabbitmq")]
+    "amqp://",
+    #[cfg(feature = "rabbitmq")]
+    "amqps://",
+    #[cfg(feature = "rabbitmq")]
+    "rabbitmq://",
     #[cfg(feature = "redis")]
     "redis://",
     #[cfg(feature = "redis")]
@@ -41,6 +51,10 @@ pub fn connect(url: &str, settings: Settings) -> Result<Arc<dyn Broker>, Connect
         "memory" => Ok(Arc::new(Memory::new(settings))),
         #[cfg(feature = "redis")]
         "redis" | "rediss" => Ok(Arc::new(crate::redis::Redis::new(url, settings)?)),
+        #[cfg(feature = "kafka")]
+        "kafka" | "kafka+ssl" => Ok(Arc::new(crate::kafka::Kafka::new(url, settings)?)),
+        #[cfg(feature = "rabbitmq")]
+        "amqp" | "amqps" | "rabbitmq" => Ok(Arc::new(crate::rabbitmq::RabbitMq::new(url, settings)?)),
         _ => Err(ConnectError::Scheme(scheme.to_owned())),
     }
 }

@@ -10,10 +10,14 @@ mod connect;
 mod cursor;
 mod dedup;
 mod envelope;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod log;
 pub mod memory;
 mod position;
 mod publisher;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 mod record;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -33,6 +33,8 @@ pub(crate) enum Ability {
     Parts,
     /// A number of partitions that outlives its clients.
     FixedPartitions,
+    /// Partitions that somebody can add.
+    MorePartitions,
     /// Users and passwords.
     Login,
     /// TLS.
@@ -121,6 +123,11 @@ pub(crate) trait Fixture: Send + Sync {
     /// Somebody else writes to a partition's log, by other means than this library.
     async fn foreign_entry(&self, _partition: Partition) {
         lacks(Ability::Foreigners)
+    }
+
+    /// Somebody adds partitions, until there are this many.
+    async fn grow(&self, _partitions: u16) {
+        lacks(Ability::MorePartitions)
     }
 
     /// A connection with another password than the right one, which is `hunter2`.

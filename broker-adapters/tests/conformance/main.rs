@@ -7,12 +7,20 @@ mod cases;
 mod fixture;
 #[allow(unreachable_pub, reason = "also included by other tests")]
 mod history;
+#[cfg(feature = "kafka")]
+mod kafka_process;
+#[cfg(feature = "kafka")]
+mod kafka_server;
 mod load;
 mod memory;
 mod node;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq_process;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq_server;
 #[cfg(feature = "redis")]
 mod redis_server;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "kafka", feature = "rabbitmq", feature = "redis"))]
 mod wire;
 
 use std::sync::Arc;
@@ -26,6 +34,10 @@ const KINDS: &[Kind] = &[
     memory::KIND,
     #[cfg(feature = "redis")]
     redis_server::KIND,
+    #[cfg(feature = "kafka")]
+    kafka_server::KIND,
+    #[cfg(feature = "rabbitmq")]
+    rabbitmq_server::KIND,
 ];
 
 struct Case {
@@ -104,6 +116,7 @@ const CASES: &[Case] = cases! {
     entry {
         a_wrong_password_is_said_without_saying_it [Login],
         another_number_of_partitions_is_refused_in_words [FixedPartitions],
+        partitions_added_by_somebody_are_refused_in_words [MorePartitions],
         tls_works_with_a_private_ca [Tls],
         a_certificate_of_another_ca_is_refused [Tls],
     }
@@ -117,8 +130,11 @@ const WHOLE: Duration = Duration::from_secs(60);
 fn run(kind: &Kind, case: &Case) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (start, run, needs) = (kind.start, case.run, case.needs);
-    let run = async move { run(start(needs).await).await };
-    let in_time = runtime.block_on(async { tokio::time::timeout(WHOLE, run).await });
+    let run = async move {
+        let broker = start(needs).await;
+        tokio::time::timeout(WHOLE, run(broker)).await
+    };
+    let in_time = runtime.block_on(run);
     in_time.map_err(|_| Failed::from(format!("not done within {WHOLE:?}")))
 }
 

@@ -37,6 +37,16 @@ pub(crate) async fn another_number_of_partitions_is_refused_in_words(broker: Arc
     follower.until_has("the others go on").await;
 }
 
+pub(crate) async fn partitions_added_by_somebody_are_refused_in_words(broker: Arc<dyn Fixture>) {
+    let (running, follower) = node(&*broker, 0, &History::default()).await;
+    broker.grow(7).await;
+    let log = log_on(broker.connect(1, SETTINGS), SETTINGS.partitions, BUDGET);
+    let why = refusal(&log).await;
+    assert!(why.contains("7 partitions") && why.contains('4'), "{why}");
+    say(&running, "room", "who is in goes on").await;
+    follower.until_has("who is in goes on").await;
+}
+
 pub(crate) async fn tls_works_with_a_private_ca(broker: Arc<dyn Fixture>) {
     let log = log_on(broker.connect_tls(true, SETTINGS).expect("a good CA"), SETTINGS.partitions, BUDGET);
     let follower = Follower::of(log.tail_all(broker_adapters::Resume::Head), "a node over TLS", &History::default());

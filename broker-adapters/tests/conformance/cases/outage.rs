@@ -89,7 +89,7 @@ pub(crate) async fn a_node_that_is_cut_off_does_not_disturb_the_other(broker: Ar
         say(&logs[1], "room", &n.to_string()).await;
     }
     followers[1].until_has("99").await;
-    assert_eq!(followers[1].seen().downs.len(), before);
+    assert_eq!(followers[1].seen().downs.len(), before, "{:?}", followers[1].seen().downs);
     broker.mend(0);
     followers[0].until_has("99").await;
     assert_eq!((followers[0].seen().texts(), followers[0].seen().breaks.len()), (followers[1].seen().texts(), 0));

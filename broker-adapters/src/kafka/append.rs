@@ -1,0 +1,165 @@
+//! Appending: records are handed to librdkafka in order, and each tells what became of it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rdkafka::Message;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{DeliveryResult, ProducerContext};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::watch::Watch;
+use super::writer::Line;
+use crate::broker::{Append, AppendError, Stored};
+use crate::position::Offset;
+
+type Outcome = Result<Stored, AppendError>;
+
+pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> Vec<Outcome> {
+    let writer = match line.writer(deadline).await {
+        Ok(writer) => writer,
+        Err(error) => return batch.iter().map(|_| Err(AppendError::NotStored(error.0.clone()))).collect(),
+    };
+    let (pending, done) = Pending::new(batch.len());
+    let mut full = None;
+    for (index, append) in batch.iter().enumerate() {
+        // Nothing overtakes a record that was not taken.
+        let sent = match &full {
+            Some(error) => Err(AppendError::clone(error)),
+            None => writer.send(append, Ticket { of: Arc::clone(&pending), index }).map_err(|error| not_taken(&error)),
+        };
+        if let Err(error) = sent {
+            if matches!(error, AppendError::NotStored(_)) {
+                full = Some(error.clone());
+            }
+            pending.settle(index, Err(error));
+        }
+    }
+    // Late or not: what was answered is known.
+    let _ = timeout_at(deadline, done).await;
+    pending.outcomes()
+}
+
+/// A batch under way.
+#[derive(Debug)]
+pub(super) struct Pending {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    outcomes: Vec<Option<Outcome>>,
+    left: usize,
+    done: Option<oneshot::Sender<()>>,
+}
+
+impl Pending {
+    fn new(count: usize) -> (Arc<Self>, oneshot::Receiver<()>) {
+        let (done, all) = oneshot::channel();
+        let done = (count > 0).then_some(done);
+        (Arc::new(Self { state: Mutex::new(State { outcomes: vec![None; count], left: count, done }) }), all)
+    }
+
+    fn settle(&self, index: usize, outcome: Outcome) {
+        let mut state = self.lock();
+        if let Some(place @ None) = state.outcomes.get_mut(index) {
+            *place = Some(outcome);
+            state.left -= 1;
+        }
+        if state.left == 0
+            && let Some(done) = state.done.take()
+        {
+            // Whoever appended may have given up.
+            let _ = done.send(());
+        }
+    }
+
+    fn outcomes(&self) -> Vec<Outcome> {
+        let outcomes = std::mem::take(&mut self.lock().outcomes);
+        let unknown = || Err(AppendError::Unknown("no confirmation in time".into()));
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Goes with a record through librdkafka.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    of: Arc<Pending>,
+    index: usize,
+}
+
+impl ProducerContext for Watch {
+    type DeliveryOpaque = Box<Ticket>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+        let outcome = match result {
+            Ok(message) => {
+                let offset = u64::try_from(message.offset()).ok();
+                let place = |offset: u64| Some((self.epoch()?, Offset(offset.saturating_add(1))));
+                Ok(Stored { at: offset.and_then(place) })
+            }
+            Err((error, _)) => {
+                self.set_doubt();
+                Err(not_confirmed(error))
+            }
+        };
+        ticket.of.settle(ticket.index, outcome);
+    }
+}
+
+/// librdkafka did not take a record: it is surely not stored.
+fn not_taken(error: &KafkaError) -> AppendError {
+    match error.rdkafka_error_code() {
+        Some(Code::MessageSizeTooLarge) => AppendError::Rejected(error.to_string()),
+        _ => AppendError::NotStored(error.to_string()),
+    }
+}
+
+/// A record was taken and then not confirmed. Any try before the last one may have stored it: only what Kafka
+/// refuses whatever the try is certain.
+fn not_confirmed(error: &KafkaError) -> AppendError {
+    match error.rdkafka_error_code() {
+        Some(Code::MessageSizeTooLarge | Code::InvalidRecord | Code::PolicyViolation) => {
+            AppendError::Rejected(error.to_string())
+        }
+        Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
+            AppendError::NotStored(error.to_string())
+        }
+        _ => AppendError::Unknown(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_batch_is_done_when_every_record_is_settled() {
+        let (pending, done) = Pending::new(2);
+        let stored = Ok(Stored { at: None });
+        pending.settle(1, stored.clone());
+        pending.settle(1, Err(AppendError::NotStored("a second answer counts for nothing".into())));
+        assert_eq!(pending.lock().left, 1);
+        pending.settle(0, stored.clone());
+        done.await.expect("it is done");
+        assert_eq!(pending.outcomes(), [stored.clone(), stored]);
+    }
+
+    #[test]
+    fn what_is_not_confirmed_is_unknown() {
+        let (pending, _done) = Pending::new(1);
+        assert!(matches!(pending.outcomes()[..], [Err(AppendError::Unknown(_))]));
+        pending.settle(0, Ok(Stored { at: None }));
+        for code in [Code::MessageTimedOut, Code::NotEnoughReplicas, Code::UnknownTopicOrPartition, Code::PurgeQueue] {
+            assert!(matches!(not_confirmed(&KafkaError::MessageProduction(code)), AppendError::Unknown(_)), "{code}");
+        }
+        let large = KafkaError::MessageProduction(Code::MessageSizeTooLarge);
+        assert!(matches!(not_confirmed(&large), AppendError::Rejected(_)));
+        assert!(matches!(not_taken(&KafkaError::MessageProduction(Code::QueueFull)), AppendError::NotStored(_)));
+    }
+}

@@ -1,0 +1,179 @@
+//! What a client of librdkafka tells beside its records: the topic's id, and that it cannot reach Kafka.
+//!
+//! librdkafka follows a topic that was deleted and made anew under the same name without a word, and would
+//! deliver the new one's records as if they followed the old one's. It gives the topic's id (KIP-516) only in
+//! a line of its debug log, which is therefore read here. Should that line ever change, no reader opens.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::KafkaError;
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaErrorCode;
+
+use crate::position::Epoch;
+
+/// The debug context that shows topic ids.
+pub(super) const DEBUG: &str = "metadata";
+
+/// What one client has told so far.
+pub(super) struct Watch {
+    /// How the line begins that tells a topic's id.
+    id_line: String,
+    /// The first id that was told, hashed; 0 before that.
+    epoch: AtomicU64,
+    /// Another id was told later.
+    replaced: AtomicBool,
+    trouble: Mutex<Trouble>,
+    /// Shared by all clients of the adapter: it is not sure that Kafka can be reached.
+    doubt: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct Trouble {
+    /// The last thing that went wrong.
+    last: String,
+    /// Why the client cannot work.
+    serious: Option<String>,
+}
+
+impl Watch {
+    pub(super) fn new(topic: &str, doubt: Arc<AtomicBool>) -> Self {
+        Self {
+            id_line: format!("Topic {topic} changed id from "),
+            epoch: AtomicU64::new(0),
+            replaced: AtomicBool::new(false),
+            trouble: Mutex::default(),
+            doubt,
+        }
+    }
+
+    /// The identity of the topic, once it is known.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        Some(Epoch(self.epoch.load(Ordering::Acquire))).filter(|epoch| epoch.0 != 0)
+    }
+
+    /// Whether the topic is no longer the one it was. True before any record of the new one is handed out:
+    /// log lines overtake records in the client's queue.
+    pub(super) fn replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
+    }
+
+    /// Why the client cannot work, since the last time this was asked.
+    pub(super) fn take_trouble(&self) -> Option<String> {
+        self.trouble().serious.take()
+    }
+
+    /// The last thing that went wrong, for people.
+    pub(super) fn last_trouble(&self) -> Option<String> {
+        Some(self.trouble().last.clone()).filter(|why| !why.is_empty())
+    }
+
+    /// Something went wrong with sending: look before the next time.
+    pub(super) fn set_doubt(&self) {
+        self.doubt.store(true, Ordering::Release);
+    }
+
+    fn told_id(&self, from_to: &str) {
+        let Some((_, id)) = from_to.split_once(" to ") else { return };
+        let epoch = fnv1a(id).max(1);
+        let before = self.epoch.swap(epoch, Ordering::AcqRel);
+        if before != 0 && before != epoch {
+            self.replaced.store(true, Ordering::Release);
+        }
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Watch {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        // `[thrd:main]: ` comes first.
+        if let Some((_, from_to)) = line.split_once(&self.id_line) {
+            self.told_id(from_to);
+        }
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::warn!(target: "librdkafka", facility, "{line}");
+            }
+            RDKafkaLogLevel::Debug => tracing::trace!(target: "librdkafka", facility, "{line}"),
+            // Whatever of it ends a link is told with the link.
+            _ => tracing::debug!(target: "librdkafka", facility, "{line}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        use RDKafkaErrorCode::{AllBrokersDown, Authentication, SSL, SaslAuthenticationFailed};
+        tracing::debug!(target: "librdkafka", %error, "{reason}");
+        let mut trouble = self.trouble();
+        match error.rdkafka_error_code() {
+            Some(AllBrokersDown) => {
+                let last = Some(trouble.last.as_str()).filter(|last| !last.is_empty());
+                trouble.serious = Some(last.unwrap_or("the connection is gone").to_owned());
+            }
+            Some(Authentication | SaslAuthenticationFailed) => {
+                trouble.last = "it refused the user or the password of the broker's URL".into();
+                trouble.serious = Some(trouble.last.clone());
+            }
+            Some(SSL) => {
+                trouble.last = format!("TLS failed: {reason}");
+                trouble.serious = Some(trouble.last.clone());
+            }
+            _ => trouble.last = reason.to_owned(),
+        }
+        if trouble.serious.is_some() {
+            self.set_doubt();
+        }
+    }
+
+    fn stats(&self, _: Statistics) {}
+}
+
+impl ConsumerContext for Watch {}
+
+fn fnv1a(text: &str) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ZERO: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+
+    fn told(watch: &Watch, topic: &str, from: &str, to: &str) {
+        let line = format!("[thrd:main]: Topic {topic} changed id from {from} to {to}");
+        watch.log(RDKafkaLogLevel::Debug, "METADATA", &line);
+    }
+
+    #[test]
+    fn a_topic_that_was_made_anew_is_noticed_by_its_id() {
+        let watch = Watch::new("fanfare", Arc::default());
+        told(&watch, "fanfare2", ZERO, "other");
+        assert_eq!((watch.epoch(), watch.replaced()), (None, false));
+        told(&watch, "fanfare", ZERO, "first");
+        told(&watch, "fanfare", ZERO, "first");
+        let first = watch.epoch();
+        assert!(first.is_some() && !watch.replaced());
+        told(&watch, "fanfare", "first", "second");
+        assert!(watch.replaced() && watch.epoch().is_some() && watch.epoch() != first);
+    }
+
+    #[test]
+    fn only_what_stops_the_client_is_trouble() {
+        let doubt = Arc::new(AtomicBool::new(false));
+        let watch = Watch::new("fanfare", Arc::clone(&doubt));
+        let error = |code, reason| watch.error(KafkaError::Global(code), reason);
+        error(RDKafkaErrorCode::BrokerTransportFailure, "b1: connection refused");
+        assert_eq!((watch.take_trouble(), doubt.load(Ordering::Relaxed)), (None, false));
+        error(RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
+        assert_eq!(watch.take_trouble().as_deref(), Some("b1: connection refused"));
+        assert!(watch.take_trouble().is_none() && doubt.load(Ordering::Relaxed));
+    }
+}

@@ -1,0 +1,154 @@
+//! The producer: made when first needed, looked at whenever it is in doubt, replaced when it has failed for good.
+//!
+//! librdkafka keeps what it was given through reconnects, and cannot say of a record whether it was ever sent.
+//! So records are handed over only while Kafka is known to answer; what waits before that is surely not stored.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use super::append::Ticket;
+use super::link::Dialer;
+use super::watch::Watch;
+use crate::broker::{Append, LinkError};
+
+/// The longest that one look may take; reconnecting goes on in between.
+const LOOK: Duration = Duration::from_secs(4);
+
+/// A producer. Dropping it ends what is under way.
+pub(super) struct Writer {
+    topic: String,
+    /// Always there but while it is dropped.
+    producer: Option<ThreadedProducer<Watch>>,
+}
+
+impl Writer {
+    /// Puts one record behind all earlier ones.
+    pub(super) fn send(&self, append: &Append, ticket: Ticket) -> Result<(), KafkaError> {
+        let Some(producer) = &self.producer else { return Err(KafkaError::Canceled) };
+        let record = BaseRecord::<(), [u8], _>::with_opaque_to(&self.topic, Box::new(ticket))
+            .partition(append.partition.0.into())
+            .payload(&append.bytes);
+        producer.send(record).map_err(|(error, _)| error)
+    }
+
+    /// Whether it has failed for good: its numbering of records is broken.
+    fn failed(&self) -> bool {
+        self.producer.as_ref().is_none_or(|producer| producer.client().fatal_error().is_some())
+    }
+
+    fn look(&self, dialer: &Dialer, runtime: &Handle) -> Result<(), LinkError> {
+        let Some(producer) = &self.producer else { return Err(LinkError::new("closed")) };
+        let watch = producer.client().context();
+        // What was told before this look does not count against it.
+        watch.take_trouble();
+        dialer.agree(producer.client(), watch, || (), runtime, std::time::Instant::now() + LOOK)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // It takes up to half a second to end a producer.
+        if let Some(producer) = self.producer.take() {
+            let ending = std::thread::Builder::new().name("kafka-ending".into()).spawn(move || drop(producer));
+            if let Err(error) = ending {
+                tracing::warn!(%error, "no thread for ending a producer");
+            }
+        }
+    }
+}
+
+type Looked = (Option<Arc<Writer>>, Result<(), LinkError>);
+
+/// A place for the producer.
+pub(super) struct Line {
+    dialer: Arc<Dialer>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    writer: Option<Arc<Writer>>,
+    /// A look under way; it has the writer.
+    look: Option<JoinHandle<Looked>>,
+    /// The last failure, shared by all who waited for it.
+    failed: Option<(Instant, LinkError)>,
+    closed: bool,
+}
+
+impl Line {
+    pub(super) fn new(dialer: Arc<Dialer>) -> Self {
+        Self { dialer, state: Mutex::default() }
+    }
+
+    /// The producer, when Kafka is known to answer it. An error means that nothing was sent.
+    pub(super) async fn writer(&self, deadline: Instant) -> Result<Arc<Writer>, LinkError> {
+        let asked = Instant::now();
+        let late = |_| LinkError::new("no connection to Kafka in time");
+        // Fair: who comes first sends first.
+        let mut state = timeout_at(deadline, self.state.lock()).await.map_err(late)?;
+        if state.closed {
+            return Err(LinkError::new("closed"));
+        }
+        if let Some((_, error)) = state.failed.as_ref().filter(|(at, _)| *at >= asked) {
+            return Err(error.clone());
+        }
+        if let Some(writer) = &state.writer
+            && !self.dialer.doubt.load(Ordering::Acquire)
+        {
+            return Ok(Arc::clone(writer));
+        }
+        if state.look.is_none() {
+            state.look = Some(self.look(state.writer.take()));
+        }
+        let Some(look) = state.look.as_mut() else { return Err(LinkError::new("closed")) };
+        let looked = timeout_at(deadline, look).await.map_err(late)?;
+        state.look = None;
+        let (writer, result) = looked.map_err(LinkError::new)?;
+        state.writer = writer;
+        match (result, &state.writer) {
+            (Ok(()), Some(writer)) => Ok(Arc::clone(writer)),
+            (result, _) => {
+                let error = result.err().unwrap_or_else(|| LinkError::new("no producer"));
+                state.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Looks whether Kafka answers, beside the waiting: an append that gives up leaves it to the next one.
+    fn look(&self, writer: Option<Arc<Writer>>) -> JoinHandle<Looked> {
+        let (dialer, runtime) = (Arc::clone(&self.dialer), Handle::current());
+        tokio::task::spawn_blocking(move || {
+            dialer.doubt.store(false, Ordering::Release);
+            let writer = writer.filter(|writer| !writer.failed());
+            let made = || {
+                let producer = Some(dialer.producer()?);
+                Ok(Arc::new(Writer { topic: dialer.address.topic.clone(), producer }))
+            };
+            let writer = match writer.map_or_else(made, Ok) {
+                Ok(writer) => writer,
+                Err(error) => return (None, Err(error)),
+            };
+            let result = writer.look(&dialer, &runtime);
+            if result.is_err() {
+                dialer.doubt.store(true, Ordering::Release);
+            }
+            (Some(writer), result)
+        })
+    }
+
+    pub(super) async fn close(&self) {
+        let mut state = self.state.lock().await;
+        state.closed = true;
+        state.writer = None;
+        state.look = None;
+    }
+}

@@ -1,0 +1,203 @@
+//! Appending: a batch is handed over as a whole, then waits for its confirms; others may follow meanwhile.
+//!
+//! RabbitMQ confirms what it could not deliver too, after it has sent it back. The client library hands what
+//! came back to whichever confirm is next, so all batches of a connection look for theirs in one place.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use lapin::message::BasicReturnMessage;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation};
+use tokio::time::{Instant, timeout_at};
+
+use super::lane::explain;
+use super::line::Line;
+use super::link::Link;
+use super::url::Address;
+use crate::broker::{Append, AppendError, LinkError, Stored};
+use crate::position::Partition;
+
+/// How long RabbitMQ may owe a confirm, beside the time for the bytes under way.
+const CONFIRM: Duration = Duration::from_secs(1);
+/// The least speed that is expected of the network: 1 MB/s.
+const PER_BYTE: Duration = Duration::from_micros(1);
+/// No stream has this name: what is published to it comes back.
+const NOWHERE: &str = "nowhere";
+
+type Outcome = Result<Stored, AppendError>;
+type Confirm = Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send>>;
+
+/// The publishing side of a connection.
+pub(super) struct Press {
+    channel: Arc<Channel>,
+    /// Its confirm shows that RabbitMQ takes publishes, before one that matters is under way.
+    first: Option<Confirm>,
+    /// When it is late.
+    late: Instant,
+    /// Confirms that nobody waits for any more, and when each is late.
+    owed: Vec<(Instant, Confirm)>,
+}
+
+/// A batch under way.
+struct Sent<'a> {
+    batch: &'a [Append],
+    streams: HashMap<Partition, String>,
+    /// The last one first.
+    confirms: Vec<Confirm>,
+    late: Instant,
+}
+
+pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> Vec<Outcome> {
+    let not_stored = |why: String| vec![Err(AppendError::NotStored(why)); batch.len()];
+    let link = match line.link(deadline).await {
+        Ok(link) => link,
+        Err(error) => return not_stored(error.0),
+    };
+    let sent = match timeout_at(deadline, send(&link, &line.dialer.address, batch)).await {
+        Ok(Ok(sent)) => sent,
+        Ok(Err(error)) => return not_stored(error.0),
+        Err(_) => return not_stored("RabbitMQ takes no publishes in time".into()),
+    };
+    sent.outcomes(&link, deadline).await
+}
+
+/// Waits until RabbitMQ takes publishes, and hands the batch over behind all earlier ones.
+async fn send<'a>(link: &Link, address: &Address, batch: &'a [Append]) -> Result<Sent<'a>, LinkError> {
+    let mut guard = link.press.lock().await;
+    let press = match guard.as_mut() {
+        Some(press) => press,
+        None => guard.insert(Press::start(link, address).await.inspect_err(|_| link.give_up())?),
+    };
+    press.look(link).await?;
+    if link.blocked() {
+        return Err(LinkError::new("RabbitMQ takes no publishes for now: its memory or disk is short"));
+    }
+    Ok(press.send(address, batch))
+}
+
+impl Press {
+    async fn start(link: &Link, address: &Address) -> Result<Self, LinkError> {
+        let channel = Arc::new(link.channel().await?);
+        let selected = channel.confirm_select(ConfirmSelectOptions::default()).await;
+        selected.map_err(|error| LinkError(explain(&error)))?;
+        let first = Some(publish(&channel, format!("{}.{NOWHERE}", address.settings_stream()), Bytes::new()));
+        Ok(Self { channel, first, late: Instant::now() + CONFIRM, owed: Vec::new() })
+    }
+
+    /// Waits for the first confirm, and gives the connection up when a confirm is late.
+    async fn look(&mut self, link: &Link) -> Result<(), LinkError> {
+        while let Some(first) = &mut self.first {
+            match timeout_at(self.late, first).await {
+                Ok(_) => self.first = None,
+                Err(_) if link.blocked() => self.late = Instant::now() + CONFIRM,
+                Err(_) => {
+                    link.give_up();
+                    return Err(LinkError::new("RabbitMQ confirms nothing"));
+                }
+            }
+        }
+        self.owed.retain_mut(|(_, confirm)| confirm.now_or_never().is_none());
+        let now = Instant::now();
+        if self.owed.iter().any(|(late, _)| *late <= now) && !link.blocked() {
+            link.give_up();
+            return Err(LinkError::new("RabbitMQ does not confirm any more"));
+        }
+        Ok(())
+    }
+
+    fn send<'a>(&self, address: &Address, batch: &'a [Append]) -> Sent<'a> {
+        let mut streams = HashMap::new();
+        let mut bytes = 0;
+        let hand_over = batch.iter().map(|append| {
+            bytes += append.bytes.len();
+            let stream = streams.entry(append.partition).or_insert_with(|| address.stream(append.partition.0));
+            publish(&self.channel, stream.clone(), append.bytes.clone())
+        });
+        let mut confirms: Vec<_> = hand_over.collect();
+        confirms.reverse();
+        let late = Instant::now() + CONFIRM + PER_BYTE * u32::try_from(bytes).unwrap_or(u32::MAX);
+        Sent { batch, streams, confirms, late }
+    }
+}
+
+impl Sent<'_> {
+    async fn outcomes(mut self, link: &Link, deadline: Instant) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(self.batch.len());
+        let mut failed = false;
+        let wait = async {
+            while let Some(confirm) = self.confirms.last_mut() {
+                let confirmed = confirm.await;
+                self.confirms.pop();
+                failed |= confirmed.is_err();
+                outcomes.push(outcome(confirmed, link));
+            }
+        };
+        // Whoever is not in by then is late.
+        let _ = timeout_at(deadline.min(self.late), wait).await;
+        outcomes.resize(self.batch.len(), Err(AppendError::Unknown("RabbitMQ did not confirm in time".into())));
+        let returned = self.mark_returned(link, &mut outcomes);
+        let late = !self.confirms.is_empty() && self.late <= Instant::now() && !link.blocked();
+        // A new connection has a new channel, and makes sure that all streams are there.
+        if failed || late || returned {
+            link.give_up();
+        } else if !self.confirms.is_empty()
+            && let Some(press) = link.press.lock().await.as_mut()
+        {
+            press.owed.extend(self.confirms.drain(..).map(|confirm| (self.late, confirm)));
+        }
+        outcomes
+    }
+
+    /// Whether anything came back; the outcome of what did is set right.
+    fn mark_returned(&self, link: &Link, outcomes: &mut [Outcome]) -> bool {
+        let returned = link.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        if !returned.is_empty() {
+            for (append, outcome) in self.batch.iter().zip(outcomes) {
+                let stream = &self.streams[&append.partition];
+                if outcome.is_ok() && returned.iter().any(|back| is(back, stream, append)) {
+                    *outcome = Err(AppendError::NotStored(format!("there is no stream `{stream}`")));
+                }
+            }
+        }
+        !returned.is_empty()
+    }
+}
+
+fn outcome(confirmed: lapin::Result<Confirmation>, link: &Link) -> Outcome {
+    match confirmed {
+        Ok(Confirmation::Ack(back)) => {
+            if let Some(back) = back {
+                link.returned.lock().unwrap_or_else(PoisonError::into_inner).push(back);
+            }
+            Ok(Stored { at: None })
+        }
+        // Some of the stream's replicas may have it.
+        Ok(_) => Err(AppendError::Unknown("RabbitMQ refused to confirm".into())),
+        Err(error) => Err(AppendError::Unknown(explain(&error))),
+    }
+}
+
+fn is(back: &BasicReturnMessage, stream: &str, append: &Append) -> bool {
+    back.delivery.routing_key.as_str() == stream && back.delivery.data == append.bytes
+}
+
+/// Hands one record to the connection, behind all earlier ones, and gives what waits for its confirm.
+fn publish(channel: &Arc<Channel>, stream: String, bytes: Bytes) -> Confirm {
+    let channel = Arc::clone(channel);
+    let mut confirm: Confirm = Box::pin(async move {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let properties = BasicProperties::default();
+        channel.basic_publish("".into(), stream.into(), options, &bytes, properties).await?.await
+    });
+    // The first poll hands it over.
+    match confirm.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Pending => confirm,
+        Poll::Ready(done) => Box::pin(std::future::ready(done)),
+    }
+}

@@ -1,0 +1,73 @@
+//! RabbitMQ: one stream queue per partition, written with publisher confirms, read by offset.
+//!
+//! Appends share one connection, each reader has its own. One more stream, `<prefix>.settings`, says by its
+//! first record what all nodes must agree on, the epoch among it; whoever holds a connection watches that
+//! stream. Durable on as many disks as the streams have replicas. Loses what RabbitMQ loses when a majority
+//! of them is gone for good, and the tails tell it.
+
+mod agree;
+mod append;
+mod lane;
+mod line;
+mod link;
+mod read;
+mod url;
+mod wire;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::broker::{Append, AppendError, Broker, Capabilities, Entry, LinkError, Opened, Start, Stored};
+use crate::connect::{ConnectError, Settings};
+use crate::position::{Offset, Partition};
+use line::Line;
+use link::Dialer;
+use url::Address;
+
+/// The largest envelope: the largest message of RabbitMQ 4 (before, it was 128 MiB), with some room.
+const MAX_BYTES: usize = (16 << 20) - 4096;
+
+/// A log in RabbitMQ.
+pub struct RabbitMq {
+    dialer: Arc<Dialer>,
+    appends: Line,
+    reads: Line,
+}
+
+impl RabbitMq {
+    /// Takes `amqp[s]://[user[:password]@]host[:port][/vhost]`, where `rabbitmq://` says the same as `amqp://`,
+    /// with `?prefix=` for the names of its streams (`fanfare`), `max-bytes=` for what each of them keeps, if it
+    /// is not there yet (`256MiB`), and `ca=` for a file of CAs to trust instead of the system's. Connects when
+    /// first used. Streams are not trimmed by records: [`Settings::retention`] has no effect.
+    pub fn new(url: &str, settings: Settings) -> Result<Self, ConnectError> {
+        let dialer = Arc::new(Dialer { address: Address::parse(url)?, partitions: settings.partitions });
+        let [appends, reads] = [0, 1].map(|_| Line::new(Arc::clone(&dialer)));
+        Ok(Self { dialer, appends, reads })
+    }
+}
+
+#[async_trait]
+impl Broker for RabbitMq {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { name: "rabbitmq", durable: true, max_bytes: MAX_BYTES }
+    }
+
+    async fn append(&self, batch: &[Append], deadline: Instant) -> Vec<Result<Stored, AppendError>> {
+        append::append(&self.appends, batch, deadline).await
+    }
+
+    async fn open(&self, from: &[(Partition, Start)]) -> Result<Opened, LinkError> {
+        read::open(&self.dialer, &self.appends, from).await
+    }
+
+    async fn read_back(&self, partition: Partition, before: Offset, most: usize) -> Result<Vec<Entry>, LinkError> {
+        read::read_back(&self.reads, partition, before, most).await
+    }
+
+    async fn close(&self) {
+        self.appends.close().await;
+        self.reads.close().await;
+    }
+}

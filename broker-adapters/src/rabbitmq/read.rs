@@ -1,0 +1,142 @@
+//! Reading: one consumer per partition, all on a connection of the reader's own; and back, from an offset.
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::try_join_all;
+use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
+use tokio::time::{Duration, Instant, timeout, timeout_at};
+
+use super::append;
+use super::lane::{Begin, Lane};
+use super::line::Line;
+use super::link::{Dialer, Link};
+use super::url::Address;
+use crate::broker::{Append, Entry, LinkError, OPEN_TIMEOUT, Opened, Reader, Standing, Start};
+use crate::envelope;
+use crate::log::now;
+use crate::position::{Offset, Partition};
+use crate::record::MessageId;
+
+/// About how many entries are given at a time.
+const MOST: usize = 512;
+/// How long RabbitMQ may take to find a record that there should be.
+const FIND: Duration = Duration::from_secs(2);
+/// How long a record that was just appended may take to come back, before another one is appended.
+const AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) async fn open(dialer: &Dialer, appends: &Line, from: &[(Partition, Start)]) -> Result<Opened, LinkError> {
+    let link = dialer.dial().await?;
+    let partitions: Vec<_> = from.iter().map(|&(partition, _)| partition).collect();
+    let lasts = lasts(&link, &dialer.address, appends, &partitions).await?;
+    let standing =
+        |(&partition, last): (&Partition, &Offset)| Standing { partition, epoch: link.epoch, next: last.next() };
+    let standings = partitions.iter().zip(&lasts).map(standing).collect();
+    let lanes = from.iter().zip(&lasts).map(|(&(partition, start), &last)| {
+        let begin = Begin::At(start.first(last.next()));
+        let stream = dialer.address.stream(partition.0);
+        let link = &link;
+        async move { Lane::open(link, &stream, partition, begin).await }
+    });
+    let lanes = try_join_all(lanes).await?;
+    Ok(Opened { standings, reader: Box::new(RabbitReader::new(link, lanes)?) })
+}
+
+/// The last record of each partition: one that is appended for this, and waited for.
+///
+/// AMQP has no other way to learn where a stream ends that tells the truth.
+async fn lasts(
+    link: &Link,
+    address: &Address,
+    appends: &Line,
+    partitions: &[Partition],
+) -> Result<Vec<Offset>, LinkError> {
+    let lanes = partitions.iter().map(|&partition| {
+        let stream = address.stream(partition.0);
+        async move { Lane::open(link, &stream, partition, Begin::Next).await }
+    });
+    let mut lanes = try_join_all(lanes).await?;
+    try_join_all(lanes.iter_mut().map(|lane| last(lane, appends))).await
+}
+
+async fn last(lane: &mut Lane, appends: &Line) -> Result<Offset, LinkError> {
+    loop {
+        let mark = Append { partition: lane.partition, bytes: envelope::heartbeat(MessageId::random(), now()) };
+        let appended = append::append(appends, std::slice::from_ref(&mark), Instant::now() + OPEN_TIMEOUT).await;
+        appended.into_iter().collect::<Result<Vec<_>, _>>().map_err(LinkError::new)?;
+        // RabbitMQ says that the consumer is there a moment before it is.
+        if let Ok(found) = timeout(AGAIN, find(lane, &mark.bytes)).await {
+            return found;
+        }
+    }
+}
+
+async fn find(lane: &mut Lane, mark: &Bytes) -> Result<Offset, LinkError> {
+    loop {
+        if let Some(found) = lane.next().await?.iter().find(|entry| entry.bytes == mark) {
+            return Ok(found.offset);
+        }
+    }
+}
+
+struct RabbitReader {
+    /// The lanes, and what ends when the log is another one.
+    lanes: SelectAll<BoxStream<'static, Result<Vec<Entry>, LinkError>>>,
+    _link: Link,
+}
+
+impl RabbitReader {
+    fn new(link: Link, lanes: Vec<Lane>) -> Result<Self, LinkError> {
+        let watch = link.take_watch().ok_or_else(|| LinkError::new("closed"))?;
+        let ended = stream::once(watch.map(|why| Err(LinkError(why))));
+        let lanes = lanes.into_iter().map(|lane| {
+            let next = |mut lane: Lane| async move { Some((lane.next().await, lane)) };
+            stream::unfold(lane, next).boxed()
+        });
+        Ok(Self { lanes: lanes.chain([ended.boxed()]).collect(), _link: link })
+    }
+}
+
+#[async_trait::async_trait]
+impl Reader for RabbitReader {
+    async fn next(&mut self) -> Result<Vec<Entry>, LinkError> {
+        let over = || LinkError::new("closed");
+        let mut entries = self.lanes.next().await.ok_or_else(over)??;
+        while entries.len() < MOST
+            && let Some(more) = self.lanes.next().now_or_never()
+        {
+            // After an error nothing more would come: what was taken before it is read again.
+            entries.extend(more.ok_or_else(over)??);
+        }
+        Ok(entries)
+    }
+}
+
+pub(super) async fn read_back(
+    line: &Line,
+    partition: Partition,
+    before: Offset,
+    most: usize,
+) -> Result<Vec<Entry>, LinkError> {
+    let first = Offset(before.0.saturating_sub(most as u64).max(1));
+    if first >= before {
+        return Ok(Vec::new());
+    }
+    let deadline = Instant::now() + OPEN_TIMEOUT;
+    let link = line.link(deadline).await?;
+    let stream = line.dialer.address.stream(partition.0);
+    let find = async {
+        let mut lane = Lane::open(&link, &stream, partition, Begin::At(first)).await?;
+        let mut entries: Vec<Entry> = Vec::new();
+        while entries.last().is_none_or(|last| last.offset.next() < before) {
+            entries.extend(lane.next().await?);
+        }
+        entries.retain(|entry| (first..before).contains(&entry.offset));
+        Ok(entries)
+    };
+    let late = || LinkError(format!("stream `{stream}` showed no record up to {} in time", before.0 - 1));
+    let found = timeout_at(deadline.min(Instant::now() + FIND), find).await.unwrap_or_else(|_| Err(late()));
+    if found.is_err() {
+        link.give_up();
+    }
+    found
+}

@@ -1,0 +1,101 @@
+//! The socket under a connection: made here, plain or TLS, and ended here whatever the client library is at.
+
+use std::future::ready;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpStream as Socket};
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_rs::Tokio;
+use async_rs::traits::Reactor;
+use futures_io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::url::Address;
+
+trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A connected socket. The client library goes on for as long as it lives.
+pub(super) struct Wire {
+    stream: Box<dyn Stream>,
+    _hangup: Hangup,
+}
+
+/// Ends the socket when dropped, whoever else has it.
+pub(super) struct Hangup(Arc<Socket>);
+
+impl Drop for Hangup {
+    fn drop(&mut self) {
+        // It may be closed already.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+pub(super) async fn connect(address: &Address) -> Result<(Wire, Hangup), String> {
+    let Address { host, port, tls, .. } = address;
+    let text = |error: io::Error| error.to_string();
+    let socket = TcpStream::connect((host.as_str(), *port)).await.map_err(text)?;
+    socket.set_nodelay(true).map_err(text)?;
+    let same = Arc::new(Socket::from(socket.as_fd().try_clone_to_owned().map_err(text)?));
+    let [ours, theirs] = [Arc::clone(&same), same].map(Hangup);
+    let stream: Box<dyn Stream> = match tls {
+        None => Box::new(socket),
+        Some(tls) => {
+            let connected = tls.connector.connect(tls.name.clone(), socket).await;
+            Box::new(connected.map_err(|error| format!("TLS failed: {error}"))?)
+        }
+    };
+    Ok((Wire { stream, _hangup: theirs }, ours))
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Tells the client library that its sockets are [`Wire`]s. It makes none: it is given them.
+#[derive(Debug, Clone)]
+pub(super) struct Wires(pub(super) Tokio);
+
+impl Reactor for Wires {
+    type TcpStream = Wire;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    fn register<H: Send + 'static>(&self, _: H) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        Err::<Wire, _>(io::Error::from(io::ErrorKind::Unsupported))
+    }
+
+    fn sleep(&self, time: Duration) -> Self::Sleep {
+        self.0.sleep(time)
+    }
+
+    fn interval(&self, time: Duration) -> impl futures_util::Stream<Item = std::time::Instant> + Send + 'static {
+        self.0.interval(time)
+    }
+
+    fn tcp_connect_addr(&self, _: SocketAddr) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        ready(Err(io::Error::from(io::ErrorKind::Unsupported)))
+    }
+}

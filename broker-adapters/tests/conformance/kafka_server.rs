@@ -1,0 +1,265 @@
+//! A real Kafka: one for all cases that leave it whole, each with a topic and a pair of wires of its own; another
+//! for a case that kills it, one such case at a time.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use broker_adapters::{Broker, ConnectError, Partition, Settings, connect};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::fixture::{Ability, Direction, Fixture, Kind, PATIENCE};
+use crate::kafka_process::{PASSWORD, Process, USER, at_home};
+use crate::node::SETTINGS;
+use crate::wire::Wire;
+
+pub(crate) const KIND: Kind = Kind {
+    name: "kafka",
+    abilities: &[
+        Ability::Positions,
+        Ability::HalfWire,
+        Ability::Process,
+        Ability::Connections,
+        Ability::Foreigners,
+        Ability::Snapshots,
+        Ability::FixedPartitions,
+        Ability::MorePartitions,
+        Ability::Login,
+        Ability::Tls,
+    ],
+    start: |needs| Box::pin(async { Arc::new(KafkaServer::start(needs).await) as Arc<dyn Fixture> }),
+};
+
+/// As many cases as the suite runs at a time.
+const PAIRS: usize = 8;
+
+/// For how long the number of connections must not change to be believed.
+const STABLE: Duration = Duration::from_millis(200);
+
+/// A broker and the wires to it that no case has.
+struct Shared {
+    process: Arc<Process>,
+    free: Mutex<Vec<(usize, [Wire; 2])>>,
+}
+
+struct KafkaServer {
+    process: Arc<Process>,
+    pair: usize,
+    /// Always there but while the fixture is dropped.
+    wires: Option<[Wire; 2]>,
+    topic: String,
+    /// Where the wires go back to.
+    shared: Option<&'static Shared>,
+    _alone: Option<SemaphorePermit<'static>>,
+}
+
+impl KafkaServer {
+    async fn start(needs: &[Ability]) -> Self {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        static SHARED: OnceCell<Shared> = OnceCell::const_new();
+        static ALONE: Semaphore = Semaphore::const_new(1);
+        let topic = format!("case-{}", STARTED.fetch_add(1, Ordering::Relaxed));
+        if needs.contains(&Ability::Process) {
+            let alone = ALONE.acquire().await.expect("it is never closed");
+            let (process, mut wires) = at_home(Process::start(1)).await;
+            let (process, wires) = (Arc::new(process), wires.pop());
+            return Self { process, pair: 0, wires, topic, shared: None, _alone: Some(alone) };
+        }
+        let shared = SHARED.get_or_init(|| async {
+            let (process, wires) = at_home(Process::start(PAIRS)).await;
+            // Kafka sets up what it needs for groups when one is first asked for; every client asks.
+            let admin: AdminClient<_> = client(process.inside()).create().expect("a client");
+            let _ = admin.delete_groups(&["fanfare"], &patient()).await;
+            Shared { process: Arc::new(process), free: Mutex::new(wires.into_iter().enumerate().collect()) }
+        });
+        let shared = shared.await;
+        let (pair, wires) = shared.lock().pop().expect("no more cases at a time than pairs of wires");
+        let process = Arc::clone(&shared.process);
+        Self { process, pair, wires: Some(wires), topic, shared: Some(shared), _alone: None }
+    }
+
+    fn wire(&self, wire: usize) -> &Wire {
+        &self.wires.as_ref().expect("the fixture lives")[wire]
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().expect("a client")
+    }
+
+    fn client(&self) -> ClientConfig {
+        client(self.process.inside())
+    }
+
+    /// Where a partition begins and ends, by Kafka's numbers.
+    fn extent(client: &ClientConfig, topic: &str, partition: u16) -> (i64, i64) {
+        let consumer: BaseConsumer = client.create().expect("a client");
+        consumer.fetch_watermarks(topic, partition.into(), PATIENCE).expect("Kafka answers")
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(usize, [Wire; 2])>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn client(port: u16) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", format!("127.0.0.1:{port}"));
+    config
+}
+
+fn patient() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
+}
+
+#[async_trait]
+impl Fixture for KafkaServer {
+    fn connect(&self, wire: usize, settings: Settings) -> Arc<dyn Broker> {
+        let login = if wire == 0 { String::new() } else { format!("{USER}:{PASSWORD}@") };
+        let url = format!("kafka://{login}127.0.0.1:{}/{}", self.wire(wire).port(), self.topic);
+        connect(&url, settings).expect("a good URL")
+    }
+
+    fn cut(&self, wire: usize) {
+        self.wire(wire).cut();
+    }
+
+    fn stall(&self, wire: usize, directions: &[Direction]) {
+        self.wire(wire).stall(directions);
+    }
+
+    fn mend(&self, wire: usize) {
+        self.wire(wire).mend();
+    }
+
+    async fn wipe(&self) {
+        let admin = self.admin();
+        admin.delete_topics(&[&self.topic], &patient()).await.expect("Kafka answers");
+        // A node may have made it already.
+        let topic = NewTopic::new(&self.topic, SETTINGS.partitions.into(), TopicReplication::Fixed(1));
+        admin.create_topics([&topic], &patient()).await.expect("Kafka answers");
+    }
+
+    async fn trim(&self, keep: usize) {
+        let (client, topic) = (self.client(), self.topic.clone());
+        let list = tokio::task::spawn_blocking(move || {
+            let mut list = TopicPartitionList::new();
+            for partition in 0..SETTINGS.partitions {
+                let (low, high) = Self::extent(&client, &topic, partition);
+                let first = low.max(high - i64::try_from(keep).expect("a small number"));
+                list.add_partition_offset(&topic, partition.into(), Offset::Offset(first)).expect("an offset");
+            }
+            list
+        });
+        let deleted = self.admin().delete_records(&list.await.expect("no panic"), &patient()).await;
+        assert!(deleted.expect("Kafka answers").elements().iter().all(|element| element.error().is_ok()));
+    }
+
+    async fn kill(&self) {
+        self.process.kill().await;
+    }
+
+    async fn lose_disk(&self) {
+        self.process.fresh_disk().await;
+    }
+
+    async fn start(&self) {
+        self.process.run().await;
+    }
+
+    async fn pause(&self) {
+        self.process.signal("-STOP").await;
+    }
+
+    async fn resume(&self) {
+        self.process.signal("-CONT").await;
+    }
+
+    async fn connections(&self) -> usize {
+        let doors = [0, 1].map(|wire| format!(":{:04X}", self.process.door(self.pair, wire)));
+        let count = || {
+            let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+            let established = |line: &&str| {
+                let words: Vec<_> = line.split_whitespace().collect();
+                words.get(3) == Some(&"01") && doors.iter().any(|door| words[1].ends_with(door))
+            };
+            table.lines().filter(established).count()
+        };
+        // A client of Kafka makes its connections one after the other, and each of them in vain at first.
+        let (mut last, mut since) = (count(), Instant::now());
+        while since.elapsed() < STABLE {
+            sleep(STABLE / 10).await;
+            let now = count();
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+        }
+        last
+    }
+
+    async fn close_connections(&self) {
+        // Kafka cannot be told to; a reset is what its clients see when it does.
+        for wire in [0, 1] {
+            self.cut(wire);
+            self.mend(wire);
+        }
+    }
+
+    async fn snapshot(&self) {
+        self.process.copy("data", "snapshot").await;
+    }
+
+    async fn roll_back(&self) {
+        self.process.copy("snapshot", "data").await;
+    }
+
+    async fn foreign_entry(&self, Partition(partition): Partition) {
+        let (client, topic) = (self.client(), self.topic.clone());
+        let sent = tokio::task::spawn_blocking(move || {
+            let producer: BaseProducer = client.create().expect("a client");
+            let headers = OwnedHeaders::new().insert(Header { key: "who", value: Some("an operator") });
+            let record = BaseRecord::to(&topic).partition(partition.into()).key("who").payload("an operator");
+            producer.send(record.headers(headers)).expect("room for one");
+            producer.flush(PATIENCE).expect("it is stored");
+        });
+        sent.await.expect("no panic");
+    }
+
+    async fn grow(&self, partitions: u16) {
+        let more = NewPartitions::new(&self.topic, partitions.into());
+        let grown = self.admin().create_partitions([&more], &patient()).await.expect("Kafka answers");
+        assert!(grown.iter().all(Result::is_ok), "{grown:?}");
+    }
+
+    fn connect_with_wrong_password(&self, settings: Settings) -> Arc<dyn Broker> {
+        let url = format!("kafka://{USER}:a-wrong-one@127.0.0.1:{}/{}", self.wire(1).port(), self.topic);
+        connect(&url, settings).expect("a good URL")
+    }
+
+    fn connect_tls(&self, trust: bool, settings: Settings) -> Result<Arc<dyn Broker>, ConnectError> {
+        let ca = self.process.file(if trust { "ca.pem" } else { "other-ca.pem" });
+        let port = self.process.tls();
+        let url = format!("kafka+ssl://{USER}:{PASSWORD}@127.0.0.1:{port}/{}?ca={}", self.topic, ca.display());
+        connect(&url, settings)
+    }
+}
+
+impl Drop for KafkaServer {
+    fn drop(&mut self) {
+        if let (Some(shared), Some(wires)) = (self.shared, self.wires.take()) {
+            for wire in &wires {
+                wire.cut();
+                wire.mend();
+            }
+            shared.lock().push((self.pair, wires));
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What only RabbitMQ can do to a log, on a real server. All that it shares with others is in the conformance suite.
+#![cfg(feature = "rabbitmq")]
+
+#[path = "conformance/rabbitmq_process.rs"]
+#[allow(dead_code, reason = "the conformance suite needs more of it")]
+mod rabbitmq_process;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_adapters::{
+    Append, AppendError, Broker, Budget, Log, MessageId, NewRecord, Offset, Partition, Payload, PublishError, Resume,
+    Settings, Start, TailEvent, Timing, connect,
+};
+use bytes::Bytes;
+use rabbitmq_process::{PASSWORD, Server, USER};
+use tokio::time::{Instant, timeout};
+
+const SETTINGS: Settings = Settings { partitions: 2, retention: 1000 };
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn server() -> (Server, Arc<dyn Broker>) {
+    let server = Server::start().await;
+    // The smallest there is: files of 4 KiB.
+    let url = format!("amqp://{USER}:{PASSWORD}@127.0.0.1:{}?max-bytes=64KiB", server.port);
+    let broker = connect(&url, SETTINGS).expect("a good URL");
+    (server, broker)
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(3)
+}
+
+fn append(partition: u16, text: &str) -> Append {
+    Append { partition: Partition(partition), bytes: Bytes::copy_from_slice(text.as_bytes()) }
+}
+
+#[tokio::test]
+async fn offsets_are_dense_although_rabbitmq_puts_records_of_its_own_into_a_stream() {
+    let (_server, broker) = server().await;
+    for n in 0..200 {
+        let stored = broker.append(&[append(1, &n.to_string())], soon()).await;
+        assert!(matches!(stored[..], [Ok(_)]), "{stored:?}");
+    }
+    let mut opened = broker.open(&[(Partition(1), Start::At(Offset(1)))]).await.expect("it opens");
+    let next = opened.standings[0].next;
+    let mut entries = Vec::new();
+    while entries.len() as u64 + 1 < next.0 {
+        entries.extend(timeout(PATIENCE, opened.reader.next()).await.expect("in time").expect("readable"));
+    }
+    assert!(entries.iter().zip(1..).all(|(entry, offset)| entry.offset == Offset(offset)), "{entries:?}");
+    let texts = entries.iter().filter(|entry| entry.bytes.len() < 4);
+    assert!(texts.clone().map(|entry| entry.bytes.clone()).eq((0..200).map(|n| Bytes::from(n.to_string()))));
+    assert!(entries.len() > 203, "there was more than one file: {}", entries.len());
+    let back = broker.read_back(Partition(1), next, entries.len()).await.expect("readable");
+    assert_eq!(back, entries);
+}
+
+#[tokio::test]
+async fn a_record_for_a_deleted_stream_is_surely_not_stored() {
+    let (server, broker) = server().await;
+    let all = |n: u32| [append(0, &format!("a{n}")), append(1, &format!("b{n}")), append(0, &format!("c{n}"))];
+    let stored = broker.append(&all(1), soon()).await;
+    assert!(matches!(stored[..], [Ok(_), Ok(_), Ok(_)]), "{stored:?}");
+    server.control(&["delete_queue", "fanfare.0"]).await;
+    let stored = broker.append(&all(2), soon()).await;
+    assert!(
+        matches!(&stored[..], [Err(AppendError::NotStored(_)), Ok(_), Err(AppendError::NotStored(_))]),
+        "{stored:?}"
+    );
+    // The first connection finds that the log is another one, the second that it is whole.
+    let begin = Instant::now();
+    loop {
+        let stored = broker.append(&all(3), soon()).await;
+        if matches!(stored[..], [Ok(_), Ok(_), Ok(_)]) {
+            return;
+        }
+        assert!(stored.iter().all(|stored| matches!(stored, Err(AppendError::NotStored(_)))), "{stored:?}");
+        assert!(begin.elapsed() < PATIENCE, "{stored:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_publisher_whose_channel_is_closed_gets_another() {
+    let (server, broker) = server().await;
+    let timing = Timing { heartbeat: Duration::from_millis(200) };
+    let log = Log::start(broker, SETTINGS.partitions, timing, Budget { messages: 100, bytes: 1 << 20 });
+    let publish = |text: &'static str, deadline: Instant| {
+        let payload = Payload::Text(Bytes::from_static(text.as_bytes()));
+        log.publish(NewRecord { id: MessageId::random(), channel: "room".into(), payload }, deadline)
+    };
+    let mut tail = log.tail_all(Resume::Head);
+    publish("before", soon()).await.expect("it is stored");
+    // From now on each publish closes its channel, each on a new connection.
+    let limit = |bytes: u32| {
+        format!(
+            "application:set_env(rabbit, max_message_size, {bytes}), persistent_term:put(max_message_size, {bytes})."
+        )
+    };
+    server.control(&["eval", &limit(1)]).await;
+    server.control(&["close_all_connections", "closed by an operator"]).await;
+    let begin = Instant::now();
+    let during = publish("during", begin + Duration::from_secs(1)).await;
+    assert!(matches!(during, Err(PublishError::Unknown | PublishError::Unavailable)), "{during:?}");
+    assert!(begin.elapsed() < Duration::from_millis(1500), "{:?}", begin.elapsed());
+    server.control(&["eval", &limit(16 << 20)]).await;
+    publish("after", Instant::now() + PATIENCE).await.expect("it is stored");
+    let mut texts = Vec::new();
+    let until = async {
+        while texts.last().is_none_or(|last| *last != b"after"[..]) {
+            for event in tail.next().await.expect("it goes on") {
+                match event {
+                    TailEvent::Records { seen, .. } => {
+                        let messages = seen.into_iter().filter_map(|seen| seen.message);
+                        texts.extend(messages.map(|message| message.payload.bytes().clone()));
+                    }
+                    TailEvent::Lost(lost) => panic!("{lost:?}"),
+                    TailEvent::Up { .. } | TailEvent::Down { .. } => {}
+                }
+            }
+        }
+    };
+    timeout(PATIENCE, until).await.expect("it arrives");
+}
