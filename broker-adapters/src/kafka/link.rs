@@ -106,9 +106,6 @@ impl Dialer {
         for (key, value) in COMMON.iter().chain(settings).chain(more) {
             config.set(*key, *value);
         }
-        for (k, v) in std::env::vars().filter_map(|(k, v)| Some((k.strip_prefix("RDK_")?.replace('_', "."), v))) {
-            let _ = config.set(k, v);
-        }
         config.set_log_level(RDKafkaLogLevel::Debug);
         let watch = Watch::new(&self.address.topic, Arc::clone(&self.doubt));
         config.create_with_context(watch).map_err(|error| self.named(&explain(&error)))
