@@ -1,10 +1,6 @@
 //! What only RabbitMQ can do to a log, on a real server. All that it shares with others is in the conformance suite.
 #![cfg(feature = "rabbitmq")]
 
-#[path = "conformance/rabbitmq_process.rs"]
-#[allow(dead_code, reason = "the conformance suite needs more of it")]
-mod rabbitmq_process;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +9,17 @@ use broker_adapters::{
     Settings, Start, TailEvent, Timing, connect,
 };
 use bytes::Bytes;
-use rabbitmq_process::{PASSWORD, Server, USER};
+use real_brokers::{RabbitMq, Server};
 use tokio::time::{Instant, timeout};
 
 const SETTINGS: Settings = Settings { partitions: 2, retention: 1000 };
 const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn server() -> (Server, Arc<dyn Broker>) {
-    let server = Server::start().await;
+async fn server() -> (RabbitMq, Arc<dyn Broker>) {
+    let server = RabbitMq::new(0).expect("a RabbitMQ");
+    server.start().await.expect("RabbitMQ starts");
     // The smallest there is: files of 4 KiB.
-    let url = format!("amqp://{USER}:{PASSWORD}@127.0.0.1:{}?max-bytes=64KiB", server.port);
+    let url = format!("{}?max-bytes=64KiB", server.inside_url());
     let broker = connect(&url, SETTINGS).expect("a good URL");
     (server, broker)
 }
@@ -62,7 +59,7 @@ async fn a_record_for_a_deleted_stream_is_surely_not_stored() {
     let all = |n: u32| [append(0, &format!("a{n}")), append(1, &format!("b{n}")), append(0, &format!("c{n}"))];
     let stored = broker.append(&all(1), soon()).await;
     assert!(matches!(stored[..], [Ok(_), Ok(_), Ok(_)]), "{stored:?}");
-    server.control(&["delete_queue", "fanfare.0"]).await;
+    server.tool(&["delete_queue", "fanfare.0"]).await.expect("RabbitMQ obeys");
     let stored = broker.append(&all(2), soon()).await;
     assert!(
         matches!(&stored[..], [Err(AppendError::NotStored(_)), Ok(_), Err(AppendError::NotStored(_))]),
@@ -97,13 +94,13 @@ async fn a_publisher_whose_channel_is_closed_gets_another() {
             "application:set_env(rabbit, max_message_size, {bytes}), persistent_term:put(max_message_size, {bytes})."
         )
     };
-    server.control(&["eval", &limit(1)]).await;
-    server.control(&["close_all_connections", "closed by an operator"]).await;
+    server.tool(&["eval", &limit(1)]).await.expect("RabbitMQ obeys");
+    server.tool(&["close_all_connections", "closed by an operator"]).await.expect("RabbitMQ obeys");
     let begin = Instant::now();
     let during = publish("during", begin + Duration::from_secs(1)).await;
     assert!(matches!(during, Err(PublishError::Unknown | PublishError::Unavailable)), "{during:?}");
     assert!(begin.elapsed() < Duration::from_millis(1500), "{:?}", begin.elapsed());
-    server.control(&["eval", &limit(16 << 20)]).await;
+    server.tool(&["eval", &limit(16 << 20)]).await.expect("RabbitMQ obeys");
     publish("after", Instant::now() + PATIENCE).await.expect("it is stored");
     let mut texts = Vec::new();
     let until = async {

@@ -8,14 +8,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use real_brokers::{Port, Scratch, inherited};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use crate::PATIENCE;
 use crate::http;
-use crate::port::Port;
-use crate::program::inherited;
-use crate::scratch::Scratch;
 
 /// Where nothing listens.
 const NOWHERE: &str = "127.0.0.1:1";

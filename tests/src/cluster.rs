@@ -1,6 +1,6 @@
 //! A whole cluster on this machine: nodes, echo servers, their broker, and HAProxy before them, each a real process.
 //!
-//! `Cluster::of(3).echo(2).redis().haproxy().start()`. Every program keeps its port while it is down, so that it can come
+//! `Cluster::of(3).echo(2).broker(Broker::Redis).haproxy().start()`. Every program keeps its port while it is down, so that it can come
 //! back where HAProxy looks for it. Dropping the cluster kills all of it; what the programs said last is printed, and so
 //! shown when the test has failed.
 
@@ -8,12 +8,11 @@ use std::net::SocketAddr;
 use std::process::ExitStatus;
 
 use anyhow::{Context, Result};
+use real_brokers::{Kafka, Port, RabbitMq, Redis, Server, Wire};
 
 use crate::balancer::Balancer;
 use crate::http;
-use crate::port::Port;
 use crate::program::Program;
-use crate::redis::Redis;
 
 /// Lines of each program that are shown when a test fails.
 const LAST_LINES: usize = 40;
@@ -25,6 +24,25 @@ pub enum Broker {
     Memory,
     /// One Redis.
     Redis,
+    /// One Kafka.
+    Kafka,
+    /// One RabbitMQ.
+    RabbitMq,
+}
+
+impl Broker {
+    /// A server of this kind that does not run yet, with so many wires to it.
+    ///
+    /// # Panics
+    /// For [`Memory`](Self::Memory), which no server has.
+    pub fn server(self, wires: usize) -> Result<Box<dyn Server>> {
+        Ok(match self {
+            Self::Memory => unreachable!("the embedded log has no server"),
+            Self::Redis => Box::new(Redis::new(wires)?),
+            Self::Kafka => Box::new(Kafka::new(wires)?),
+            Self::RabbitMq => Box::new(RabbitMq::new(wires)?),
+        })
+    }
 }
 
 /// A cluster to be.
@@ -71,18 +89,18 @@ impl Plan {
 
     /// Starts everything, and waits until all nodes are ready and HAProxy knows it.
     pub async fn start(self) -> Result<Cluster> {
-        let redis = match self.broker {
+        let broker = match self.broker {
             Broker::Memory => None,
-            Broker::Redis => {
-                let mut redis = Redis::new()?;
-                redis.start().await?;
-                Some(redis)
+            broker => {
+                let server = broker.server(self.nodes + self.echo)?;
+                server.start().await?;
+                Some(server)
             }
         };
         let nodes = (1..=self.nodes).map(|number| Member::new("fanfare", format!("node-{number}")));
         let echo = (1..=self.echo).map(|number| Member::new("echo-server", format!("echo-{number}")));
         let members = nodes.chain(echo).collect::<Result<_>>()?;
-        let mut cluster = Cluster { members, redis, balancer: None, environment: self.environment };
+        let mut cluster = Cluster { members, broker, balancer: None, environment: self.environment };
         for index in 0..cluster.members.len() {
             cluster.run(index).await?;
         }
@@ -102,7 +120,7 @@ impl Plan {
 #[derive(Debug)]
 pub struct Cluster {
     members: Vec<Member>,
-    redis: Option<Redis>,
+    broker: Option<Box<dyn Server>>,
     balancer: Option<Balancer>,
     environment: Vec<(String, String)>,
 }
@@ -193,12 +211,18 @@ impl Cluster {
         self.balancer.as_mut().expect("the plan said haproxy()")
     }
 
-    /// The Redis.
+    /// The broker's server.
     ///
     /// # Panics
-    /// Without [`Plan::redis`].
-    pub fn redis(&mut self) -> &mut Redis {
-        self.redis.as_mut().expect("the plan said redis()")
+    /// With a log in memory.
+    #[must_use]
+    pub fn broker(&self) -> &dyn Server {
+        self.broker.as_deref().expect("the plan said broker()")
+    }
+
+    /// The wire between a node or an echo server and the broker.
+    pub fn wire(&self, name: &str) -> Result<&Wire> {
+        Ok(&self.broker().wires()[self.index(name)?])
     }
 
     /// What a node or an echo server printed, in all its lives.
@@ -255,7 +279,7 @@ impl Cluster {
     }
 
     async fn run(&mut self, index: usize) -> Result<()> {
-        let broker = self.redis.as_ref().map_or_else(|| "memory:".to_owned(), Redis::url);
+        let broker = self.broker.as_ref().map_or_else(|| "memory:".to_owned(), |broker| broker.url(index));
         let environment: Vec<_> =
             self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let member = &mut self.members[index];
@@ -278,15 +302,18 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for member in &self.members {
-            let output = member.output();
+        let last = |name: &str, output: &str| {
             let lines: Vec<_> = output.lines().collect();
-            println!("--- {}\n{}", member.name, lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"));
+            println!("--- {name}\n{}", lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"));
+        };
+        for member in &self.members {
+            last(&member.name, &member.output());
         }
         if let Some(balancer) = &self.balancer {
-            let log = balancer.log();
-            let lines: Vec<_> = log.lines().collect();
-            println!("--- haproxy\n{}", lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"));
+            last("haproxy", &balancer.log());
+        }
+        if let Some(broker) = &self.broker {
+            last("broker", &broker.process().output());
         }
     }
 }

@@ -7,10 +7,7 @@ pub mod cluster;
 pub mod crowd;
 pub mod history;
 pub mod http;
-pub mod port;
 mod program;
-pub mod redis;
-mod scratch;
 pub mod wire;
 
 pub use client::{Client, Ended, Frame};

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use real_brokers::{inherited, signal};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -116,20 +117,6 @@ fn keep(pipe: Option<impl AsyncRead + Unpin + Send + 'static>, output: &Arc<Outp
             output.changed.send_modify(|count| *count += 1);
         }
     });
-}
-
-/// What every program that a test starts sees of the test's own environment: where programs are, and the mark by which
-/// `tests/run` finds what is left of a run.
-pub(crate) fn inherited() -> impl Iterator<Item = (&'static str, String)> {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let run = std::env::var("FANFARE_TEST_RUN").ok().map(|run| ("FANFARE_TEST_RUN", run));
-    [("PATH", path)].into_iter().chain(run)
-}
-
-/// Sends a signal to a process, by the signal's name without SIG.
-pub(crate) async fn signal(pid: u32, name: &str) -> Result<()> {
-    let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status().await?;
-    if status.success() { Ok(()) } else { bail!("kill -s {name} {pid} failed") }
 }
 
 /// The program of the same build as the running test.

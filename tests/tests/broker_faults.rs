@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use real_brokers::{Redis, Server};
 use tests::client::{Client, Ended, Frame};
 use tests::history::{Outcome, Run};
-use tests::redis::Redis;
 use tests::{Cluster, PATIENCE, Program, http};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -22,11 +22,11 @@ const CHANNEL: &str = "news";
 
 #[tokio::test]
 async fn redis_killed_and_restarted_under_load_costs_no_socket_and_no_message() -> Result<()> {
-    let mut cluster = Cluster::of(3).redis().haproxy().start().await?;
+    let cluster = Cluster::of(3).redis().haproxy().start().await?;
     let scene = Scene::set(&cluster).await?;
     scene.more(100).await?;
     for _ in 0..2 {
-        cluster.redis().restart().await?;
+        cluster.broker().restart().await?;
         scene.more(100).await?;
     }
     scene.nothing_was_lost().await
@@ -34,17 +34,17 @@ async fn redis_killed_and_restarted_under_load_costs_no_socket_and_no_message() 
 
 #[tokio::test]
 async fn an_outage_of_redis_fails_publishes_by_their_deadline_and_costs_no_socket_and_no_message() -> Result<()> {
-    let mut cluster = Cluster::of(3).redis().haproxy().start().await?;
+    let cluster = Cluster::of(3).redis().haproxy().start().await?;
     let scene = Scene::set(&cluster).await?;
     scene.more(100).await?;
-    cluster.redis().kill().await?;
+    cluster.broker().kill().await?;
     for node in 1..=3 {
         let address = cluster.node_address(node);
         http::until(address, "/ready", |answer| answer.status == 503).await?;
         assert_eq!(http::get(address, "/live").await?.status, 200);
     }
     scene.load.failed(PUBLISHERS).await?;
-    cluster.redis().start().await?;
+    cluster.broker().start().await?;
     scene.more(100).await?;
     scene.nothing_was_lost().await?;
     for node in 1..=3 {
@@ -55,11 +55,12 @@ async fn an_outage_of_redis_fails_publishes_by_their_deadline_and_costs_no_socke
 
 #[tokio::test]
 async fn connections_cut_under_load_cost_no_socket_and_no_message() -> Result<()> {
-    let mut cluster = Cluster::of(3).redis().haproxy().start().await?;
+    let cluster = Cluster::of(3).redis().haproxy().start().await?;
     let scene = Scene::set(&cluster).await?;
     for _ in 0..5 {
         scene.more(50).await?;
-        assert!(cluster.redis().cut().await? > 0, "there was something to cut");
+        assert!(cluster.broker().connections()? > 0, "there is something to cut");
+        cluster.broker().close_connections().await?;
     }
     scene.more(50).await?;
     scene.nothing_was_lost().await
@@ -67,12 +68,12 @@ async fn connections_cut_under_load_cost_no_socket_and_no_message() -> Result<()
 
 #[tokio::test]
 async fn redis_stopped_for_a_while_costs_no_socket_and_no_message() -> Result<()> {
-    let mut cluster = Cluster::of(3).redis().haproxy().start().await?;
+    let cluster = Cluster::of(3).redis().haproxy().start().await?;
     let scene = Scene::set(&cluster).await?;
     scene.more(50).await?;
-    cluster.redis().freeze().await?;
+    cluster.broker().freeze().await?;
     scene.load.failed(PUBLISHERS).await?;
-    cluster.redis().thaw().await?;
+    cluster.broker().thaw().await?;
     scene.more(50).await?;
     scene.nothing_was_lost().await
 }
@@ -82,7 +83,7 @@ async fn a_wiped_redis_is_told_to_every_subscriber_and_new_messages_flow() -> Re
     let mut cluster = Cluster::of(3).redis().haproxy().start().await?;
     let mut scene = Scene::set(&cluster).await?;
     scene.more(100).await?;
-    cluster.redis().flush().await?;
+    cluster.broker().tool(&["FLUSHALL"]).await?;
     for client in &scene.native {
         let told = |frame: &Frame| matches!(frame, Frame::Lost { channel, .. } if channel == CHANNEL);
         let told = client.meets("the word that messages are lost", told).await?;
@@ -109,10 +110,10 @@ async fn a_wiped_redis_is_told_to_every_subscriber_and_new_messages_flow() -> Re
 
 #[tokio::test]
 async fn a_broker_that_is_down_at_start_is_retried_and_said_once() -> Result<()> {
-    let mut redis = Redis::new()?;
+    let redis = Redis::new(0)?;
     // Stands where Redis should be, and drops whoever calls: so its callers can be counted.
     let nobody = TcpListener::bind(redis.port().address).await?;
-    let node = Program::start("fanfare", &["--broker", &redis.url()], &[]).await?;
+    let node = Program::start("fanfare", &["--broker", &redis.inside_url()], &[]).await?;
     for _ in 0..5 {
         drop(nobody.accept().await?);
     }

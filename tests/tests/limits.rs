@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::{join_all, try_join_all};
+use real_brokers::{Redis, Server};
 use serde_json::json;
-use tests::redis::Redis;
 use tests::wire::{self, Frame, Head, TEXT, Wire};
 use tests::{PATIENCE, Program};
 use tokio::task::JoinSet;
@@ -269,9 +269,9 @@ async fn a_full_node_answers_503_with_retry_after_and_takes_the_next_when_one_le
 
 /// A node on a broker of its own, which can be stopped in its tracks.
 async fn on_redis() -> Result<(Redis, Program)> {
-    let mut redis = Redis::new()?;
+    let redis = Redis::new(0)?;
     redis.start().await?;
-    let url = redis.url();
+    let url = redis.inside_url();
     let patient = [
         ("FANFARE__BROKER__URL", &*url),
         ("FANFARE__BROKER__PUBLISH_TIMEOUT", "15s"),

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
-use tests::redis::Redis;
+use real_brokers::{Redis, Server};
 use tests::{Client, PATIENCE, Program, binary, http};
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -79,8 +79,8 @@ async fn ready_says_by_its_exit_status_whether_the_node_is() -> Result<()> {
     let everywhere = format!("0.0.0.0:{}", node.address.port());
     assert_eq!(run(&["ready"], &[("FANFARE__HTTP__LISTEN", &everywhere)]).await?, ready, "asked on the loopback");
 
-    let redis = Redis::new()?;
-    let waiting = Program::start("fanfare", &["--broker", &redis.url()], &[]).await?;
+    let redis = Redis::new(0)?;
+    let waiting = Program::start("fanfare", &["--broker", &redis.inside_url()], &[]).await?;
     let left = run(&["ready", "--listen", &waiting.address.to_string()], &[]).await?;
     assert_eq!((left.code, left.out.as_str()), (Some(1), ""));
     assert!(left.error.contains("503 Service Unavailable: not ready: the broker"), "{}", left.error);
@@ -95,7 +95,7 @@ async fn ready_says_by_its_exit_status_whether_the_node_is() -> Result<()> {
 
 #[tokio::test]
 async fn the_banner_names_node_and_broker_and_every_address_and_no_secret() -> Result<()> {
-    let redis = Redis::new()?;
+    let redis = Redis::new(0)?;
     let host = redis.port().address;
     let url = format!("redis://user:hunter2@{host}/3?prefix=a");
     let node = Program::start("fanfare", &["--name", "blue", "--broker", &url], &[]).await?;

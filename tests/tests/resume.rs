@@ -116,12 +116,12 @@ async fn a_key_makes_a_repeated_publish_harmless_on_every_node() -> Result<()> {
 
 #[tokio::test]
 async fn clients_are_told_once_that_the_broker_is_away_and_once_that_it_is_back() -> Result<()> {
-    let mut cluster = Cluster::of(1).redis().start().await?;
+    let cluster = Cluster::of(1).redis().start().await?;
     let client = Client::native(&url(&cluster, 1)).await?;
     client.subscribe("news").await?;
-    cluster.redis().kill().await?;
+    cluster.broker().kill().await?;
     client.meets("the notice", |frame| *frame == Frame::Other(r#"{"degraded":true}"#.into())).await?;
-    cluster.redis().start().await?;
+    cluster.broker().start().await?;
     client.meets("its end", |frame| *frame == Frame::Other(r#"{"degraded":false}"#.into())).await?;
     client.publish("news", "on").await?;
     client.sees("on").await?;

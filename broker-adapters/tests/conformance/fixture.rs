@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use broker_adapters::{Broker, ConnectError, Partition, Settings};
+use real_brokers::Direction;
 
 /// The longest that anything may take. A case that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,13 +40,6 @@ pub(crate) enum Ability {
     Login,
     /// TLS.
     Tls,
-}
-
-/// A direction of a wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    ToBroker,
-    FromBroker,
 }
 
 /// A broker under test. All that it started ends when it is dropped.

@@ -12,13 +12,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use real_brokers::{Direction, Kafka, PASSWORD, Server, Wire, established};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::fixture::{Ability, Direction, Fixture, Kind, PATIENCE};
-use crate::kafka_process::{PASSWORD, Process, USER, at_home};
+use crate::fixture::{Ability, Fixture, Kind, PATIENCE};
 use crate::node::SETTINGS;
-use crate::wire::Wire;
 
 pub(crate) const KIND: Kind = Kind {
     name: "kafka",
@@ -37,25 +36,23 @@ pub(crate) const KIND: Kind = Kind {
     start: |needs| Box::pin(async { Arc::new(KafkaServer::start(needs).await) as Arc<dyn Fixture> }),
 };
 
-/// As many cases as the suite runs at a time.
+/// As many pairs of wires as cases run at a time.
 const PAIRS: usize = 8;
 
 /// For how long the number of connections must not change to be believed.
 const STABLE: Duration = Duration::from_millis(200);
 
-/// A broker and the wires to it that no case has.
+/// A broker, and the pairs of its wires that no case has.
 struct Shared {
-    process: Arc<Process>,
-    free: Mutex<Vec<(usize, [Wire; 2])>>,
+    kafka: Arc<Kafka>,
+    free: Mutex<Vec<usize>>,
 }
 
 struct KafkaServer {
-    process: Arc<Process>,
+    kafka: Arc<Kafka>,
     pair: usize,
-    /// Always there but while the fixture is dropped.
-    wires: Option<[Wire; 2]>,
     topic: String,
-    /// Where the wires go back to.
+    /// Where the pair goes back to.
     shared: Option<&'static Shared>,
     _alone: Option<SemaphorePermit<'static>>,
 }
@@ -68,25 +65,31 @@ impl KafkaServer {
         let topic = format!("case-{}", STARTED.fetch_add(1, Ordering::Relaxed));
         if needs.contains(&Ability::Process) {
             let alone = ALONE.acquire().await.expect("it is never closed");
-            let (process, mut wires) = at_home(Process::start(1)).await;
-            let (process, wires) = (Arc::new(process), wires.pop());
-            return Self { process, pair: 0, wires, topic, shared: None, _alone: Some(alone) };
+            return Self { kafka: started(1).await, pair: 0, topic, shared: None, _alone: Some(alone) };
         }
         let shared = SHARED.get_or_init(|| async {
-            let (process, wires) = at_home(Process::start(PAIRS)).await;
+            let kafka = started(PAIRS).await;
             // Kafka sets up what it needs for groups when one is first asked for; every client asks.
-            let admin: AdminClient<_> = client(process.inside()).create().expect("a client");
+            let admin: AdminClient<_> = client(&kafka).create().expect("a client");
             let _ = admin.delete_groups(&["fanfare"], &patient()).await;
-            Shared { process: Arc::new(process), free: Mutex::new(wires.into_iter().enumerate().collect()) }
+            Shared { kafka, free: Mutex::new((0..PAIRS).collect()) }
         });
         let shared = shared.await;
-        let (pair, wires) = shared.lock().pop().expect("no more cases at a time than pairs of wires");
-        let process = Arc::clone(&shared.process);
-        Self { process, pair, wires: Some(wires), topic, shared: Some(shared), _alone: None }
+        let pair = shared.lock().pop().expect("no more cases at a time than pairs of wires");
+        Self { kafka: Arc::clone(&shared.kafka), pair, topic, shared: Some(shared), _alone: None }
+    }
+
+    /// Wire 1 of each pair has a log-in.
+    fn number(&self, wire: usize) -> usize {
+        2 * self.pair + wire
     }
 
     fn wire(&self, wire: usize) -> &Wire {
-        &self.wires.as_ref().expect("the fixture lives")[wire]
+        &self.kafka.wires()[self.number(wire)]
+    }
+
+    fn url(&self, wire: usize) -> String {
+        format!("{}/{}", self.kafka.url(self.number(wire)), self.topic)
     }
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {
@@ -94,7 +97,7 @@ impl KafkaServer {
     }
 
     fn client(&self) -> ClientConfig {
-        client(self.process.inside())
+        client(&self.kafka)
     }
 
     /// Where a partition begins and ends, by Kafka's numbers.
@@ -105,14 +108,20 @@ impl KafkaServer {
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(usize, [Wire; 2])>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<usize>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn client(port: u16) -> ClientConfig {
+async fn started(pairs: usize) -> Arc<Kafka> {
+    let kafka = Kafka::new(2 * pairs).expect("a Kafka");
+    kafka.start().await.expect("Kafka starts");
+    Arc::new(kafka)
+}
+
+fn client(kafka: &Kafka) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", format!("127.0.0.1:{port}"));
+    config.set("bootstrap.servers", kafka.inside());
     config
 }
 
@@ -123,9 +132,7 @@ fn patient() -> AdminOptions {
 #[async_trait]
 impl Fixture for KafkaServer {
     fn connect(&self, wire: usize, settings: Settings) -> Arc<dyn Broker> {
-        let login = if wire == 0 { String::new() } else { format!("{USER}:{PASSWORD}@") };
-        let url = format!("kafka://{login}127.0.0.1:{}/{}", self.wire(wire).port(), self.topic);
-        connect(&url, settings).expect("a good URL")
+        connect(&self.url(wire), settings).expect("a good URL")
     }
 
     fn cut(&self, wire: usize) {
@@ -164,35 +171,28 @@ impl Fixture for KafkaServer {
     }
 
     async fn kill(&self) {
-        self.process.kill().await;
+        self.kafka.kill().await.expect("Kafka is killed");
     }
 
     async fn lose_disk(&self) {
-        self.process.fresh_disk().await;
+        self.kafka.wipe().await.expect("Kafka had a disk");
     }
 
     async fn start(&self) {
-        self.process.run().await;
+        self.kafka.start().await.expect("Kafka starts");
     }
 
     async fn pause(&self) {
-        self.process.signal("-STOP").await;
+        self.kafka.freeze().await.expect("Kafka runs");
     }
 
     async fn resume(&self) {
-        self.process.signal("-CONT").await;
+        self.kafka.thaw().await.expect("Kafka runs");
     }
 
     async fn connections(&self) -> usize {
-        let doors = [0, 1].map(|wire| format!(":{:04X}", self.process.door(self.pair, wire)));
-        let count = || {
-            let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
-            let established = |line: &&str| {
-                let words: Vec<_> = line.split_whitespace().collect();
-                words.get(3) == Some(&"01") && doors.iter().any(|door| words[1].ends_with(door))
-            };
-            table.lines().filter(established).count()
-        };
+        let doors = [0, 1].map(|wire| self.kafka.door(self.number(wire)));
+        let count = || established(&doors).expect("Linux");
         // A client of Kafka makes its connections one after the other, and each of them in vain at first.
         let (mut last, mut since) = (count(), Instant::now());
         while since.elapsed() < STABLE {
@@ -214,11 +214,11 @@ impl Fixture for KafkaServer {
     }
 
     async fn snapshot(&self) {
-        self.process.copy("data", "snapshot").await;
+        self.kafka.snapshot().await.expect("Kafka has a disk");
     }
 
     async fn roll_back(&self) {
-        self.process.copy("snapshot", "data").await;
+        self.kafka.roll_back().await.expect("there is a snapshot");
     }
 
     async fn foreign_entry(&self, Partition(partition): Partition) {
@@ -240,26 +240,24 @@ impl Fixture for KafkaServer {
     }
 
     fn connect_with_wrong_password(&self, settings: Settings) -> Arc<dyn Broker> {
-        let url = format!("kafka://{USER}:a-wrong-one@127.0.0.1:{}/{}", self.wire(1).port(), self.topic);
-        connect(&url, settings).expect("a good URL")
+        connect(&self.url(1).replace(PASSWORD, "a-wrong-one"), settings).expect("a good URL")
     }
 
     fn connect_tls(&self, trust: bool, settings: Settings) -> Result<Arc<dyn Broker>, ConnectError> {
-        let ca = self.process.file(if trust { "ca.pem" } else { "other-ca.pem" });
-        let port = self.process.tls();
-        let url = format!("kafka+ssl://{USER}:{PASSWORD}@127.0.0.1:{port}/{}?ca={}", self.topic, ca.display());
-        connect(&url, settings)
+        let ca = self.kafka.process().file(if trust { "ca.pem" } else { "other-ca.pem" });
+        let url = self.kafka.tls_url(&ca.display().to_string());
+        connect(&url.replace("?ca=", &format!("/{}?ca=", self.topic)), settings)
     }
 }
 
 impl Drop for KafkaServer {
     fn drop(&mut self) {
-        if let (Some(shared), Some(wires)) = (self.shared, self.wires.take()) {
-            for wire in &wires {
-                wire.cut();
-                wire.mend();
+        if let Some(shared) = self.shared {
+            for wire in [0, 1] {
+                self.wire(wire).cut();
+                self.wire(wire).mend();
             }
-            shared.lock().push((self.pair, wires));
+            shared.lock().push(self.pair);
         }
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use broker_adapters::memory::Memory;
 use broker_adapters::{Broker, Settings};
+use real_brokers::Direction;
 
-use crate::fixture::{Ability, Direction, Fixture, Kind};
+use crate::fixture::{Ability, Fixture, Kind};
 use crate::node::SETTINGS;
 
 pub(crate) const KIND: Kind = Kind {

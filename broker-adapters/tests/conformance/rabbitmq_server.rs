@@ -1,22 +1,19 @@
 //! RabbitMQ: one server for all cases that leave it as it was, each with streams of its own; a server of its
 //! own for every other case, two at a time.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use broker_adapters::{Broker, ConnectError, Partition, Settings, connect};
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptions};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use real_brokers::{Direction, PASSWORD, RabbitMq, Server, Wire};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::fixture::{Ability, Direction, Fixture, Kind, PATIENCE};
+use crate::fixture::{Ability, Fixture, Kind, PATIENCE};
 use crate::node::SETTINGS;
-use crate::rabbitmq_process::{PASSWORD, Server, USER};
-use crate::wire::Wire;
 
 pub(crate) const KIND: Kind = Kind {
     name: "rabbitmq",
@@ -32,7 +29,7 @@ pub(crate) const KIND: Kind = Kind {
         Ability::Login,
         Ability::Tls,
     ],
-    start: |needs| Box::pin(async { Arc::new(RabbitMq::start(needs).await) as Arc<dyn Fixture> }),
+    start: |needs| Box::pin(async { Arc::new(RabbitMqServer::start(needs).await) as Arc<dyn Fixture> }),
 };
 
 /// What a case may not do to a server that others use.
@@ -41,50 +38,35 @@ const ALONE: &[Ability] = &[Ability::Process, Ability::Connections, Ability::Mem
 const MAX_BYTES: usize = 16 << 20;
 const FILE: usize = MAX_BYTES / 16;
 
-struct RabbitMq {
-    server: Arc<Server>,
+struct RabbitMqServer {
+    rabbitmq: Arc<RabbitMq>,
     prefix: String,
+    /// To the server, also where others use it.
     wires: [Wire; 2],
-    turn: Option<SemaphorePermit<'static>>,
+    _turn: Option<SemaphorePermit<'static>>,
 }
 
-impl RabbitMq {
+impl RabbitMqServer {
     async fn start(needs: &[Ability]) -> Self {
-        static SHARED: OnceCell<Arc<Server>> = OnceCell::const_new();
+        static SHARED: OnceCell<Arc<RabbitMq>> = OnceCell::const_new();
         static TURNS: Semaphore = Semaphore::const_new(2);
         static CASES: AtomicUsize = AtomicUsize::new(0);
-        let (server, turn) = if needs.iter().any(|need| ALONE.contains(need)) {
+        let (rabbitmq, turn) = if needs.iter().any(|need| ALONE.contains(need)) {
             let turn = TURNS.acquire().await.expect("never closed");
-            (Arc::new(Server::start().await), Some(turn))
+            (started().await, Some(turn))
         } else {
-            let shared = SHARED.get_or_init(|| async { Arc::new(Server::start_for_all().await) }).await;
-            (Arc::clone(shared), None)
+            (Arc::clone(SHARED.get_or_init(started).await), None)
         };
-        let broker = SocketAddr::from(([127, 0, 0, 1], server.port));
-        let wires = [Wire::to(broker).await, Wire::to(broker).await];
+        let wires = [0, 1].map(|_| rabbitmq.another_wire().expect("a wire"));
         let prefix = format!("case-{}", CASES.fetch_add(1, Ordering::Relaxed));
-        let broker = Self { server, prefix, wires, turn };
-        if broker.turn.is_some() {
-            broker.settle().await;
-        }
-        broker
+        Self { rabbitmq, prefix, wires, _turn: turn }
     }
 
-    /// RabbitMQ notes that it keeps streams at all some time after the first was made; killed before that, 3.10
-    /// never finds them again.
-    async fn settle(&self) {
-        let (connection, channel) = self.client().await;
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
-        let declared = channel.queue_declare("first".into(), QueueDeclareOptions::durable(), arguments).await;
-        declared.expect("a stream");
-        connection.close(200, "done".into()).await.expect("it closes");
-        self.server.control(&["eval", "[dets:sync(Table) || Table <- dets:all()]."]).await;
-    }
-
-    fn url(&self, scheme: &str, password: &str, port: u16, query: &str) -> String {
+    /// The URL that the server gives, with the names of this case.
+    fn url(&self, url: &str) -> String {
         let Self { prefix, .. } = self;
-        format!("{scheme}://{USER}:{password}@127.0.0.1:{port}/%2f?prefix={prefix}&max-bytes={MAX_BYTES}{query}")
+        let joint = if url.contains('?') { '&' } else { '?' };
+        format!("{url}{joint}prefix={prefix}&max-bytes={MAX_BYTES}")
     }
 
     fn stream(&self, partition: u16) -> String {
@@ -97,11 +79,15 @@ impl RabbitMq {
 
     /// Another client, that comes by no wire.
     async fn client(&self) -> (Connection, Channel) {
-        let url = format!("amqp://{USER}:{PASSWORD}@127.0.0.1:{}/%2f", self.server.port);
+        let url = self.rabbitmq.inside_url();
         let connection = Connection::connect(&url, ConnectionProperties::default()).await.expect("it connects");
         let channel = connection.create_channel().await.expect("a channel");
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
         (connection, channel)
+    }
+
+    async fn control(&self, words: &[&str]) -> String {
+        self.rabbitmq.tool(words).await.expect("RabbitMQ obeys")
     }
 
     async fn delete(&self, streams: &[String]) {
@@ -116,7 +102,7 @@ impl RabbitMq {
     /// Each partition keeps so many bytes.
     async fn limit(&self, bytes: usize) {
         let (pattern, policy) = (format!("^{}\\.[0-9]+$", self.prefix), format!("{{\"max-length-bytes\":{bytes}}}"));
-        self.server.control(&["set_policy", &self.prefix, &pattern, &policy, "--apply-to", "queues"]).await;
+        self.control(&["set_policy", &self.prefix, &pattern, &policy, "--apply-to", "queues"]).await;
     }
 
     async fn publish(&self, partition: u16, records: &[Vec<u8>]) {
@@ -132,6 +118,12 @@ impl RabbitMq {
     }
 }
 
+async fn started() -> Arc<RabbitMq> {
+    let rabbitmq = RabbitMq::new(0).expect("a RabbitMQ");
+    rabbitmq.start().await.expect("RabbitMQ starts");
+    Arc::new(rabbitmq)
+}
+
 /// A heartbeat that takes some room.
 fn heartbeat(id: u8, payload: usize) -> Vec<u8> {
     let size = u32::try_from(payload).expect("small").to_be_bytes();
@@ -139,10 +131,9 @@ fn heartbeat(id: u8, payload: usize) -> Vec<u8> {
 }
 
 #[async_trait]
-impl Fixture for RabbitMq {
+impl Fixture for RabbitMqServer {
     fn connect(&self, wire: usize, settings: Settings) -> Arc<dyn Broker> {
-        let url = self.url("amqp", PASSWORD, self.wires[wire].port(), "");
-        connect(&url, settings).expect("a good URL")
+        connect(&self.url(&self.rabbitmq.url_by(&self.wires[wire])), settings).expect("a good URL")
     }
 
     fn cut(&self, wire: usize) {
@@ -170,45 +161,45 @@ impl Fixture for RabbitMq {
         for partition in 0..SETTINGS.partitions {
             self.publish(partition, &[heartbeat(1, FILE), heartbeat(2, 0), heartbeat(3, 0)]).await;
         }
-        self.server.control(&["clear_policy", &self.prefix]).await;
+        self.control(&["clear_policy", &self.prefix]).await;
     }
 
     async fn kill(&self) {
-        self.server.kill().await;
+        self.rabbitmq.kill().await.expect("RabbitMQ is killed");
     }
 
     async fn lose_disk(&self) {
-        self.server.lose_disk();
+        self.rabbitmq.wipe().await.expect("RabbitMQ had a disk");
     }
 
     async fn start(&self) {
-        self.server.run().await;
+        self.rabbitmq.start().await.expect("RabbitMQ starts");
     }
 
     async fn pause(&self) {
-        self.server.signal("-STOP").await;
+        self.rabbitmq.freeze().await.expect("RabbitMQ runs");
     }
 
     async fn resume(&self) {
-        self.server.signal("-CONT").await;
+        self.rabbitmq.thaw().await.expect("RabbitMQ runs");
     }
 
     async fn connections(&self) -> usize {
         // Who asks again and again lets the others work.
         sleep(Duration::from_millis(10)).await;
-        self.server.connections()
+        self.rabbitmq.connections().expect("Linux")
     }
 
     async fn close_connections(&self) {
-        self.server.control(&["close_all_connections", "closed by an operator"]).await;
+        self.rabbitmq.close_connections().await.expect("RabbitMQ obeys");
     }
 
     async fn full(&self, full: bool) {
         let limit = if full { "0.0001" } else { "0.9" };
-        self.server.control(&["set_vm_memory_high_watermark", limit]).await;
+        self.control(&["set_vm_memory_high_watermark", limit]).await;
         let begin = Instant::now();
         // Whoever publishes next is blocked, and told so.
-        while full && !self.server.control(&["list_connections", "state"]).await.contains("blocked") {
+        while full && !self.control(&["list_connections", "state"]).await.contains("blocked") {
             assert!(begin.elapsed() < PATIENCE, "no publisher is blocked");
             sleep(Duration::from_millis(10)).await;
         }
@@ -220,12 +211,11 @@ impl Fixture for RabbitMq {
     }
 
     async fn snapshot(&self) {
-        self.server.copy("data", "snapshot").await;
+        self.rabbitmq.snapshot().await.expect("RabbitMQ has a disk");
     }
 
     async fn roll_back(&self) {
-        self.server.lose_disk();
-        self.server.copy("snapshot", "data").await;
+        self.rabbitmq.roll_back().await.expect("there is a snapshot");
     }
 
     async fn delete_part(&self, Partition(partition): Partition, part: usize) {
@@ -238,11 +228,12 @@ impl Fixture for RabbitMq {
     }
 
     fn connect_with_wrong_password(&self, settings: Settings) -> Arc<dyn Broker> {
-        connect(&self.url("amqp", "a-wrong-one", self.server.port, ""), settings).expect("a good URL")
+        let url = self.url(&self.rabbitmq.inside_url());
+        connect(&url.replace(PASSWORD, "a-wrong-one"), settings).expect("a good URL")
     }
 
     fn connect_tls(&self, trust: bool, settings: Settings) -> Result<Arc<dyn Broker>, ConnectError> {
-        let ca = self.server.directory.join(if trust { "ca.pem" } else { "other-ca.pem" });
-        connect(&self.url("amqps", PASSWORD, self.server.tls_port, &format!("&ca={}", ca.display())), settings)
+        let ca = self.rabbitmq.process().file(if trust { "ca.pem" } else { "other-ca.pem" });
+        connect(&self.url(&self.rabbitmq.tls_url(&ca.display().to_string())), settings)
     }
 }

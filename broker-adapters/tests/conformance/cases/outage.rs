@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use broker_adapters::{Budget, PublishError};
 use futures_util::future::join_all;
+use real_brokers::Direction;
 use tokio::time::{Instant, sleep};
 
-use crate::fixture::{Direction, Fixture};
+use crate::fixture::Fixture;
 use crate::history::History;
 use crate::load::{Load, SLACK, flowing, verdict};
 use crate::node::{DEADLINE, Follower, HEARTBEAT, SETTINGS, Seen, cluster, log, log_on, node, say, text};
@@ -117,6 +118,9 @@ pub(crate) async fn publishes_during_an_outage_fail_by_their_deadline(broker: Ar
     say(&logs[0], "room", "before").await;
     broker.cut(0);
     followers[0].until_down(0).await;
+    // The link that publishes is another one, and may be found broken only by trying.
+    let first = logs[0].publish(text("room", "first"), Instant::now() + DEADLINE / 10).await;
+    assert!(first.is_err(), "{first:?}");
     let times = [50, 200, 1000].map(Duration::from_millis);
     let publishes = times.map(|time| {
         let log = &logs[0];
