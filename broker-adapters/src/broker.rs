@@ -58,6 +58,9 @@ pub struct Capabilities {
     pub durable: bool,
     /// The largest envelope it takes, in bytes.
     pub max_bytes: usize,
+    /// Appends that it takes best at a time: few and large ones where each is a question and an answer, many small
+    /// ones where the client library sends record by record and joins them itself. At least 1.
+    pub pipeline: usize,
 }
 
 /// One envelope to be appended.

@@ -18,10 +18,10 @@ use crate::broker::{Append, AppendError, Stored};
 use crate::log::Shared;
 use crate::tail::link_backoff;
 
-/// Batches on their way at a time.
-const PIPELINE: usize = 4;
-/// Records of one batch.
-const BATCH: usize = 256;
+/// Records on their way at a time, in as many batches as suit the broker.
+const RECORDS: usize = 1024;
+/// Publishes taken from the queue at a time.
+const TAKEN: usize = 256;
 /// Bytes of one batch, but for a single larger record.
 const BATCH_BYTES: usize = 1 << 20;
 /// How often waiting publishes are looked at: the most by which one may end before or after its deadline.
@@ -127,8 +127,10 @@ impl Publisher {
         });
         // As long as the budget: who holds a permit finds room.
         let (queue, incoming) = mpsc::channel(budget.messages.max(1));
+        let pipeline = shared.broker.capabilities().pipeline.clamp(1, RECORDS);
         let task = Task {
             shared,
+            pipeline,
             incoming,
             waiting: VecDeque::new(),
             retry: Vec::new(),
@@ -169,10 +171,13 @@ impl Publisher {
     }
 }
 
-type Batch = Vec<(Item, Result<Stored, AppendError>)>;
+/// What is left of a batch: the records that were not acknowledged, in order.
+type Failed = Vec<(Item, AppendError)>;
 
 struct Task {
     shared: Arc<Shared>,
+    /// Batches on their way at a time.
+    pipeline: usize,
     incoming: mpsc::Receiver<Item>,
     /// Not yet sent, oldest first.
     waiting: VecDeque<Item>,
@@ -185,12 +190,12 @@ struct Task {
     /// Whether the operator has been told that publishing fails.
     failing: bool,
     backoff: Backoff,
-    under_way: FuturesOrdered<std::pin::Pin<Box<dyn Future<Output = Batch> + Send>>>,
+    under_way: FuturesOrdered<std::pin::Pin<Box<dyn Future<Output = Failed> + Send>>>,
 }
 
 impl Task {
     async fn run(mut self) {
-        let mut incoming = Vec::with_capacity(BATCH);
+        let mut incoming = Vec::with_capacity(TAKEN);
         loop {
             self.dispatch();
             let idle = self.waiting.is_empty() && self.retry.is_empty();
@@ -200,8 +205,8 @@ impl Task {
             let wake = self.resume.map_or(self.look, |resume| resume.min(self.look));
             tokio::select! {
                 biased;
-                Some(batch) = self.under_way.next(), if !self.under_way.is_empty() => self.settle(batch),
-                taken = self.incoming.recv_many(&mut incoming, BATCH) => {
+                Some(failed) = self.under_way.next(), if !self.under_way.is_empty() => self.settle(failed),
+                taken = self.incoming.recv_many(&mut incoming, TAKEN) => {
                     if taken == 0 {
                         return;
                     }
@@ -226,12 +231,15 @@ impl Task {
                 if item.deadline <= latest { item.fail() } else { self.waiting.push_front(item) }
             }
         }
-        while self.under_way.len() < PIPELINE && !self.waiting.is_empty() {
+        while self.under_way.len() < self.pipeline && !self.waiting.is_empty() {
+            // An equal share for each batch that may still go: a record waits for no more others than it must.
+            let share = self.waiting.len().div_ceil(self.pipeline - self.under_way.len());
+            let most = share.min(RECORDS / self.pipeline);
             let mut bytes = 0;
             let mut items = Vec::new();
             while let Some(item) = self.waiting.front() {
                 bytes += item.append.bytes.len();
-                if !items.is_empty() && (items.len() == BATCH || bytes > BATCH_BYTES) {
+                if !items.is_empty() && (items.len() == most || bytes > BATCH_BYTES) {
                     break;
                 }
                 items.extend(self.waiting.pop_front());
@@ -240,24 +248,15 @@ impl Task {
         }
     }
 
-    fn settle(&mut self, batch: Batch) {
+    fn settle(&mut self, failed: Failed) {
         let now = Instant::now();
-        let mut failed = None;
-        for (mut item, result) in batch {
-            match result {
-                Ok(stored) => {
-                    self.shared.check_epoch(item.append.partition, stored);
-                    item.end(Ok(stored));
-                }
-                Err(AppendError::Rejected(why)) => item.end(Err(PublishError::Rejected(why))),
-                Err(error) => {
-                    item.perhaps |= matches!(error, AppendError::Unknown(_));
-                    failed = Some(error);
-                    if item.deadline <= now { item.fail() } else { self.retry.push(item) }
-                }
-            }
+        let mut last = None;
+        for (mut item, error) in failed {
+            item.perhaps |= matches!(error, AppendError::Unknown(_));
+            last = Some(error);
+            if item.deadline <= now { item.fail() } else { self.retry.push(item) }
         }
-        match failed {
+        match last {
             None => {
                 self.backoff.reset();
                 if std::mem::take(&mut self.failing) {
@@ -290,11 +289,23 @@ impl Task {
 }
 
 /// Appends one batch; ends by the earliest deadline in it, whatever the adapter does.
-async fn append(shared: Arc<Shared>, items: Vec<Item>) -> Batch {
+///
+/// Answers at once what needs no retry: nobody waits for an earlier batch.
+async fn append(shared: Arc<Shared>, items: Vec<Item>) -> Failed {
     let appends: Vec<_> = items.iter().map(|item| item.append.clone()).collect();
     let deadline = items.iter().map(|item| item.deadline).min().unwrap_or_else(Instant::now);
     let results = timeout_at(deadline + EXPIRY, shared.broker.append(&appends, deadline)).await.unwrap_or_default();
-    let unknown = || Err(AppendError::Unknown("no confirmation in time".into()));
     let mut results = results.into_iter();
-    items.into_iter().map(|item| (item, results.next().unwrap_or_else(unknown))).collect()
+    let mut failed = Vec::new();
+    for item in items {
+        match results.next().unwrap_or_else(|| Err(AppendError::Unknown("no confirmation in time".into()))) {
+            Ok(stored) => {
+                shared.check_epoch(item.append.partition, stored);
+                item.end(Ok(stored));
+            }
+            Err(AppendError::Rejected(why)) => item.end(Err(PublishError::Rejected(why))),
+            Err(error) => failed.push((item, error)),
+        }
+    }
+    failed
 }

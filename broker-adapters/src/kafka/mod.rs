@@ -51,7 +51,7 @@ impl Kafka {
 #[async_trait]
 impl Broker for Kafka {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { name: "kafka", durable: true, max_bytes: MAX_BYTES }
+        Capabilities { name: "kafka", durable: true, max_bytes: MAX_BYTES, pipeline: 64 }
     }
 
     async fn append(&self, batch: &[Append], deadline: Instant) -> Vec<Result<Stored, AppendError>> {

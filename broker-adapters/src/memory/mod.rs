@@ -64,7 +64,7 @@ impl Memory {
 #[async_trait]
 impl Broker for Memory {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { name: "memory", durable: false, max_bytes: MAX_BYTES }
+        Capabilities { name: "memory", durable: false, max_bytes: MAX_BYTES, pipeline: 4 }
     }
 
     async fn append(&self, batch: &[Append], deadline: Instant) -> Vec<Result<Stored, AppendError>> {

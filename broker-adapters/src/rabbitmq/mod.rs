@@ -51,7 +51,7 @@ impl RabbitMq {
 #[async_trait]
 impl Broker for RabbitMq {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { name: "rabbitmq", durable: true, max_bytes: MAX_BYTES }
+        Capabilities { name: "rabbitmq", durable: true, max_bytes: MAX_BYTES, pipeline: 64 }
     }
 
     async fn append(&self, batch: &[Append], deadline: Instant) -> Vec<Result<Stored, AppendError>> {

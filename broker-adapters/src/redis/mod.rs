@@ -46,7 +46,7 @@ impl Redis {
 #[async_trait]
 impl Broker for Redis {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { name: "redis", durable: true, max_bytes: MAX_BYTES }
+        Capabilities { name: "redis", durable: true, max_bytes: MAX_BYTES, pipeline: 4 }
     }
 
     async fn append(&self, batch: &[Append], deadline: Instant) -> Vec<Result<Stored, AppendError>> {

@@ -175,7 +175,7 @@ pub(crate) async fn short_deadlines_are_kept_behind_long_ones(broker: Arc<dyn Fi
     };
     // These go out, each by itself, and keep the others waiting.
     let mut long = Vec::new();
-    for _ in 0..10 {
+    for _ in 0..2 * logs[0].capabilities().pipeline {
         long.push(publish(DEADLINE));
         sleep(Duration::from_millis(5)).await;
     }
