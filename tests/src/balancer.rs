@@ -83,7 +83,7 @@ impl Balancer {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
-    /// Waits until these servers answer its checks, and no others.
+    /// Waits until these servers are ready to it, and no others.
     pub async fn sees_up(&mut self, names: &[&str]) -> Result<()> {
         let begin = Instant::now();
         loop {
@@ -102,14 +102,17 @@ impl Balancer {
         }
     }
 
-    /// Each server, and whether it is up; `None` before its first check.
+    /// Each server, and whether it is ready; `None` before its first check.
     async fn states(&self) -> Result<Vec<(String, Option<bool>)>> {
         let table = http::get(self.statistics.address, "/;csv").await?.body;
         let mut lines = table.lines().map(|line| line.split(',').collect::<Vec<_>>());
         let titles = lines.next().context("no statistics")?;
         let column = |title| titles.iter().position(|found| *found == title).context("HAProxy's table has changed");
         let (name, status, check) = (column("svname")?, column("status")?, column("check_status")?);
+        let backend = column("# pxname")?;
         let servers = lines.filter(|line| line.get(check).is_some_and(|check| !check.is_empty()));
+        // Where it only counts that they live.
+        let servers = servers.filter(|line| !line[backend].ends_with("-degraded"));
         Ok(servers
             .map(|line| match (line[status], line[check].trim_start_matches("* ")) {
                 ("UP", "L7OK") => (line[name].to_owned(), Some(true)),

@@ -10,7 +10,7 @@ use broker_adapters::{Break, Position};
 use bytes::{Bytes, BytesMut};
 
 use super::Worker;
-use super::connection::Queued;
+use super::connection::{Connection, Queued};
 use super::hub::ChannelId;
 use crate::close::CloseReason;
 use crate::codec::{self, Opcode};
@@ -70,10 +70,15 @@ impl Worker {
 
     /// Tells all clients that can hear it that the broker is away, or back.
     fn degraded(&self, degraded: bool) {
-        let notice = codec::frame(Opcode::Text, native::degraded(degraded).as_bytes());
+        self.degraded.set(degraded);
         let connections: Vec<_> = self.connections.borrow().iter().map(|(_, one)| Rc::clone(one)).collect();
-        for connection in connections.iter().filter(|one| one.protocol == Protocol::Native) {
-            self.send(connection, notice.clone());
+        connections.iter().for_each(|connection| self.tell_degraded(connection, degraded));
+    }
+
+    /// Tells one client, if its protocol has a word for it.
+    pub(super) fn tell_degraded(&self, connection: &Rc<Connection>, degraded: bool) {
+        if connection.protocol == Protocol::Native {
+            self.send(connection, codec::frame(Opcode::Text, native::degraded(degraded).as_bytes()));
         }
     }
 

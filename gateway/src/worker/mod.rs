@@ -71,6 +71,8 @@ pub(crate) struct Worker {
     positions: RefCell<Box<[Option<Position>]>>,
     /// Positions have moved.
     moved: tokio::sync::Notify,
+    /// The broker is away: whoever connects is told.
+    degraded: Cell<bool>,
     backlog: Backlog,
     /// Connections with something new to write.
     marked: RefCell<Vec<Member>>,
@@ -97,6 +99,7 @@ impl Worker {
             buffer: RefCell::new(vec![0; BUFFER].into()),
             positions: RefCell::new(vec![None; usize::from(config.broker.partitions)].into()),
             moved: tokio::sync::Notify::new(),
+            degraded: Cell::new(false),
             backlog: Backlog::new(config.limits.outbox.bytes(), config.limits.outbox_total.bytes() / workers.max(1)),
             marked: RefCell::default(),
             flushing: Cell::new(false),
@@ -128,6 +131,9 @@ impl Worker {
         drop(connections);
         self.shared.metrics.opened();
         self.watch(&connection, now);
+        if self.degraded.get() {
+            self.tell_degraded(&connection, true);
+        }
         if let Some(channel) = channel
             && let Err(failure) = self.subscribe(&connection, channel)
         {
