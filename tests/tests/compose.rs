@@ -1,32 +1,39 @@
 //! The main job on the cluster that `docker compose up` starts; `tests/compose/run` says where it is.
 //!
-//! `FANFARE_GATEWAY` and `FANFARE_ECHO` are the two services of its HAProxy, as `HOST:PORT`.
+//! `FANFARE_GATEWAY` and `FANFARE_ECHO` are the two services of its HAProxy, as `HOST:PORT`. One test at a time: the
+//! last restarts containers, with the same `docker compose` as the one that started them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use tests::{Client, PATIENCE, crowd, http};
-use tokio::time::{Instant, sleep};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+use tests::client::{Client, Ended, Frame};
+use tests::crowd::{self, Spread};
+use tests::history::{Outcome, Run};
+use tests::{PATIENCE, http};
+use tokio::process::Command;
+use tokio::time::{Instant, interval, sleep, timeout};
 
 /// Between two looks at a cluster that is still starting.
 const GLANCE: Duration = Duration::from_millis(100);
 
+/// Between two publishes while a container restarts.
+const PACE: Duration = Duration::from_millis(20);
+
+/// The longest that a container may take to stop and start, and its cluster to find together again.
+const RESTART: Duration = Duration::from_secs(90);
+
+/// The code of a node that goes away for good.
+const RESTARTING: u16 = 1012;
+
+const CHANNEL: &str = "through-restarts";
 const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 const ECHO_SERVERS: [&str; 2] = ["echo-1", "echo-2"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_sent_on_any_of_300_sockets_comes_to_all_exactly_once_and_in_one_order() -> Result<()> {
-    let (gateway, echo) = (service("FANFARE_GATEWAY")?, service("FANFARE_ECHO")?);
-    // A container that was just restarted is in use once HAProxy has found it.
-    let raw = all_take_sockets(&NODES, || Client::raw(&gateway, "hello")).await?;
-    let echoes = all_take_sockets(&ECHO_SERVERS, || Client::echo(&echo)).await?;
-    drop((raw, echoes));
-    let spread = crowd::converse(&gateway, &echo).await?;
-    let servers: Vec<_> = spread.keys().map(String::as_str).collect();
-    assert_eq!(servers, [&ECHO_SERVERS[..], &NODES[..]].concat());
-    assert_eq!(spread.values().sum::<usize>(), 300);
-    Ok(())
+    everyone_talks().await
 }
 
 #[tokio::test]
@@ -38,6 +45,111 @@ async fn the_echo_page_has_what_a_person_needs_to_talk() -> Result<()> {
         assert!(page.body.contains(&format!("id=\"{id}\"")), "no #{id} in {}", page.body);
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_restart_of_the_broker_or_of_a_node_loses_nothing() -> Result<()> {
+    let gateway = service("FANFARE_GATEWAY")?;
+    let clients = all_take_sockets(&NODES, || Client::native(&gateway)).await?;
+    for client in &clients {
+        client.subscribe(CHANNEL).await?;
+    }
+    let run = Run::on(CHANNEL);
+    let (leaving, staying): (Vec<_>, Vec<_>) = clients.iter().partition(|client| client.node == "node-1");
+    let publisher = staying[0];
+
+    let last = publish_through("the broker's", &run, publisher, restart("broker")).await?;
+    for client in &clients {
+        client.sees(&last).await?;
+    }
+    let last = publish_through("node-1's", &run, publisher, restart("node-1")).await?;
+    let mut back = Vec::new();
+    for client in &leaving {
+        let ended = client.ended().await?;
+        assert!(matches!(&ended, Ended::Closed(RESTARTING, _)), "{ended:?}");
+        back.push(resumed(&gateway, &last_position(client)?).await?);
+    }
+    for client in staying.iter().copied().chain(&back) {
+        client.sees(&last).await?;
+    }
+    run.judge(staying.iter().copied(), []).assert_whole();
+    run.judge(clients.iter(), &back).assert_lawful();
+    for (before, after) in leaving.iter().zip(&back) {
+        assert_eq!([texts(before), texts(after)].concat(), texts(publisher), "before and after make the whole");
+    }
+    everyone_talks().await
+}
+
+/// 300 sockets on all servers, as soon as HAProxy has found all of them.
+async fn everyone_talks() -> Result<()> {
+    let (gateway, echo) = (service("FANFARE_GATEWAY")?, service("FANFARE_ECHO")?);
+    let raw = all_take_sockets(&NODES, || Client::raw(&gateway, "hello")).await?;
+    let echoes = all_take_sockets(&ECHO_SERVERS, || Client::echo(&echo)).await?;
+    drop((raw, echoes));
+    let spread: Spread = crowd::converse(&gateway, &echo).await?;
+    let servers: Vec<_> = spread.keys().map(String::as_str).collect();
+    assert_eq!(servers, [&ECHO_SERVERS[..], &NODES[..]].concat());
+    assert_eq!(spread.values().sum::<usize>(), 300);
+    Ok(())
+}
+
+/// Publishes until something is done and publishing works; gives the last message.
+async fn publish_through(
+    whose: &str,
+    run: &Run,
+    publisher: &Client,
+    something: impl Future<Output = Result<()>> + Send + 'static,
+) -> Result<String> {
+    let something = tokio::spawn(something);
+    let mut pace = interval(PACE);
+    let publishing = async {
+        for number in 0.. {
+            pace.tick().await;
+            let done = something.is_finished();
+            let message = format!("{whose} restart, {number}");
+            if run.publish(publisher, &message).await? == Outcome::Acknowledged && done {
+                return Ok(message);
+            }
+        }
+        bail!("more than there are numbers")
+    };
+    let last = timeout(RESTART, publishing).await.with_context(|| format!("{whose} restart takes too long"))??;
+    something.await??;
+    Ok(last)
+}
+
+/// A client that has missed nothing since a position.
+async fn resumed(gateway: &str, since: &str) -> Result<Client> {
+    let deadline = Instant::now() + PATIENCE;
+    let client = Client::native(gateway).await?;
+    loop {
+        let reply = client.ask(json!({ "subscribe": { "channel": CHANNEL, "since": since } })).await?;
+        // A node that was restarted within a second may get clients before it has reached the broker.
+        if reply["error"]["code"] == "unavailable" && Instant::now() < deadline {
+            sleep(GLANCE).await;
+            continue;
+        }
+        ensure!(reply["ok"]["recovered"] == true, "not resumed: {reply}");
+        return Ok(client);
+    }
+}
+
+/// Restarts a container; what does not stop within two seconds is killed.
+async fn restart(service: &'static str) -> Result<()> {
+    let words = ["compose", "restart", "--timeout", "2", service];
+    let output = Command::new("docker").current_dir("..").args(words).output().await?;
+    ensure!(output.status.success(), "docker {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+fn texts(client: &Client) -> Vec<String> {
+    let text = |frame| if let Frame::Message { data, .. } = frame { Some(data) } else { None };
+    client.frames().into_iter().filter_map(text).collect()
+}
+
+fn last_position(client: &Client) -> Result<String> {
+    let at = |frame| if let Frame::Message { at, .. } = frame { at } else { None };
+    client.frames().into_iter().filter_map(at).next_back().context("no message yet")
 }
 
 fn service(variable: &str) -> Result<String> {
