@@ -60,6 +60,40 @@ async fn a_broker_that_nobody_speaks_is_told_with_those_that_are_spoken() -> Res
 }
 
 #[tokio::test]
+async fn check_finds_what_is_wrong_with_the_url_of_any_broker_and_shows_no_password() -> Result<()> {
+    for (rest, told) in [
+        ("redis://user:hunter2@host/x", "database"),
+        ("redis://user:hunter2@host?colour=red", "`colour`"),
+        ("rediss://:hunter2@host?ca=/nowhere.pem", "/nowhere.pem"),
+        ("kafka://user:hunter2@host:99999", "a port"),
+        ("kafka://user:hunter2@host/topic?retention=soon", "`retention`"),
+        ("kafka+ssl://user:hunter2@host?ca=/nowhere.pem", "/nowhere.pem"),
+        ("amqp://user:hunter2@host/a/b", "%2f"),
+        ("amqps://user:hunter2@host?max-bytes=1", "`max-bytes`"),
+        ("rabbitmq://user:hunter2@host?ca=/nowhere.pem", "amqps://"),
+    ] {
+        let left = run(&["check"], &[("FANFARE__BROKER__URL", rest)]).await?;
+        assert_eq!((left.code, left.out.as_str()), (Some(1), ""), "{rest}");
+        assert!(left.error.contains(told) && !left.error.contains("hunter2"), "{rest}: {}", left.error);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn check_contacts_no_broker() -> Result<()> {
+    let broker = std::net::TcpListener::bind("127.0.0.1:0")?;
+    broker.set_nonblocking(true)?;
+    for scheme in ["redis", "rediss", "kafka", "kafka+ssl", "amqp", "amqps", "rabbitmq"] {
+        let url = format!("{scheme}://user:password@{}", broker.local_addr()?);
+        let left = run(&["check"], &[("FANFARE__BROKER__URL", &url)]).await?;
+        assert_eq!((left.code, left.error.as_str()), (Some(0), ""), "{url}");
+        let called = broker.accept().map(|(_, caller)| caller);
+        assert!(called.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "{url} was called");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_a_failure_that_names_it() -> Result<()> {
     let taken = TcpListener::bind("127.0.0.1:0").await?;
     let address = taken.local_addr()?.to_string();

@@ -28,7 +28,8 @@ impl Default for BrokerUrl {
 #[error("expected {EXPECTED}")]
 pub struct NotAUrl;
 
-const EXPECTED: &str = "a URL such as \"memory:\" or \"redis://localhost:6379\"";
+const EXPECTED: &str =
+    "\"memory:\" or a URL such as \"redis://localhost\", \"kafka://localhost\" or \"amqp://localhost\"";
 
 impl FromStr for BrokerUrl {
     type Err = NotAUrl;

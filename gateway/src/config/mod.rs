@@ -138,15 +138,18 @@ pub struct Timing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Broker {
-    /// Where messages go through, such as `redis://user:password@host:6379`. Default: "memory:", a log inside this one
-    /// node. Nodes with the same broker are one cluster.
+    /// Where messages go through; nodes with the same broker are one cluster. Default: "memory:", a log inside this one
+    /// node. README.md says what each of these needs, and what its options are:
+    /// `redis[s]://[user:password@]host[:port][/database][?prefix=&ca=]`,
+    /// `kafka[+ssl]://[user:password@]host[:port][,host…][/topic][?replication=&retention=&sasl=&ca=]`,
+    /// `amqp[s]://[user[:password]@]host[:port][/vhost][?prefix=&max-bytes=&ca=]` for RabbitMQ.
     pub url: BrokerUrl,
     /// Logs that the channels are spread over. Default: 16. All nodes of a cluster must agree, and a change needs all of
     /// them stopped. Raise it for many nodes and channels.
     #[serde(deserialize_with = "number::between::<_, _, 1, 1024>")]
     pub partitions: u16,
-    /// Records that the broker keeps per partition, for clients that come back. Default: 20000. Raise it to bridge longer
-    /// absences, at the cost of the broker's memory or disk.
+    /// Records that Redis or the embedded log keeps per partition, for clients that come back. Default: 20000. Raise it to
+    /// bridge longer absences, at the cost of memory. Kafka keeps by time and RabbitMQ by size, as the URL says.
     #[serde(deserialize_with = "number::between::<_, _, 1, 1_000_000_000>")]
     pub retention: u64,
     /// Time after which a publish that the broker has not confirmed fails. Default: "3s". Raise it to let publishers wait

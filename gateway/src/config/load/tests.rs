@@ -172,7 +172,8 @@ fn a_wrong_value_is_told_with_what_was_expected() {
     const DURATION: &str = "a duration such as \"500ms\", \"25s\", \"5m\" or \"1h\"";
     const SIZE: &str = "a size such as \"512B\", \"64KiB\" or \"1MiB\"";
     const ADDRESS: &str = "an IP address and a port, such as \"127.0.0.1:8080\"";
-    const URL: &str = "a URL such as \"memory:\" or \"redis://localhost:6379\"";
+    const URL: &str =
+        "\"memory:\" or a URL such as \"redis://localhost\", \"kafka://localhost\" or \"amqp://localhost\"";
     for (key, value, expected) in [
         ("node.name", "3", "a name of up to 128 ASCII characters without spaces"),
         ("node.name", "\"a b\"", "a name of up to 128 ASCII characters without spaces"),
@@ -231,7 +232,7 @@ fn a_wrong_value_is_told_with_its_variable_or_flag() {
         error(load(None, [], flags)),
         "`http.listen` = \":80\" in --listen: expected an IP address before the port: \
          \"0.0.0.0:80\" for all, \"127.0.0.1:80\" for this machine only\n\
-         `broker.url` = \"redis\" in --broker: expected a URL such as \"memory:\" or \"redis://localhost:6379\""
+         `broker.url` = \"redis\" in --broker: expected \"memory:\" or a URL such as \"redis://localhost\", \"kafka://localhost\" or \"amqp://localhost\""
     );
 }
 
