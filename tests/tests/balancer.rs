@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use tests::balancer::Balancer;
-use tests::redis::Redis;
-use tests::{Client, Cluster, Frame, Program, http};
+use tests::{Client, Cluster, Frame, http};
 
 /// More connections than there are nodes: each gets some.
 const CLIENTS: usize = 12;
@@ -33,7 +31,7 @@ async fn while_no_node_has_a_broker_clients_still_come_in_and_are_told() -> Resu
     let url = cluster.gateway_url();
     let before = connected(&url).await?;
     before[0].subscribe("news").await?;
-    cluster.redis().kill().await?;
+    cluster.broker().kill().await?;
     cluster.balancer_mut().sees_up(&[]).await?;
 
     let during = connected(&url).await?;
@@ -47,7 +45,7 @@ async fn while_no_node_has_a_broker_clients_still_come_in_and_are_told() -> Resu
     assert_eq!(http::get(cluster.balancer().echo(), "/ws").await?.status, 200);
     assert_eq!(http::get(cluster.balancer().statistics(), "/up").await?.status, 200);
 
-    cluster.redis().start().await?;
+    cluster.broker().start().await?;
     for client in before.iter().chain(&during) {
         notice(client, false).await?;
     }
@@ -64,34 +62,24 @@ async fn while_no_node_has_a_broker_clients_still_come_in_and_are_told() -> Resu
 
 #[tokio::test]
 async fn a_node_that_alone_loses_its_broker_gets_no_new_clients_and_keeps_its_own() -> Result<()> {
-    let mut redis = Redis::new()?;
-    redis.start().await?;
-    redis.command("ACL SETUSER lonely on nopass ~* &* +@all").await?;
-    let lonely = redis.url().replace("redis://", "redis://lonely:x@");
-    let mut programs = Vec::new();
-    for (name, broker) in [("node-1", redis.url()), ("node-2", redis.url()), ("node-3", lonely)] {
-        programs.push((name, Program::start("fanfare", &["--name", name, "--broker", &broker], &[]).await?));
-    }
-    let mut balancer = Balancer::start(programs.iter().map(|(name, program)| (*name, program.address)))?;
-    balancer.sees_up(&["node-1", "node-2", "node-3"]).await?;
-    let url = format!("http://{}", balancer.gateway());
+    let mut cluster = Cluster::of(3).redis().haproxy().start().await?;
+    let url = cluster.gateway_url();
     let before = connected(&url).await?;
     assert_eq!(nodes(&before), BTreeSet::from(["node-1", "node-2", "node-3"]));
     let own = |client: &&Client| client.node == "node-3";
 
-    redis.command("ACL SETUSER lonely off").await?;
-    redis.command("CLIENT KILL USER lonely").await?;
-    balancer.sees_up(&["node-1", "node-2"]).await?;
+    cluster.wire("node-3")?.cut();
+    cluster.balancer_mut().sees_up(&["node-1", "node-2"]).await?;
     assert_eq!(nodes(&connected(&url).await?), BTreeSet::from(["node-1", "node-2"]));
     for client in before.iter().filter(own) {
         notice(client, true).await?;
     }
 
-    redis.command("ACL SETUSER lonely on").await?;
+    cluster.wire("node-3")?.mend();
     for client in before.iter().filter(own) {
         notice(client, false).await?;
     }
-    balancer.sees_up(&["node-1", "node-2", "node-3"]).await?;
+    cluster.balanced().await?;
     let told = |client: &&Client| client.frames().iter().any(|frame| matches!(frame, Frame::Other(_)));
     assert_eq!(before.iter().filter(told).count(), before.iter().filter(own).count(), "nobody else is told");
     assert!(before.iter().all(Client::is_open), "every socket is still open");
