@@ -23,6 +23,9 @@ mod record;
 pub mod redis;
 mod tail;
 
+/// Filter of logs: libraries below the adapters that log as errors what the adapters handle and report themselves.
+pub const HANDLED: &str = "lapin=off";
+
 pub use backoff::Backoff;
 pub use broker::{
     Append, AppendError, Broker, Capabilities, Entry, LinkError, Opened, Reader, Standing, Start, Stored,

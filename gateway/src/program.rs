@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use broker_adapters::HANDLED;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -45,8 +46,7 @@ fn configured(file: Option<PathBuf>, mut overrides: Overrides, address: &str) ->
 }
 
 async fn serve(app: App, config: Config) -> anyhow::Result<()> {
-    let filter =
-        EnvFilter::try_new(&config.log.level).with_context(|| format!("log.level = {:?}", config.log.level))?;
+    let filter = filter(&config)?;
     let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal).with_writer(std::io::stderr).init();
     let name = config.node_name(cli::environment());
@@ -65,7 +65,9 @@ async fn serve(app: App, config: Config) -> anyhow::Result<()> {
 }
 
 fn filter(config: &Config) -> anyhow::Result<EnvFilter> {
-    EnvFilter::try_new(&config.log.level).with_context(|| format!("`log.level` = {:?}", config.log.level))
+    let level = &config.log.level;
+    // What stands later wins, so the operator's word does.
+    EnvFilter::try_new(format!("{HANDLED},{level}")).with_context(|| format!("`log.level` = {level:?}"))
 }
 
 /// Waits for SIGTERM or SIGINT.
@@ -77,4 +79,26 @@ async fn stop_signal() -> std::io::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filtered(level: &str) -> String {
+        let mut config = Config::default();
+        config.log.level = level.into();
+        filter(&config).map_or_else(|error| format!("{error:#}"), |filter| filter.to_string())
+    }
+
+    #[test]
+    fn what_adapters_handle_is_not_logged_unless_asked_for_by_name() {
+        assert_eq!(filtered("info"), "lapin=off,info");
+        assert_eq!(filtered("lapin=debug,info"), "lapin=debug,info");
+        assert!(
+            filtered("gateway=loud").starts_with("`log.level` = \"gateway=loud\": "),
+            "{}",
+            filtered("gateway=loud")
+        );
+    }
 }
