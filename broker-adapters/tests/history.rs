@@ -8,7 +8,7 @@ use history::{History, Outcome, Report};
 
 /// Judges a history in short words, all in one lane: `+a` a publish of `a` that is acknowledged, `-a` one that
 /// fails, `?a` one of unknown end, `(a` and `)a` the begin and the acknowledgement of one that takes its time;
-/// then, per reader, the messages it saw, `!` for a mark.
+/// then, per reader, the messages it saw, `!` for a mark, `^` for a recovery.
 fn judge(publishes: &str, readers: &[&str]) -> Report {
     let history = History::default();
     let mut open = std::collections::HashMap::new();
@@ -27,7 +27,11 @@ fn judge(publishes: &str, readers: &[&str]) -> Report {
     for (n, seen) in readers.iter().enumerate() {
         let reader = history.reader(&format!("reader {n}"));
         for word in seen.split_whitespace() {
-            if word == "!" { history.marked(reader, "lane") } else { history.saw(reader, "lane", word) }
+            match word {
+                "!" => history.marked(reader, "lane"),
+                "^" => history.recovered(reader, "lane"),
+                _ => history.saw(reader, "lane", word),
+            }
         }
     }
     history.report()
@@ -71,6 +75,18 @@ fn a_mark_at_another_place_excuses_nothing() {
     breach("(a (b (c )a )b )c", &["! a c", "a b c"], "`b` was acknowledged, is missing");
     breach("(a (b (c )a )b )c", &["a c !", "a b c"], "`b` was acknowledged, is missing");
     lawful("(a (b (c )a )b )c", &["a ! c", "a b c"]);
+}
+
+#[test]
+fn a_recovery_is_whole_or_refused() {
+    lawful("+a +b +c +d", &["a ^ b c ^ d", "a b c d"]);
+    lawful("+a +b +c +d", &["a ! d", "a b c d"]);
+    lawful("+a +b +c +d", &["a ! ^ d", "a b c d"]);
+    breach("+a +b +c +d", &["a ^ c d", "a b c d"], "`b` was acknowledged, is missing, from a recovery");
+    breach("+a +b +c +d", &["a b ^", "a b c d"], "`d` was acknowledged, is missing, from a recovery");
+    breach("+a +b +c +d", &["a ^ b d", "a b c d"], "`c` was acknowledged, is missing, and nobody was told");
+    breach("+a +b", &["a ^ a b"], "`a` came twice");
+    assert_eq!(judge("+a +b +c", &["a ^", "a b c"]).silent_loss, 2);
 }
 
 #[test]

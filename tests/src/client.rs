@@ -153,6 +153,11 @@ impl Client {
         self.accepted(json!({ "subscribe": { "channel": channel } })).await
     }
 
+    /// Subscribes (native) to what comes after a position, and gives the reply.
+    pub async fn resume(&self, channel: &str, since: &str) -> Result<Value> {
+        self.accepted(json!({ "subscribe": { "channel": channel, "since": since } })).await
+    }
+
     /// Unsubscribes (native), and gives the reply.
     pub async fn unsubscribe(&self, channel: &str) -> Result<Value> {
         self.accepted(json!({ "unsubscribe": { "channel": channel } })).await
@@ -228,7 +233,9 @@ impl Client {
         self.ended_as().is_none()
     }
 
-    fn ended_as(&self) -> Option<Ended> {
+    /// How the connection ended, if it has.
+    #[must_use]
+    pub fn ended_as(&self) -> Option<Ended> {
         self.record.lock().ended.clone()
     }
 
@@ -236,6 +243,12 @@ impl Client {
     pub async fn ended(&self) -> Result<Ended> {
         self.wait("the end of the connection", |_, progress| progress.ended.then_some(())).await?;
         self.ended_as().context("an end has a reason")
+    }
+
+    /// Waits for the end of the connection, however long it takes.
+    pub async fn lives(&self) {
+        // Whoever counts the changes lives as long as this client.
+        let _ = self.record.progress.subscribe().wait_for(|progress| progress.ended).await;
     }
 
     /// Waits until so many messages came.
@@ -252,7 +265,8 @@ impl Client {
             looked = state.frames.len();
             found
         };
-        self.wait(what, find).await
+        let met = timeout(PATIENCE, self.wait(what, find)).await;
+        met.with_context(|| format!("{what} did not come, but other things did, on {:?}", self.node))?
     }
 
     /// Waits for a message with this data.

@@ -15,6 +15,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::measure::Process;
+
 /// How long a test waits for anything before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -59,6 +61,11 @@ impl Program {
     /// The process's number.
     pub fn pid(&self) -> Result<u32> {
         self.child.id().context("the process has ended")
+    }
+
+    /// The process, to measure it.
+    pub fn process(&self) -> Result<Process> {
+        Ok(Process { pid: self.pid()? })
     }
 
     /// The first line printed so far or yet to come that holds `text`.

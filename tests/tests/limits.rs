@@ -1,32 +1,26 @@
 //! Clients that take more than their share: they are slowed down or ended, and nobody else feels it.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::{join_all, try_join_all};
 use real_brokers::{Redis, Server};
 use serde_json::json;
+use tests::latency::Beat;
 use tests::wire::{self, Frame, Head, TEXT, Wire};
 use tests::{PATIENCE, Program};
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 /// Who must not notice.
 const OTHERS: usize = 1_000;
-/// Messages of one measurement.
-const MESSAGES: usize = 120;
-/// The time between two of them.
-const PACE: Duration = Duration::from_millis(50);
-/// The size of one.
+/// One measurement.
+const BEAT: Beat = Beat { channel: "news", messages: 120, pace: Duration::from_millis(50), size: SIZE };
+/// The size of a message.
 const SIZE: usize = 1024;
 
 /// How long a broker stands still.
 const STANDSTILL: Duration = Duration::from_secs(1);
-
-/// When each message was sent.
-type Sent = Arc<[OnceLock<Instant>]>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_that_never_reads_is_ended_while_a_thousand_others_see_no_delay() -> Result<()> {
@@ -38,10 +32,10 @@ async fn a_socket_that_never_reads_is_ended_while_a_thousand_others_see_no_delay
     // Whatever else runs on this machine only ever adds to a delay, and not to each of three.
     while attempts.len() < 3 {
         let alone;
-        (others, alone) = measure(&server, others).await?;
+        (others, alone) = BEAT.p99(server.address, others).await?;
         let mut stalled = Wire::narrow(server.address).await?.upgraded("/raw/news").await?;
         let beside;
-        (others, beside) = measure(&server, others).await?;
+        (others, beside) = BEAT.p99(server.address, others).await?;
         let line = server.line(&format!("peer={} ", stalled.local())).await?;
         ensure!(line.contains("reason=\"too_slow\" code=4410"), "{line}");
         let end = stalled.end().await?;
@@ -55,43 +49,6 @@ async fn a_socket_that_never_reads_is_ended_while_a_thousand_others_see_no_delay
         attempts.push((alone, beside));
     }
     anyhow::bail!("the others wait: {attempts:?}")
-}
-
-/// Publishes at a steady pace; every one of `others` gets everything, in order; gives the 99th percentile of the delays.
-async fn measure(server: &Program, others: Vec<Wire>) -> Result<(Vec<Wire>, Duration)> {
-    let sent: Sent = (0..MESSAGES).map(|_| OnceLock::new()).collect();
-    let mut readers = JoinSet::new();
-    for mut wire in others {
-        let sent = Arc::clone(&sent);
-        readers.spawn(async move {
-            let mut delays = Vec::with_capacity(MESSAGES);
-            for expected in 0..MESSAGES {
-                let message = wire.message().await?;
-                let number: usize = message.split(' ').next().context("a number")?.parse()?;
-                ensure!(number == expected, "{number} came instead of {expected}");
-                delays.push(sent[number].get().context("it was sent")?.elapsed());
-            }
-            anyhow::Ok((wire, delays))
-        });
-    }
-    let mut publisher = Wire::open(server.address, "/ws").await?;
-    let mut pace = interval(PACE);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for (number, sent) in sent.iter().enumerate() {
-        pace.tick().await;
-        let text = format!("{number} {}", "x".repeat(SIZE));
-        let command = json!({"publish": {"channel": "news", "data": text}}).to_string();
-        let _ = sent.set(Instant::now());
-        publisher.exchange(Frame::text(command).bytes()).await?;
-    }
-    let (mut wires, mut delays) = (Vec::new(), Vec::new());
-    while let Some(read) = readers.join_next().await {
-        let (wire, these) = read??;
-        wires.push(wire);
-        delays.extend(these);
-    }
-    delays.sort_unstable();
-    Ok((wires, delays[delays.len() * 99 / 100]))
 }
 
 #[tokio::test]
@@ -411,14 +368,12 @@ async fn until_steady(server: &Program) -> Result<usize> {
 }
 
 fn descriptors(server: &Program) -> Result<usize> {
-    Ok(std::fs::read_dir(format!("/proc/{}/fd", server.pid()?))?.count())
+    server.process()?.descriptors()
 }
 
 /// Bytes that the process itself has taken.
 fn memory(server: &Program) -> Result<usize> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()?))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("RssAnon")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? << 10)
+    Ok(usize::try_from(server.process()?.memory()?)?)
 }
 
 /// A counter or gauge without labels.

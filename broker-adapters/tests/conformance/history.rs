@@ -25,6 +25,8 @@ enum Seen {
     Message(String),
     /// The reader was told that something may be missing here.
     Mark,
+    /// The reader was away, and was told that nothing is missing here.
+    Recovered,
 }
 
 #[derive(Debug)]
@@ -87,6 +89,11 @@ impl History {
     /// The reader was told that messages may be missing at this place of the lane.
     pub fn marked(&self, reader: ReaderId, lane: &str) {
         self.met(reader, lane, Seen::Mark);
+    }
+
+    /// The reader was away, came back, and was told that it gets all that it has missed of the lane.
+    pub fn recovered(&self, reader: ReaderId, lane: &str) {
+        self.met(reader, lane, Seen::Recovered);
     }
 
     fn met(&self, ReaderId(reader): ReaderId, lane: &str, seen: Seen) {
@@ -193,7 +200,7 @@ struct View<'a> {
 fn places<'a>(seen: &'a [Seen]) -> HashMap<&'a str, usize> {
     let place = |(place, seen): (usize, &'a Seen)| match seen {
         Seen::Message(payload) => Some((payload.as_str(), place)),
-        Seen::Mark => None,
+        Seen::Mark | Seen::Recovered => None,
     };
     seen.iter().enumerate().filter_map(place).collect()
 }
@@ -202,7 +209,7 @@ impl View<'_> {
     fn messages(&self) -> impl Iterator<Item = &str> {
         self.seen.iter().filter_map(|seen| match seen {
             Seen::Message(payload) => Some(payload.as_str()),
-            Seen::Mark => None,
+            Seen::Mark | Seen::Recovered => None,
         })
     }
 
@@ -275,15 +282,22 @@ impl View<'_> {
                 let Some(&here) = places.get(payload) else { continue };
                 let known = |seen: &Seen| match seen {
                     Seen::Message(payload) => mine.get(payload.as_str()).copied(),
-                    Seen::Mark => None,
+                    Seen::Mark | Seen::Recovered => None,
                 };
                 from = theirs[..here].iter().rev().find_map(known).map_or(from, |place| from.max(place + 1));
                 to = theirs[here..].iter().find_map(known).map_or(to, |place| to.min(place));
             }
-            if !self.seen.get(from..to).unwrap_or_default().contains(&Seen::Mark) {
-                report.silent_loss += 1;
-                report.breach(self, format_args!("`{payload}` was acknowledged, is missing, and nobody was told"));
+            let around = self.seen.get(from..to).unwrap_or_default();
+            if around.contains(&Seen::Mark) {
+                continue;
             }
+            report.silent_loss += 1;
+            let how = if around.contains(&Seen::Recovered) {
+                "from a recovery that was said to be whole"
+            } else {
+                "and nobody was told"
+            };
+            report.breach(self, format_args!("`{payload}` was acknowledged, is missing, {how}"));
         }
     }
 }

@@ -5,7 +5,7 @@
 
 mod cases;
 mod fixture;
-#[allow(unreachable_pub, reason = "also included by other tests")]
+#[allow(unreachable_pub, dead_code, reason = "also included by other tests, which have clients that come back")]
 mod history;
 #[cfg(feature = "kafka")]
 mod kafka_server;

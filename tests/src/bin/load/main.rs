@@ -10,7 +10,6 @@ mod frame;
 mod helpers;
 mod histogram;
 mod idle;
-mod measure;
 mod protocol;
 mod server;
 mod stalled;
@@ -23,6 +22,7 @@ mod target;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tests::measure;
 
 /// Measures a WebSocket server on this machine; checks the order of messages at every receiver
 #[derive(Parser)]

@@ -1,4 +1,4 @@
-//! What the kernel says about the server: CPU time and memory, read from `/proc`.
+//! What the kernel says about a server: CPU time, memory, descriptors and threads, read from `/proc`.
 //!
 //! User memory is `RssAnon` of `/proc/PID/status`: the heap and stacks that are really there; not the program's text.
 
@@ -13,22 +13,38 @@ const PAGE: u64 = 4096;
 
 /// A running process.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Process {
-    pub(crate) pid: u32,
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
 }
 
 impl Process {
     /// CPU time of all its threads so far, user and system, to 10 ms.
-    pub(crate) fn cpu(self) -> Result<Duration> {
+    pub fn cpu(self) -> Result<Duration> {
         let ticks = cpu_ticks(&self.read("stat")?).with_context(|| format!("/proc/{}/stat is unreadable", self.pid))?;
         Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
     }
 
     /// Bytes of anonymous memory.
-    pub(crate) fn memory(self) -> Result<u64> {
+    pub fn memory(self) -> Result<u64> {
         let status = self.read("status")?;
         let field = kilobytes(&status, "RssAnon:");
         field.with_context(|| format!("process {} has no memory left: it has ended", self.pid))
+    }
+
+    /// Open descriptors.
+    pub fn descriptors(self) -> Result<usize> {
+        Ok(self.list("fd")?.count())
+    }
+
+    /// Threads.
+    pub fn threads(self) -> Result<usize> {
+        Ok(self.list("task")?.count())
+    }
+
+    fn list(self, name: &str) -> Result<fs::ReadDir> {
+        let path = format!("/proc/{}/{name}", self.pid);
+        fs::read_dir(&path).with_context(|| format!("the server (process {}) is gone", self.pid))
     }
 
     fn read(self, name: &str) -> Result<String> {
@@ -39,15 +55,16 @@ impl Process {
 
 /// Memory that the kernel spends on sockets: the clients' and the servers' ends together.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Kernel {
+pub struct Kernel {
     /// Buffers of TCP sockets.
-    pub(crate) buffers: u64,
+    pub buffers: u64,
     /// All slabs: sockets, files and poll entries are among them.
-    pub(crate) slab: u64,
+    pub slab: u64,
 }
 
 impl Kernel {
-    pub(crate) fn now() -> Result<Self> {
+    /// Of this moment.
+    pub fn now() -> Result<Self> {
         let read = |path: &str| fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
         let (sockets, memory) = (read("/proc/net/sockstat")?, read("/proc/meminfo")?);
         let (Some(pages), Some(slab)) = (tcp_pages(&sockets), kilobytes(&memory, "Slab:")) else {
@@ -108,6 +125,7 @@ mod tests {
         let this = Process { pid: std::process::id() };
         assert!(this.memory().unwrap() > 0);
         this.cpu().unwrap();
+        assert!(this.descriptors().unwrap() > 0 && this.threads().unwrap() > 0);
         Kernel::now().unwrap();
         let gone = Process { pid: u32::MAX }.cpu().unwrap_err().to_string();
         assert!(gone.contains("is gone"), "{gone}");
