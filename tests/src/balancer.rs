@@ -77,6 +77,14 @@ impl Balancer {
         self.spawn(&["-x", &socket, "-sf", &old])
     }
 
+    /// Kills it, with all tunnels, and starts it again.
+    pub async fn restart(&mut self) -> Result<()> {
+        for mut child in self.children.drain(..) {
+            child.kill().await?;
+        }
+        self.spawn(&[])
+    }
+
     /// What it logged.
     #[must_use]
     pub fn log(&self) -> String {

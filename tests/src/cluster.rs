@@ -4,6 +4,7 @@
 //! back where HAProxy looks for it. Dropping the cluster kills all of it; what the programs said last is printed, and so
 //! shown when the test has failed.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::process::ExitStatus;
 
@@ -12,6 +13,7 @@ use real_brokers::{Kafka, Port, RabbitMq, Redis, Server, Wire};
 
 use crate::balancer::Balancer;
 use crate::http;
+use crate::measure::Process;
 use crate::program::Program;
 
 /// Lines of each program that are shown when a test fails.
@@ -28,6 +30,17 @@ pub enum Broker {
     Kafka,
     /// One RabbitMQ.
     RabbitMq,
+}
+
+impl fmt::Display for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Redis => "redis",
+            Self::Kafka => "kafka",
+            Self::RabbitMq => "rabbitmq",
+        })
+    }
 }
 
 impl Broker {
@@ -100,7 +113,7 @@ impl Plan {
         let nodes = (1..=self.nodes).map(|number| Member::new("fanfare", format!("node-{number}")));
         let echo = (1..=self.echo).map(|number| Member::new("echo-server", format!("echo-{number}")));
         let members = nodes.chain(echo).collect::<Result<_>>()?;
-        let mut cluster = Cluster { members, broker, balancer: None, environment: self.environment };
+        let mut cluster = Cluster { members, broker, balancer: None, environment: self.environment, well: false };
         for index in 0..cluster.members.len() {
             cluster.run(index).await?;
         }
@@ -123,6 +136,8 @@ pub struct Cluster {
     broker: Option<Box<dyn Server>>,
     balancer: Option<Balancer>,
     environment: Vec<(String, String)>,
+    /// Whether nobody needs to see what the programs said.
+    well: bool,
 }
 
 /// A node or an echo server, which may be down.
@@ -225,6 +240,17 @@ impl Cluster {
         Ok(&self.broker().wires()[self.index(name)?])
     }
 
+    /// The process of a node or an echo server, to measure it.
+    pub fn process(&self, name: &str) -> Result<Process> {
+        let program = self.members[self.index(name)?].program.as_ref();
+        program.with_context(|| format!("{name} does not run"))?.process()
+    }
+
+    /// All went well: what the programs said is not shown when the cluster is dropped.
+    pub fn well(&mut self) {
+        self.well = true;
+    }
+
     /// What a node or an echo server printed, in all its lives.
     pub fn output(&self, name: &str) -> Result<String> {
         Ok(self.members[self.index(name)?].output())
@@ -252,10 +278,15 @@ impl Cluster {
 
     /// Starts a node again where it was, and waits until it is ready and HAProxy knows it.
     pub async fn start_node(&mut self, name: &str) -> Result<()> {
-        let index = self.index(name)?;
-        self.run(index).await?;
-        self.members[index].is_ready().await?;
+        self.launch_node(name).await?;
+        self.members[self.index(name)?].is_ready().await?;
         self.balanced().await
+    }
+
+    /// Starts a node again where it was, and does not wait until it is ready.
+    pub async fn launch_node(&mut self, name: &str) -> Result<()> {
+        let index = self.index(name)?;
+        self.run(index).await
     }
 
     /// As [`kill_node`](Self::kill_node).
@@ -302,6 +333,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if self.well {
+            return;
+        }
         let last = |name: &str, output: &str| {
             let lines: Vec<_> = output.lines().collect();
             println!("--- {name}\n{}", lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"));

@@ -1,0 +1,71 @@
+//! Clients that stop reading, beside others that do not.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use futures_util::future::try_join_all;
+use tests::latency::Beat;
+use tests::measure::Process;
+use tests::wire::Wire;
+
+use crate::stage::{Case, Stage};
+
+/// Clients on all nodes.
+const ALL: usize = 100;
+const BEAT: Beat = Beat { channel: "stalls", messages: 150, pace: Duration::from_millis(20), size: 2048 };
+/// How much longer the others may wait.
+const FACTOR: f64 = 1.2;
+/// And so much longer: what two measurements of the same on a busy machine differ by.
+const NOISE: Duration = Duration::from_millis(10);
+/// Measurements. Whatever else runs on this machine only ever adds to a delay, and not to each of them.
+const TRIES: usize = 3;
+/// What a node may need for its stalled clients: outboxes, and what surrounds them.
+const ROOM: u64 = 16 << 20;
+
+pub(crate) async fn one_reader_in_100_that_stalls_is_ended_unnoticed(case: Case) -> Result<()> {
+    stalled(case, ALL / 100).await
+}
+
+pub(crate) async fn half_of_the_readers_that_stall_are_ended_unnoticed(case: Case) -> Result<()> {
+    stalled(case, ALL / 2).await
+}
+
+async fn stalled(case: Case, count: usize) -> Result<()> {
+    let limits = [("FANFARE__LIMITS__MESSAGE", "16KiB"), ("FANFARE__LIMITS__OUTBOX", "32KiB")];
+    let plan = |plan| limits.iter().fold(plan, |plan: tests::cluster::Plan, (name, value)| plan.set(name, value));
+    let mut stage = Stage::planned(case, plan).await?;
+    let addresses = [1, 2, 3].map(|node| stage.cluster.node_address(node));
+    let address = |number: usize| addresses[number % addresses.len()];
+    let nodes = ["node-1", "node-2", "node-3"].map(|node| stage.cluster.process(node));
+    let nodes = nodes.into_iter().collect::<Result<Vec<_>>>()?;
+    let mut others = try_join_all((count..ALL).map(|number| Wire::open(address(number), "/raw/stalls"))).await?;
+    let mut tries = Vec::new();
+    while tries.len() < TRIES {
+        let (alone, beside);
+        (others, alone) = BEAT.p99(address(0), others).await?;
+        let before = memory(&nodes)?;
+        let narrow = async |number| Wire::narrow(address(number)).await?.upgraded("/raw/stalls").await;
+        let stalled = try_join_all((0..count).map(narrow)).await?;
+        (others, beside) = BEAT.p99(address(0), others).await?;
+        let grown: Vec<_> =
+            memory(&nodes)?.iter().zip(before).map(|(now, before)| now.saturating_sub(before)).collect();
+        for (number, mut wire) in stalled.into_iter().enumerate() {
+            let name = format!("node-{}", number % 3 + 1);
+            let line = stage.cluster.line(&name, &format!("peer={} ", wire.local())).await?;
+            ensure!(line.contains("reason=\"too_slow\" code=4410"), "{line}");
+            let end = wire.end().await?;
+            ensure!(end.reset || end.code == Some(4410), "it was told nothing: {:?} {}", end.code, end.reason);
+        }
+        println!("{case}: p99 of the others {alone:.1?}, {beside:.1?} beside those; memory grew by {grown:?}");
+        ensure!(grown.iter().all(|grown| *grown < ROOM), "memory grew by {grown:?} bytes");
+        if beside <= alone.mul_f64(FACTOR) + NOISE {
+            return stage.whole().await;
+        }
+        tries.push((alone, beside));
+    }
+    bail!("the others wait: {tries:?}")
+}
+
+fn memory(nodes: &[Process]) -> Result<Vec<u64>> {
+    nodes.iter().map(|node| node.memory()).collect()
+}
