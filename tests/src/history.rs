@@ -1,9 +1,9 @@
 //! A run of a cluster, judged by the broker suite's history checker: nothing lost without a mark, one order for all.
 //!
-//! Publishes are recorded as they happen, what clients saw when the run is judged. Clients that saw the same are judged
-//! as one, which makes hundreds of them cheap. A connection that has ended is a mark: its client knows that it has missed
-//! something, and so does one that came later. Who comes back with a position is judged by all that it saw, over all its
-//! connections ([`Returning`](crate::Returning)).
+//! Publishes are recorded as they happen, what clients saw when the run is judged. Clients that saw the same are
+//! judged as one, which makes hundreds of them cheap. A connection that has ended is a mark: its client knows that it
+//! has missed something, and so does one that came later. Who comes back with a position is judged by all that it saw,
+//! over all its connections ([`Returning`](crate::Returning)).
 
 #[path = "../../broker-adapters/tests/conformance/history.rs"]
 #[allow(clippy::needless_borrowed_reference)]
@@ -95,7 +95,7 @@ impl Run {
         history
     }
 
-    /// Judges what was seen by clients that were there from the start, and by clients that came later; prints the numbers.
+    /// Judges what clients saw that were there from the start, and clients that came later; prints the numbers.
     pub fn judge<'a>(
         &self,
         clients: impl IntoIterator<Item = &'a Client>,
@@ -178,7 +178,8 @@ impl AddAssign for Report {
 mod tests {
     use super::*;
 
-    /// Judges views in short words, `!` for a mark, `^` for a recovery, `<` for an early message, after publishes that were all acknowledged.
+    /// Judges views in short words, `!` for a mark, `^` for a recovery, `<` for an early message, after publishes that
+    /// were all acknowledged.
     fn judge(publishes: &str, views: &[&str]) -> Report {
         let run = Run::on("lane");
         for payload in publishes.split(' ') {

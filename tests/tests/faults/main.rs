@@ -1,7 +1,7 @@
-//! The table of faults: each on every broker where it makes sense, with three real nodes, an audience that records, and a
-//! seeded load. Each says in one line what became of the messages.
+//! The table of faults: each on every broker where it makes sense, with three real nodes, an audience that records, and
+//! a seeded load. Each says in one line what became of the messages.
 //!
-//! `tests/faults/run` starts it: without arguments the bounded choice, `--all` the whole table, `--seed N` a load again.
+//! `tests/faults/run` starts it: without arguments a bounded choice, `--all` the whole table, `--seed N` a load again.
 
 mod balancer;
 mod kafka;

@@ -38,7 +38,8 @@ pub(crate) async fn xtrim_is_told_to_those_who_had_not_read(case: Case) -> Resul
     stage.lawful().await
 }
 
-/// Without its records a stream goes on where it was: who had read them has lost nothing. Without its epoch it is another.
+/// Without its records a stream goes on where it was: who had read them has lost nothing. Without its epoch it is
+/// another.
 pub(crate) async fn a_deleted_stream_is_told_to_its_subscribers_only(case: Case) -> Result<()> {
     let [channel, others @ ..] = CHANNELS;
     let mut stage = Stage::set(case).await?;

@@ -126,8 +126,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Cuts a node from the broker, until its clients know and its publishers have given up what was under way: published
-    /// again it would stand at two places, of which who has lost the first can only know the second.
+    /// Cuts a node from the broker, until its clients know and its publishers have given up what was under way.
+    /// Published again, it would stand at two places, of which who has lost the first can only know the second.
     pub(crate) async fn cut_off(&self, node: &str) -> Result<()> {
         self.cluster.wire(node)?.cut();
         self.notice(true, |client| client.node == node).await?;
@@ -153,7 +153,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until those are told that messages are lost, for this reason, who are connected and on one of these channels;
+    /// Waits until those who are meant are told that messages of these channels are lost, for this reason;
     /// raw clients by the end of their connection.
     pub(crate) async fn told(&self, channels: &[&str], reason: &str, of: impl Fn(&Client) -> bool) -> Result<()> {
         for client in self.steady.iter().filter(|client| of(client)) {

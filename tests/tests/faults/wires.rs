@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use real_brokers::Direction;
 use tests::{Client, PATIENCE, http};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::stage::{Case, Stage};
+use crate::stage::{CHANNELS, Case, Stage};
 
 /// `broker.heartbeat`.
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -86,7 +86,7 @@ pub(crate) async fn a_node_cut_from_the_broker_tells_only_its_own_clients(case: 
 }
 
 pub(crate) async fn all_nodes_that_lose_the_broker_keep_their_clients(case: Case) -> Result<()> {
-    let stage = Stage::set(case).await?;
+    let mut stage = Stage::set(case).await?;
     for node in ["node-1", "node-2", "node-3"] {
         stage.cluster.wire(node)?.cut();
     }
@@ -94,6 +94,8 @@ pub(crate) async fn all_nodes_that_lose_the_broker_keep_their_clients(case: Case
     for node in 1..=3 {
         http::until(stage.cluster.node_address(node), "/ready", |answer| answer.status == 503).await?;
     }
+    stage.cluster.balancer_mut().sees_up(&[]).await?;
+    stage.late.push(Client::raw(&stage.cluster.gateway_url(), CHANNELS[0]).await.context("HAProxy routes on")?);
     for node in ["node-1", "node-2", "node-3"] {
         stage.cluster.wire(node)?.mend();
     }
