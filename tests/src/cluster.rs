@@ -4,14 +4,14 @@
 //! back where HAProxy looks for it. Dropping the cluster kills all of it; what the programs said last is printed, and so
 //! shown when the test has failed.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::process::ExitStatus;
 
 use anyhow::{Context, Result};
-use real_brokers::{Kafka, Port, RabbitMq, Redis, Server, Wire};
+use real_brokers::{Port, Server, Wire};
 
 use crate::balancer::Balancer;
+use crate::broker::{Broker, Log};
 use crate::http;
 use crate::measure::Process;
 use crate::program::Program;
@@ -19,51 +19,13 @@ use crate::program::Program;
 /// Lines of each program that are shown when a test fails.
 const LAST_LINES: usize = 40;
 
-/// What joins the nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broker {
-    /// Each node has a log of its own.
-    Memory,
-    /// One Redis.
-    Redis,
-    /// One Kafka.
-    Kafka,
-    /// One RabbitMQ.
-    RabbitMq,
-}
-
-impl fmt::Display for Broker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Memory => "memory",
-            Self::Redis => "redis",
-            Self::Kafka => "kafka",
-            Self::RabbitMq => "rabbitmq",
-        })
-    }
-}
-
-impl Broker {
-    /// A server of this kind that does not run yet, with so many wires to it.
-    ///
-    /// # Panics
-    /// For [`Memory`](Self::Memory), which no server has.
-    pub fn server(self, wires: usize) -> Result<Box<dyn Server>> {
-        Ok(match self {
-            Self::Memory => unreachable!("the embedded log has no server"),
-            Self::Redis => Box::new(Redis::new(wires)?),
-            Self::Kafka => Box::new(Kafka::new(wires)?),
-            Self::RabbitMq => Box::new(RabbitMq::new(wires)?),
-        })
-    }
-}
-
 /// A cluster to be.
 #[derive(Debug)]
 pub struct Plan {
     nodes: usize,
     echo: usize,
     broker: Broker,
+    shared: bool,
     balanced: bool,
     environment: Vec<(String, String)>,
 }
@@ -75,10 +37,16 @@ impl Plan {
         Self { echo, ..self }
     }
 
-    /// On this broker.
+    /// On a broker of this kind, which nobody else has.
     #[must_use]
     pub fn broker(self, broker: Broker) -> Self {
-        Self { broker, ..self }
+        Self { broker, shared: false, ..self }
+    }
+
+    /// On the broker of this kind that all clusters of this program share which do it no harm.
+    #[must_use]
+    pub fn shared(self, broker: Broker) -> Self {
+        Self { broker, shared: true, ..self }
     }
 
     /// On a Redis.
@@ -102,18 +70,11 @@ impl Plan {
 
     /// Starts everything, and waits until all nodes are ready and HAProxy knows it.
     pub async fn start(self) -> Result<Cluster> {
-        let broker = match self.broker {
-            Broker::Memory => None,
-            broker => {
-                let server = broker.server(self.nodes + self.echo)?;
-                server.start().await?;
-                Some(server)
-            }
-        };
+        let log = Log::on(self.broker, self.shared, self.nodes + self.echo).await?;
         let nodes = (1..=self.nodes).map(|number| Member::new("fanfare", format!("node-{number}")));
         let echo = (1..=self.echo).map(|number| Member::new("echo-server", format!("echo-{number}")));
         let members = nodes.chain(echo).collect::<Result<_>>()?;
-        let mut cluster = Cluster { members, broker, balancer: None, environment: self.environment, well: false };
+        let mut cluster = Cluster { members, log, balancer: None, environment: self.environment, well: false };
         for index in 0..cluster.members.len() {
             cluster.run(index).await?;
         }
@@ -133,7 +94,7 @@ impl Plan {
 #[derive(Debug)]
 pub struct Cluster {
     members: Vec<Member>,
-    broker: Option<Box<dyn Server>>,
+    log: Log,
     balancer: Option<Balancer>,
     environment: Vec<(String, String)>,
     /// Whether nobody needs to see what the programs said.
@@ -182,7 +143,7 @@ impl Cluster {
     /// A cluster with so many nodes, called `node-1` and so on.
     #[must_use]
     pub fn of(nodes: usize) -> Plan {
-        Plan { nodes, echo: 0, broker: Broker::Memory, balanced: false, environment: Vec::new() }
+        Plan { nodes, echo: 0, broker: Broker::Memory, shared: false, balanced: false, environment: Vec::new() }
     }
 
     /// Where HAProxy takes clients of the gateway: `http://` and no slash at the end.
@@ -232,12 +193,13 @@ impl Cluster {
     /// With a log in memory.
     #[must_use]
     pub fn broker(&self) -> &dyn Server {
-        self.broker.as_deref().expect("the plan said broker()")
+        self.log.server().expect("the plan said broker()")
     }
 
-    /// The wire between a node or an echo server and the broker.
+    /// The wire between a node or an echo server and the broker, if that is not shared.
     pub fn wire(&self, name: &str) -> Result<&Wire> {
-        Ok(&self.broker().wires()[self.index(name)?])
+        let index = self.index(name)?;
+        self.broker().wires().get(index).context("the plan said broker(), not shared()")
     }
 
     /// The process of a node or an echo server, to measure it.
@@ -310,7 +272,7 @@ impl Cluster {
     }
 
     async fn run(&mut self, index: usize) -> Result<()> {
-        let broker = self.broker.as_ref().map_or_else(|| "memory:".to_owned(), |broker| broker.url(index));
+        let broker = self.log.url(index);
         let environment: Vec<_> =
             self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let member = &mut self.members[index];
@@ -346,7 +308,7 @@ impl Drop for Cluster {
         if let Some(balancer) = &self.balancer {
             last("haproxy", &balancer.log());
         }
-        if let Some(broker) = &self.broker {
+        if let Some(broker) = self.log.server() {
             last("broker", &broker.process().output());
         }
     }

@@ -1,10 +1,12 @@
 //! The language of the end-to-end tests: programs, clients and clusters that are real and leave nothing behind.
 
 pub mod balancer;
+mod broker;
 pub mod browser;
 pub mod client;
 pub mod cluster;
 pub mod crowd;
+mod every_broker;
 pub mod history;
 pub mod http;
 pub mod latency;
@@ -13,7 +15,8 @@ mod program;
 mod returning;
 pub mod wire;
 
+pub use broker::Broker;
 pub use client::{Client, Ended, Frame};
-pub use cluster::{Broker, Cluster};
+pub use cluster::Cluster;
 pub use program::{PATIENCE, Program, binary};
 pub use returning::Returning;

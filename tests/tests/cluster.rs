@@ -1,11 +1,11 @@
-//! Three nodes and two echo servers on a real Redis behind a real HAProxy: what clients see of it, on good days and bad.
+//! Three nodes and two echo servers behind a real HAProxy, on each broker: what clients see of it, on good days and bad.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tests::client::{Client, Ended};
-use tests::{Cluster, crowd, http};
+use tests::{Broker, Cluster, crowd, http};
 use tokio::net::TcpStream;
 
 /// The code of a node that goes away for good.
@@ -15,21 +15,33 @@ const RESTARTING: u16 = 1012;
 const PROBE: &str = "Host: fanfare.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_sent_on_any_of_300_sockets_comes_to_all_exactly_once_and_in_one_order() -> Result<()> {
-    let cluster = Cluster::of(3).echo(2).redis().haproxy().start().await?;
+tests::on_brokers! { redis Redis, kafka Kafka, rabbitmq RabbitMq: {
+    a_message_sent_on_any_of_300_sockets_comes_to_all_exactly_once_and_in_one_order,
+    the_raw_upgrade_probe_gets_the_accept_value_and_the_name_of_its_node,
+    a_node_told_to_stop_sends_its_clients_away_and_ends_well,
+    when_a_node_is_killed_its_clients_find_another_and_all_others_go_on,
+    sockets_outlive_a_reload_of_the_balancer,
+    a_first_start_on_an_empty_broker_is_nothing_to_warn_of,
+} }
+
+// Each node has a log of its own, so there is one of each.
+tests::on_brokers! { memory Memory: { a_message_sent_on_any_of_300_sockets_comes_to_all_exactly_once_and_in_one_order } }
+
+async fn a_message_sent_on_any_of_300_sockets_comes_to_all_exactly_once_and_in_one_order(broker: Broker) -> Result<()> {
+    let (nodes, echo) = if broker == Broker::Memory { (1, 1) } else { (3, 2) };
+    let cluster = Cluster::of(nodes).echo(echo).shared(broker).haproxy().start().await?;
     let spread = crowd::converse(&cluster.gateway_url(), &cluster.echo_url()).await?;
     assert_eq!(spread.values().sum::<usize>(), 300);
-    for (name, fair) in [("node-1", 80), ("node-2", 80), ("node-3", 80), ("echo-1", 30), ("echo-2", 30)] {
-        let count = spread.get(name).copied().unwrap_or_default();
+    let nodes = (1..=nodes).map(|number| (format!("node-{number}"), 240 / nodes));
+    for (name, fair) in nodes.chain((1..=echo).map(|number| (format!("echo-{number}"), 60 / echo))) {
+        let count = spread.get(&name).copied().unwrap_or_default();
         assert!(count.abs_diff(fair) <= fair / 4, "{name} should have about {fair} of {spread:?}");
     }
     Ok(())
 }
 
-#[tokio::test]
-async fn the_raw_upgrade_probe_gets_the_accept_value_and_the_name_of_its_node() -> Result<()> {
-    let cluster = Cluster::of(3).echo(2).redis().haproxy().start().await?;
+async fn the_raw_upgrade_probe_gets_the_accept_value_and_the_name_of_its_node(broker: Broker) -> Result<()> {
+    let cluster = Cluster::of(3).echo(2).shared(broker).haproxy().start().await?;
     let (gateway, echo) = (cluster.balancer().gateway(), cluster.balancer().echo());
     for (address, path, prefix, servers) in
         [(gateway, "/ws", "node-", 3), (gateway, "/raw/news", "node-", 3), (echo, "/ws/echo", "echo-", 2)]
@@ -54,9 +66,8 @@ async fn the_raw_upgrade_probe_gets_the_accept_value_and_the_name_of_its_node() 
     Ok(())
 }
 
-#[tokio::test]
-async fn a_node_told_to_stop_sends_its_clients_away_and_ends_well() -> Result<()> {
-    let mut cluster = Cluster::of(2).redis().haproxy().start().await?;
+async fn a_node_told_to_stop_sends_its_clients_away_and_ends_well(broker: Broker) -> Result<()> {
+    let mut cluster = Cluster::of(2).shared(broker).haproxy().start().await?;
     let leaving = on_node(&cluster, 1, 10).await?;
     let staying = on_node(&cluster, 2, 10).await?;
     let begin = Instant::now();
@@ -105,9 +116,8 @@ async fn a_draining_node_says_that_it_is_not_ready() -> Result<()> {
     tokio::try_join!(drained, answers).map(drop)
 }
 
-#[tokio::test]
-async fn when_a_node_is_killed_its_clients_find_another_and_all_others_go_on() -> Result<()> {
-    let mut cluster = Cluster::of(3).redis().haproxy().start().await?;
+async fn when_a_node_is_killed_its_clients_find_another_and_all_others_go_on(broker: Broker) -> Result<()> {
+    let mut cluster = Cluster::of(3).shared(broker).haproxy().start().await?;
     let run = tests::history::Run::on("news");
     let url = cluster.gateway_url();
     let mut clients = Vec::new();
@@ -156,9 +166,8 @@ async fn when_a_node_is_killed_its_clients_find_another_and_all_others_go_on() -
     Ok(())
 }
 
-#[tokio::test]
-async fn sockets_outlive_a_reload_of_the_balancer() -> Result<()> {
-    let mut cluster = Cluster::of(2).redis().haproxy().start().await?;
+async fn sockets_outlive_a_reload_of_the_balancer(broker: Broker) -> Result<()> {
+    let mut cluster = Cluster::of(2).shared(broker).haproxy().start().await?;
     let url = cluster.gateway_url();
     let before = subscribed(&url, 0).await?;
     cluster.balancer_mut().reload()?;
@@ -170,6 +179,13 @@ async fn sockets_outlive_a_reload_of_the_balancer() -> Result<()> {
         client.sees("over the old process").await?;
         client.sees("over the new one").await?;
     }
+    Ok(())
+}
+
+async fn a_first_start_on_an_empty_broker_is_nothing_to_warn_of(broker: Broker) -> Result<()> {
+    let cluster = Cluster::of(1).shared(broker).start().await?;
+    let output = cluster.output("node-1")?;
+    assert!(!output.contains("WARN") && !output.contains("ERROR"), "{output}");
     Ok(())
 }
 

@@ -1,8 +1,14 @@
 //! Clients that were away: what they missed, exactly, or the plain word that it cannot be had.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
+use futures_util::future::try_join_all;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use real_brokers::Direction;
 use serde_json::{Value, json};
-use tests::{Client, Cluster, Frame, Program};
+use tests::{Broker, Client, Cluster, Frame, Program, http};
+use tokio::time::interval;
 
 /// Subscribes from a position; gives the reply's `ok`.
 async fn resume(client: &Client, channel: &str, since: &str) -> Result<Value> {
@@ -34,41 +40,174 @@ fn url(cluster: &Cluster, node: usize) -> String {
     format!("http://{}", cluster.node_address(node))
 }
 
-#[tokio::test]
-async fn a_client_that_comes_back_on_another_node_gets_exactly_what_it_missed() -> Result<()> {
-    let mut cluster = Cluster::of(3).redis().start().await?;
-    let speaker = Client::native(&url(&cluster, 1)).await?;
-    let client = Client::native(&url(&cluster, 1)).await?;
-    let subscribed = client.subscribe("news").await?;
-    publish(&speaker, "news", 0..10).await?;
-    client.messages(10).await?;
-    let Some(Frame::Message { at: Some(since), .. }) = client.frames().pop() else { panic!("no position") };
-    client.close().await?;
-    for round in 0..50 {
-        publish(&speaker, "news", 10 + 20 * round..30 + 20 * round).await?;
-        publish(&speaker, "other", 0..5).await?;
+tests::on_brokers! { redis Redis, kafka Kafka, rabbitmq RabbitMq: {
+    a_client_that_comes_back_on_another_node_gets_exactly_what_it_missed,
+    a_node_that_was_killed_and_started_again_gives_a_client_exactly_what_it_missed,
+    a_thousand_clients_that_come_back_at_once_all_recover_and_cost_the_broker_nothing,
+    a_key_makes_a_repeated_publish_harmless_on_every_node,
+    clients_are_told_once_that_the_broker_is_away_and_once_that_it_is_back,
+} }
+
+// The node is the only one, and its log dies with it.
+tests::on_brokers! { memory Memory: { a_client_that_comes_back_on_another_node_gets_exactly_what_it_missed } }
+
+/// How many messages a client misses.
+const MISSED: u32 = 1000;
+
+/// A client that went away, and what it needs to come back.
+struct Away {
+    speaker: Client,
+    /// Its position when it subscribed, before any message.
+    first: String,
+    /// The last that it saw.
+    since: String,
+}
+
+impl Away {
+    /// Hears the first ten messages on node 1, and misses the next 1,000, each of which comes `pace` after the other.
+    async fn from(cluster: &Cluster, pace: Duration) -> Result<Self> {
+        let speaker = Client::native(&url(cluster, 1)).await?;
+        let client = Client::native(&url(cluster, 1)).await?;
+        let first = at(&client.subscribe("news").await?)?;
+        publish(&speaker, "news", 0..10).await?;
+        client.messages(10).await?;
+        let Some(Frame::Message { at: Some(since), .. }) = client.frames().pop() else { panic!("no position") };
+        client.close().await?;
+        let mut pace = (!pace.is_zero()).then(|| interval(pace));
+        for number in 10..10 + MISSED {
+            if let Some(pace) = &mut pace {
+                pace.tick().await;
+            }
+            publish(&speaker, "news", number..number + 1).await?;
+            if number % 20 == 0 {
+                publish(&speaker, "other", 0..5).await?;
+            }
+        }
+        Ok(Self { speaker, first, since })
     }
 
-    let back = Client::native(&url(&cluster, 2)).await?;
-    let ok = resume(&back, "news", &since).await?;
-    assert_eq!((&ok["recovered"], at(&ok)?), (&json!(true), since.clone()));
-    publish(&speaker, "news", 1010..1020).await?;
-    back.messages(1010).await?;
-    assert_eq!(messages(&back), texts(10..1020), "what was missed, then what is live, each once and in order");
+    /// Comes back on a node, hears what was missed and then what is live, each once and in order.
+    async fn comes_back(&self, cluster: &Cluster, node: usize) -> Result<()> {
+        let back = Client::native(&url(cluster, node)).await?;
+        let ok = resume(&back, "news", &self.since).await?;
+        assert_eq!((&ok["recovered"], at(&ok)?), (&json!(true), self.since.clone()));
+        publish(&self.speaker, "news", 10 + MISSED..20 + MISSED).await?;
+        back.messages(10 + MISSED as usize).await?;
+        assert_eq!(messages(&back), texts(10..20 + MISSED));
+        Ok(())
+    }
+}
 
-    cluster.kill_node("node-3").await?;
-    cluster.start_node("node-3").await?;
-    let fresh = Client::native(&url(&cluster, 3)).await?;
-    assert_eq!(resume(&fresh, "news", &since).await?["recovered"], json!(true), "a node that has just started");
-    fresh.messages(1010).await?;
-    assert_eq!(messages(&fresh), texts(10..1020));
+async fn a_client_that_comes_back_on_another_node_gets_exactly_what_it_missed(broker: Broker) -> Result<()> {
+    let cluster = Cluster::of(broker.nodes()).shared(broker).start().await?;
+    let away = Away::from(&cluster, Duration::ZERO).await?;
+    away.comes_back(&cluster, broker.nodes()).await
+}
 
-    let first = at(&subscribed)?;
-    let from_start = Client::native(&url(&cluster, 3)).await?;
-    assert_eq!(resume(&from_start, "news", &first).await?["recovered"], json!(true));
-    from_start.messages(1020).await?;
-    assert_eq!(messages(&from_start), texts(0..1020));
+async fn a_node_that_was_killed_and_started_again_gives_a_client_exactly_what_it_missed(broker: Broker) -> Result<()> {
+    let mut cluster = Cluster::of(2).shared(broker).start().await?;
+    let away = Away::from(&cluster, Duration::ZERO).await?;
+    cluster.kill_node("node-2").await?;
+    cluster.start_node("node-2").await?;
+    away.comes_back(&cluster, 2).await?;
+    let from_start = Client::native(&url(&cluster, 2)).await?;
+    assert_eq!(resume(&from_start, "news", &away.first).await?["recovered"], json!(true));
+    from_start.messages(20 + MISSED as usize).await?;
+    assert_eq!(messages(&from_start), texts(0..20 + MISSED));
     Ok(())
+}
+
+#[tokio::test]
+async fn a_client_away_for_30_s_gets_exactly_what_it_missed() -> Result<()> {
+    let cluster = Cluster::of(2).shared(Broker::Redis).start().await?;
+    let away = Away::from(&cluster, Duration::from_secs(30) / MISSED).await?;
+    away.comes_back(&cluster, 2).await
+}
+
+async fn a_thousand_clients_that_come_back_at_once_all_recover_and_cost_the_broker_nothing(
+    broker: Broker,
+) -> Result<()> {
+    const CLIENTS: usize = 1000;
+    const FILLERS: usize = 40;
+    // For each partition 1 MiB: enough for what is missed, not for what comes then.
+    let cluster = Cluster::of(2).broker(broker).set("FANFARE__WINDOW__BYTES", "16MiB").start().await?;
+    let away = Away::from(&cluster, Duration::ZERO).await?;
+    let url = &url(&cluster, 2);
+    // Warm: the node has read all of it.
+    let witness = Client::native(url).await?;
+    assert_eq!(resume(&witness, "news", &away.since).await?["recovered"], json!(true));
+    witness.messages(MISSED as usize).await?;
+    let clients: Vec<_> =
+        stream::iter(0..CLIENTS).map(|_| Client::native(url)).buffer_unordered(16).try_collect().await?;
+
+    let before = Reads::of(&cluster, broker).await?;
+    let resumed = clients.iter().map(async |client| {
+        assert_eq!(resume(client, "news", &away.since).await?["recovered"], json!(true));
+        client.messages(MISSED as usize).await
+    });
+    try_join_all(resumed).await?;
+    let storm = Reads::of(&cluster, broker).await?.since(&before);
+    let missed = texts(10..10 + MISSED);
+    for client in &clients {
+        assert_eq!(messages(client), missed);
+    }
+    println!("{CLIENTS} clients at once: {storm:?}");
+    assert_eq!((storm.asked, storm.commands), (0, 0), "reads at the broker");
+    // Heartbeats go on; one reading of what was missed would already be more.
+    let one_reading = u64::from(MISSED) * 40;
+    assert!(storm.bytes < one_reading, "the broker sent {} bytes", storm.bytes);
+
+    // What these numbers are when the broker is asked: the window has no room for all of this.
+    let filler = "x".repeat(60 << 10);
+    for number in 0..FILLERS {
+        away.speaker.publish("news", &format!("{number} {filler}")).await?;
+    }
+    away.speaker.publish("news", "full").await?;
+    witness.sees("full").await?;
+    let late = Client::native(url).await?;
+    let before = Reads::of(&cluster, broker).await?;
+    resume(&late, "news", &away.since).await?;
+    let asked = Reads::of(&cluster, broker).await?.since(&before);
+    println!("one client older than the window: {asked:?}");
+    assert!(asked.asked > 0 && asked.bytes > (FILLERS / 2 * filler.len()) as u64, "{asked:?}");
+    assert!(broker != Broker::Redis || asked.commands > 0, "{asked:?}");
+    Ok(())
+}
+
+/// How often the second node has read at the broker beyond its tail.
+#[derive(Debug)]
+struct Reads {
+    /// By the node's own count.
+    asked: u64,
+    /// By Redis's count of the command that only this is done with, on all nodes; 0 on other brokers.
+    commands: u64,
+    /// By the wire between the two, with the tail.
+    bytes: u64,
+}
+
+impl Reads {
+    async fn of(cluster: &Cluster, broker: Broker) -> Result<Self> {
+        let number = |text: &str| text.parse::<u64>().ok();
+        let metrics = http::get(cluster.node_address(2), "/metrics").await?.body;
+        let asked = metrics.lines().find_map(|line| number(line.strip_prefix("fanfare_broker_read_backs_total ")?));
+        let mut commands = 0;
+        if broker == Broker::Redis {
+            let statistics = cluster.broker().tool(&["INFO", "commandstats"]).await?;
+            let calls =
+                statistics.lines().find_map(|line| line.strip_prefix("cmdstat_xrevrange:calls=")?.split(',').next());
+            commands = calls.and_then(number).unwrap_or_default();
+        }
+        let bytes = cluster.wire("node-2")?.carried(Direction::FromBroker);
+        Ok(Self { asked: asked.context("no such metric")?, commands, bytes })
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            asked: self.asked - before.asked,
+            commands: self.commands - before.commands,
+            bytes: self.bytes - before.bytes,
+        }
+    }
 }
 
 #[tokio::test]
@@ -95,9 +234,8 @@ async fn a_position_that_proves_nothing_recovers_nothing() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_key_makes_a_repeated_publish_harmless_on_every_node() -> Result<()> {
-    let cluster = Cluster::of(2).redis().start().await?;
+async fn a_key_makes_a_repeated_publish_harmless_on_every_node(broker: Broker) -> Result<()> {
+    let cluster = Cluster::of(2).shared(broker).start().await?;
     let clients = [Client::native(&url(&cluster, 1)).await?, Client::native(&url(&cluster, 2)).await?];
     for client in &clients {
         client.subscribe("orders").await?;
@@ -114,9 +252,8 @@ async fn a_key_makes_a_repeated_publish_harmless_on_every_node() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn clients_are_told_once_that_the_broker_is_away_and_once_that_it_is_back() -> Result<()> {
-    let cluster = Cluster::of(1).redis().start().await?;
+async fn clients_are_told_once_that_the_broker_is_away_and_once_that_it_is_back(broker: Broker) -> Result<()> {
+    let cluster = Cluster::of(1).broker(broker).start().await?;
     let client = Client::native(&url(&cluster, 1)).await?;
     client.subscribe("news").await?;
     cluster.broker().kill().await?;

@@ -156,6 +156,10 @@ impl Server for Kafka {
         format!("kafka://{}", self.inside())
     }
 
+    fn named_url(&self, name: &str) -> String {
+        format!("{}/{name}", self.inside_url())
+    }
+
     fn tls_url(&self, ca: &str) -> String {
         format!("kafka+ssl://{USER}:{PASSWORD}@{}?ca={ca}", self.tls.port.address)
     }

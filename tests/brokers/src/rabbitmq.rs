@@ -111,6 +111,10 @@ impl Server for RabbitMq {
         format!("amqp://{USER}:{PASSWORD}@{}", self.port.address)
     }
 
+    fn named_url(&self, name: &str) -> String {
+        format!("{}?prefix={name}", self.inside_url())
+    }
+
     fn tls_url(&self, ca: &str) -> String {
         format!("amqps://{USER}:{PASSWORD}@{}?ca={ca}", self.tls.address)
     }

@@ -48,6 +48,10 @@ impl Server for Redis {
         format!("redis://:{PASSWORD}@{}", self.port.address)
     }
 
+    fn named_url(&self, name: &str) -> String {
+        format!("{}?prefix={name}", self.inside_url())
+    }
+
     fn tls_url(&self, ca: &str) -> String {
         format!("rediss://:{PASSWORD}@{}/0?ca={ca}", self.tls.address)
     }

@@ -29,6 +29,9 @@ pub trait Server: Debug + Send + Sync {
     /// What a node is given that is to come by no wire.
     fn inside_url(&self) -> String;
 
+    /// The same, with a log of this name: who has one of its own sees nothing of the others'.
+    fn named_url(&self, name: &str) -> String;
+
     /// The same over TLS, which has a CA file as its last part.
     fn tls_url(&self, ca: &str) -> String;
 

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
@@ -42,6 +43,8 @@ struct Shared {
     ended: Condvar,
     /// The same as `state`, for the connections that are made already.
     orders: watch::Sender<State>,
+    /// Bytes, by direction.
+    carried: [AtomicU64; 2],
 }
 
 /// A running proxy.
@@ -67,6 +70,12 @@ impl Wire {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many bytes it has carried so far.
+    #[must_use]
+    pub fn carried(&self, direction: Direction) -> u64 {
+        self.shared.carried[direction as usize].load(Ordering::Relaxed)
     }
 
     /// Resets all connections, now and until mended; whoever then uses one is told that it has ended.
@@ -148,7 +157,7 @@ async fn connection(
     state: State,
     mut orders: watch::Receiver<State>,
 ) {
-    let relay = relay(&client, broker, state, orders.clone());
+    let relay = relay(&client, broker, &live.0.carried, state, orders.clone());
     let has_ended = tokio::select! {
         ended = relay => ended.is_ok(),
         _ = orders.wait_for(|now| now.cuts != state.cuts) => false,
@@ -164,6 +173,7 @@ async fn connection(
 async fn relay(
     client: &TcpStream,
     broker: SocketAddr,
+    carried: &[AtomicU64; 2],
     state: State,
     orders: watch::Receiver<State>,
 ) -> std::io::Result<()> {
@@ -171,8 +181,8 @@ async fn relay(
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     tokio::select! {
-        ended = pump(client, &server, state.dead[0], 0, orders.clone()) => ended,
-        ended = pump(&server, client, state.dead[1], 1, orders) => ended,
+        ended = pump(client, &server, &carried[0], state.dead[0], 0, orders.clone()) => ended,
+        ended = pump(&server, client, &carried[1], state.dead[1], 1, orders) => ended,
     }
 }
 
@@ -180,6 +190,7 @@ async fn relay(
 async fn pump(
     from: &TcpStream,
     to: &TcpStream,
+    bytes: &AtomicU64,
     mut dead: bool,
     direction: usize,
     mut orders: watch::Receiver<State>,
@@ -194,7 +205,9 @@ async fn pump(
             },
             readable = from.readable() => {
                 readable?;
-                match from.try_read(&mut buffer) {
+                let read = from.try_read(&mut buffer);
+                bytes.fetch_add(*read.as_ref().unwrap_or(&0) as u64, Ordering::Relaxed);
+                match read {
                     Ok(0) => return Ok(()),
                     Ok(_) if dead => {}
                     Ok(read) => write_all(to, &buffer[..read]).await?,
