@@ -31,6 +31,8 @@ pub struct Counters {
     pub duplicates: Count,
     /// Places where records were lost in the broker.
     pub breaks: Count,
+    /// Times that older records were asked for.
+    pub read_backs: Count,
 }
 
 /// A number that only grows.
@@ -180,6 +182,7 @@ impl Log {
     /// a record that cannot be read, none if the log does not hold that position's record any more. Ends within 5 s.
     pub async fn read_back(&self, before: Position, most: usize) -> Result<Vec<Seen>, LinkError> {
         let Position { partition, offset, check } = before;
+        self.shared.counters.read_backs.add(1);
         let read = timeout(OPEN_TIMEOUT, self.shared.broker.read_back(partition, offset.next(), most + 1)).await;
         let entries = read.map_err(|_| LinkError(format!("no answer from the broker within {OPEN_TIMEOUT:?}")))??;
         let mut entries = entries.iter().rev().map_while(|entry| {

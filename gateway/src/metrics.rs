@@ -97,6 +97,8 @@ impl Metrics {
         family("broker_duplicates_total", "counter", help, &plain(counters.duplicates.value()));
         let help = "Places where the broker's log did not go on from what was read.";
         family("broker_breaks_total", "counter", help, &plain(counters.breaks.value()));
+        let help = "Times that the broker was asked for records older than the window.";
+        family("broker_read_backs_total", "counter", help, &plain(counters.read_backs.value()));
         out
     }
 }
