@@ -36,8 +36,8 @@ enum Place {
     End { back: u64, lost: Option<Position> },
     /// After this record. The epoch is known once a reader was opened, the fingerprint once the record has been read.
     After { epoch: Option<Epoch>, offset: Offset, check: Check },
-    /// Before the first record that the reader shows.
-    First { epoch: Epoch },
+    /// Before the first record that the reader shows, so many before the end of the log.
+    First { epoch: Epoch, back: u64 },
 }
 
 impl Cursor {
@@ -54,8 +54,8 @@ impl Cursor {
     /// Where to open the reader.
     pub(crate) fn start(&self) -> Start {
         match self.place {
-            Place::End { back: 0, .. } | Place::First { .. } => Start::Head,
-            Place::End { back, .. } => Start::Back(back),
+            Place::End { back: 0, .. } => Start::Head,
+            Place::End { back, .. } | Place::First { back, .. } => Start::Back(back),
             Place::After { offset, .. } => Start::At(offset),
         }
     }
@@ -74,17 +74,14 @@ impl Cursor {
                 self.place = Place::After { epoch: Some(standing.epoch), offset, check };
                 Ok(())
             }
-            Place::End { back, .. } if back > 0 && last.0 > 0 => {
-                self.place = Place::First { epoch: standing.epoch };
+            // A session that showed nothing was none.
+            Place::End { back, .. } | Place::First { back, .. } if back > 0 && last.0 > 0 => {
+                self.place = Place::First { epoch: standing.epoch, back };
                 self.history = last;
                 Ok(())
             }
-            Place::First { .. } => {
-                // The last session showed nothing.
-                self.place = Place::After { epoch: Some(standing.epoch), offset: last, check: Check::UNKNOWN };
-                Ok(())
-            }
-            Place::End { lost, .. } => {
+            Place::End { .. } | Place::First { .. } => {
+                let lost = if let Place::End { lost, .. } = self.place { lost } else { None };
                 self.place = Place::After { epoch: Some(standing.epoch), offset: last, check: Check::UNKNOWN };
                 if let Some(after) = lost {
                     self.dedup.clear();
@@ -101,7 +98,10 @@ impl Cursor {
         let (epoch, last, known) = match self.place {
             Place::After { epoch: Some(epoch), offset, check } => (epoch, offset, check),
             // History begins wherever what is kept begins.
-            Place::First { epoch } => {
+            Place::First { epoch, .. } => {
+                if entry.epoch.is_some_and(|seen| seen != epoch) {
+                    return Err(Reopen);
+                }
                 self.live = true;
                 (epoch, Offset(entry.offset.0.saturating_sub(1)), Check::UNKNOWN)
             }
@@ -111,7 +111,7 @@ impl Cursor {
             return Err(self.leave(last, known));
         }
         let envelope = envelope::read(&entry.bytes);
-        let check = envelope.as_ref().map_or(Check::UNKNOWN, |envelope| envelope.id.check());
+        let check = envelope.as_ref().map_or(Check::UNKNOWN, |envelope| envelope.check());
         let here = Place::After { epoch: Some(epoch), offset: entry.offset, check };
         if !self.live {
             if entry.offset < last {
@@ -172,6 +172,7 @@ impl Cursor {
         let mut next = envelope.seen(self.partition, offset);
         if !fresh && next.message.take().is_some() {
             self.duplicates += 1;
+            next.repeated = true;
         }
         match out.last_mut() {
             Some(TailEvent::Records { partition, seen }) if *partition == self.partition => seen.push(next),
@@ -330,6 +331,25 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_shows_nothing_leaves_all_history_to_the_next() {
+        let mut cursor = Cursor::new(PARTITION, Resume::Recent(100));
+        let mut out = Vec::new();
+        assert_eq!(cursor.opened(standing(7, 3), &mut out), Ok(()));
+        assert_eq!((cursor.opened(standing(7, 4), &mut out), cursor.start()), (Ok(()), Start::Back(100)));
+        for n in 1..=4 {
+            assert_eq!(cursor.accept(&entry(7, n, n.into()), &mut out), Ok(()));
+        }
+        assert_eq!(words(&out), "1 2 3, up 3, 4");
+        let mut cursor = Cursor::new(PARTITION, Resume::Recent(100));
+        assert_eq!(cursor.opened(standing(7, 3), &mut out), Ok(()));
+        out.clear();
+        assert_eq!(cursor.accept(&entry(8, 1, 1), &mut out), Err(Reopen), "nothing of another log was lost");
+        assert_eq!(cursor.opened(standing(8, 1), &mut out), Ok(()));
+        assert_eq!(cursor.accept(&entry(8, 1, 1), &mut out), Ok(()));
+        assert_eq!(words(&out), "up 0, 1");
+    }
+
+    #[test]
     fn an_empty_log_has_no_history() {
         let mut cursor = Cursor::new(PARTITION, Resume::Recent(100));
         let mut out = Vec::new();
@@ -340,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_position_of_another_log_is_found_by_its_fingerprint() {
-        let at = Position { partition: PARTITION, offset: Offset(3), check: MessageId(3).check() };
+        let at = Position { partition: PARTITION, offset: Offset(3), check: MessageId(3).check(0) };
         for (id, result) in [(3, Ok(())), (99, Err(Reopen))] {
             let mut cursor = Cursor::new(PARTITION, Resume::After(at));
             let mut out = Vec::new();

@@ -6,12 +6,15 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::position::{Offset, Partition};
+use crate::position::{Check, Offset, Partition};
 use crate::record::{MessageId, NewRecord, Payload, Record};
 use crate::tail::Seen;
 
 /// Bytes that the envelope adds to a record's channel and payload.
 pub const ENVELOPE_OVERHEAD: usize = 34;
+
+/// Where the time stands.
+const TIME: std::ops::Range<usize> = 20..28;
 
 const MAGIC: u8 = b'F';
 const VERSION: u8 = 1;
@@ -52,6 +55,11 @@ pub(crate) struct Envelope {
 }
 
 impl Envelope {
+    /// The fingerprint of the record.
+    pub(crate) fn check(&self) -> Check {
+        self.id.check(self.time)
+    }
+
     /// What it says of the record at a place.
     pub(crate) fn seen(self, partition: Partition, offset: Offset) -> Seen {
         let Self { id, time, content } = self;
@@ -59,7 +67,7 @@ impl Envelope {
             Content::Heartbeat => None,
             Content::Message { channel, payload } => Some(Record { partition, offset, id, time, channel, payload }),
         };
-        Seen { offset, check: id.check(), time, message }
+        Seen { offset, check: id.check(time), time, message, repeated: false }
     }
 }
 
@@ -70,6 +78,19 @@ pub(crate) fn message(record: &NewRecord, time: u64) -> Bytes {
         Payload::Binary(_) => BINARY,
     };
     write(kind, record.id, time, record.channel.as_bytes(), record.payload.bytes())
+}
+
+/// The fingerprint of the record that an envelope of our own makes.
+pub(crate) fn check(bytes: &[u8]) -> Check {
+    let number = |range: std::ops::Range<usize>| bytes[range].iter().fold(0u128, |n, &byte| n << 8 | u128::from(byte));
+    MessageId(number(4..20)).check(u64::try_from(number(TIME)).unwrap_or(0))
+}
+
+/// The same message, sent at another time.
+pub(crate) fn sent_again(bytes: &[u8], time: u64) -> Bytes {
+    let mut out = BytesMut::from(bytes);
+    out[TIME].copy_from_slice(&time.to_be_bytes());
+    out.freeze()
 }
 
 pub(crate) fn heartbeat(id: MessageId, time: u64) -> Bytes {
@@ -141,6 +162,10 @@ mod tests {
             let content = Content::Message { channel: Bytes::from("room:ü"), payload };
             assert_eq!(read, Envelope { id: record.id, time: 77, content });
         }
+        let again = read(&sent_again(&message(&sample(), 77), 1 << 40)).expect("written by this program");
+        assert_eq!((again.id, again.time), (sample().id, 1 << 40));
+        assert_eq!(again.check(), check(&sent_again(&message(&sample(), 77), 1 << 40)));
+        assert_ne!(again.check(), read(&message(&sample(), 77)).expect("written by this program").check());
         let beat = read(&heartbeat(MessageId(5), 9)).expect("written by this program");
         assert_eq!(beat, Envelope { id: MessageId(5), time: 9, content: Content::Heartbeat });
     }

@@ -32,7 +32,7 @@ pub use broker::{
 };
 pub use connect::{ConnectError, Settings, connect};
 pub use envelope::{ENVELOPE_OVERHEAD, Unreadable};
-pub use log::{Count, Counters, Log, Timing};
+pub use log::{Count, Counters, Log, Timing, wall_clock};
 pub use position::{Check, Epoch, InvalidPosition, Offset, Partition, Position, partition_of};
 pub use publisher::{Budget, PublishError};
 pub use record::{MessageId, NewRecord, Payload, Record};

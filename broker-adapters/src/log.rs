@@ -22,6 +22,16 @@ use crate::tail::{self, Resume, Seen, Tail};
 pub struct Timing {
     /// After how much silence a partition gets a heartbeat; three of them without a record end the link.
     pub heartbeat: Duration,
+    /// The clock on the wall, in milliseconds since 1970.
+    pub clock: fn() -> u64,
+}
+
+impl Timing {
+    /// By this machine's clock.
+    #[must_use]
+    pub fn new(heartbeat: Duration) -> Self {
+        Self { heartbeat, clock: wall_clock }
+    }
 }
 
 /// What happened to the log since the start.
@@ -144,10 +154,9 @@ impl Log {
         deadline: Instant,
     ) -> impl Future<Output = Result<Option<Position>, PublishError>> + Send + use<> {
         let submitted = self.submit(&record, deadline);
-        let check = record.id.check();
         async move {
             let (partition, answer) = submitted?;
-            let stored = answer.await.unwrap_or(Err(PublishError::Unknown))?;
+            let (stored, check) = answer.await.unwrap_or(Err(PublishError::Unknown))?;
             Ok(stored.at.map(|(_, offset)| Position { partition, offset, check }))
         }
     }
@@ -157,7 +166,7 @@ impl Log {
             return Err(PublishError::Rejected("the channel's name is longer than 65,535 bytes".into()));
         }
         let most = self.capabilities().max_bytes;
-        let bytes = envelope::message(record, now());
+        let bytes = envelope::message(record, (self.shared.timing.clock)());
         if bytes.len() > most {
             return Err(PublishError::Rejected(format!("the broker takes at most {most} bytes")));
         }
@@ -212,8 +221,9 @@ impl Log {
     }
 }
 
-/// Milliseconds since 1970.
-pub(crate) fn now() -> u64 {
+/// Now by this machine's clock, in milliseconds since 1970.
+#[must_use]
+pub fn wall_clock() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -15,7 +15,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::backoff::Backoff;
 use crate::broker::{Append, AppendError, Stored};
+use crate::envelope;
 use crate::log::Shared;
+use crate::position::Check;
 use crate::tail::link_backoff;
 
 /// Records on their way at a time, in as many batches as suit the broker.
@@ -89,14 +91,14 @@ impl Drop for Permit {
 struct Item {
     append: Append,
     deadline: Instant,
-    reply: oneshot::Sender<Result<Stored, PublishError>>,
+    reply: oneshot::Sender<Outcome>,
     /// An earlier try may have stored it.
     perhaps: bool,
     _permit: Permit,
 }
 
 impl Item {
-    fn end(self, result: Result<Stored, PublishError>) {
+    fn end(self, result: Outcome) {
         // A publisher that no longer waits has chosen not to know.
         let _ = self.reply.send(result);
     }
@@ -108,7 +110,10 @@ impl Item {
 }
 
 /// Where the outcome of a publish arrives.
-pub(crate) type Answer = oneshot::Receiver<Result<Stored, PublishError>>;
+pub(crate) type Answer = oneshot::Receiver<Outcome>;
+
+/// What was stored, with the fingerprint of its record.
+type Outcome = Result<(Stored, Check), PublishError>;
 
 /// Hands publishes to the task.
 #[derive(Debug)]
@@ -202,7 +207,9 @@ impl Task {
             if !idle && self.look <= Instant::now() {
                 self.expire();
             }
-            let wake = self.resume.map_or(self.look, |resume| resume.min(self.look));
+            // A retry waits for what is under way, whose end wakes the task.
+            let resume = self.resume.filter(|_| self.under_way.is_empty());
+            let wake = resume.map_or(self.look, |resume| resume.min(self.look));
             tokio::select! {
                 biased;
                 Some(failed) = self.under_way.next(), if !self.under_way.is_empty() => self.settle(failed),
@@ -227,8 +234,15 @@ impl Task {
             self.resume = None;
             // Too late for an answer: sending it would only make its fate unknown.
             let latest = Instant::now() + EXPIRY;
-            for item in self.retry.drain(..).rev() {
-                if item.deadline <= latest { item.fail() } else { self.waiting.push_front(item) }
+            let now = (self.shared.timing.clock)();
+            for mut item in self.retry.drain(..).rev() {
+                if item.deadline <= latest {
+                    item.fail();
+                    continue;
+                }
+                // Should an earlier try be stored as well, no position is good for both.
+                item.append.bytes = envelope::sent_again(&item.append.bytes, now);
+                self.waiting.push_front(item);
             }
         }
         while self.under_way.len() < self.pipeline && !self.waiting.is_empty() {
@@ -301,7 +315,8 @@ async fn append(shared: Arc<Shared>, items: Vec<Item>) -> Failed {
         match results.next().unwrap_or_else(|| Err(AppendError::Unknown("no confirmation in time".into()))) {
             Ok(stored) => {
                 shared.check_epoch(item.append.partition, stored);
-                item.end(Ok(stored));
+                let check = envelope::check(&item.append.bytes);
+                item.end(Ok((stored, check)));
             }
             Err(AppendError::Rejected(why)) => item.end(Err(PublishError::Rejected(why))),
             Err(error) => failed.push((item, error)),

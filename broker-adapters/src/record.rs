@@ -15,10 +15,12 @@ impl MessageId {
         Self(fastrand::u128(..))
     }
 
-    /// The fingerprint of a record with this id; never [`Check::UNKNOWN`].
+    /// The fingerprint of a record with this id, sent at this time; never [`Check::UNKNOWN`].
+    ///
+    /// The time tells it from one that holds the same message and was sent anew, perhaps to the same place of another log.
     #[must_use]
-    pub fn check(self) -> Check {
-        let folded = (self.0 >> 64) as u64 ^ self.0 as u64;
+    pub fn check(self, time: u64) -> Check {
+        let folded = (self.0 >> 64) as u64 ^ self.0 as u64 ^ time.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Check(folded.max(1))
     }
 }
@@ -76,7 +78,7 @@ impl Record {
     /// Where the record stands.
     #[must_use]
     pub fn position(&self) -> Position {
-        Position { partition: self.partition, offset: self.offset, check: self.id.check() }
+        Position { partition: self.partition, offset: self.offset, check: self.id.check(self.time) }
     }
 
     /// Bytes of its content.

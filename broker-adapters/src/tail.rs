@@ -16,7 +16,7 @@ use crate::backoff::Backoff;
 use crate::broker::{Append, Entry, LinkError, OPEN_TIMEOUT, Reader};
 use crate::cursor::{Cursor, Reopen};
 use crate::envelope;
-use crate::log::{Shared, now};
+use crate::log::Shared;
 use crate::position::{Check, Offset, Partition, Position};
 use crate::record::{MessageId, Record};
 
@@ -69,6 +69,8 @@ pub struct Seen {
     pub time: u64,
     /// The message; none for a heartbeat, and for a message whose id came before.
     pub message: Option<Record>,
+    /// It held a message whose id came before. What was read back is not looked at for this.
+    pub repeated: bool,
 }
 
 /// A place where the log does not go on from what was read before.
@@ -149,6 +151,7 @@ pub(crate) fn start(shared: Arc<Shared>, from: &[(Partition, Resume)]) -> Tail {
     let task = Task { shared, followed: cursors, sender, down: false, backoff: link_backoff() };
     let task = async move {
         tokio::select! {
+            biased;
             () = task.run() => {}
             _ = closed.wait_for(|closed| *closed) => {}
         }
@@ -252,8 +255,8 @@ impl Task {
             let mut next = reader.next();
             let entries = loop {
                 let watched = tokio::select! {
-                    entries = &mut next => break entries,
-                    () = &mut epoch_changed => Err(End::Reopen),
+                    // In this order: whatever the load, a quiet partition gets its heartbeat.
+                    biased;
                     now = tick.tick() => {
                         // A process that was itself stopped has no right to call the link silent.
                         if now - last_tick > shared.timing.heartbeat {
@@ -262,6 +265,8 @@ impl Task {
                         last_tick = now;
                         self.watch(now)
                     }
+                    () = &mut epoch_changed => Err(End::Reopen),
+                    entries = &mut next => break entries,
                 };
                 if let Err(end) = watched {
                     return end;
@@ -342,9 +347,10 @@ impl Task {
     fn heartbeat(&self, partitions: Vec<Partition>) {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
+            let now = (shared.timing.clock)();
             let batch: Vec<_> = partitions
                 .iter()
-                .map(|&partition| Append { partition, bytes: envelope::heartbeat(MessageId::random(), now()) })
+                .map(|&partition| Append { partition, bytes: envelope::heartbeat(MessageId::random(), now) })
                 .collect();
             let appended = shared.broker.append(&batch, Instant::now() + shared.timing.heartbeat).await;
             for (append, result) in batch.iter().zip(appended) {

@@ -80,7 +80,7 @@ async fn a_record_for_a_deleted_stream_is_surely_not_stored() {
 #[tokio::test]
 async fn a_publisher_whose_channel_is_closed_gets_another() {
     let (server, broker) = server().await;
-    let timing = Timing { heartbeat: Duration::from_millis(200) };
+    let timing = Timing::new(Duration::from_millis(200));
     let log = Log::start(broker, SETTINGS.partitions, timing, Budget { messages: 100, bytes: 1 << 20 });
     let publish = |text: &'static str, deadline: Instant| {
         let payload = Payload::Text(Bytes::from_static(text.as_bytes()));

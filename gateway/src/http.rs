@@ -29,6 +29,7 @@ use crate::listener::Admission;
 use crate::protocol::{Protocol, native};
 use crate::socket::{Route, Socket, SocketError};
 use crate::worker::Worker;
+use crate::worker::stream::Stream;
 
 /// Bytes of a request's head: more is answered with 431.
 const HEAD_BYTES: usize = 16 << 10;
@@ -163,6 +164,7 @@ fn connect(
 ) {
     // From here on, pings and the outbox say how slow is too slow.
     let _ = SockRef::from(&socket.0).set_tcp_user_timeout(None);
+    let socket = (Stream::Tcp(socket.0), socket.1);
     match endpoint {
         Endpoint::Native => {
             worker.adopt(socket, admission, (Protocol::Native, None), read);

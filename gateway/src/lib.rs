@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod cli;
+mod clock;
 pub mod close;
 pub mod codec;
 pub mod config;
@@ -17,6 +18,8 @@ pub mod node;
 pub mod program;
 mod protocol;
 mod relay;
+#[cfg(test)]
+mod simulation;
 pub mod socket;
 mod window;
 mod worker;

@@ -51,6 +51,15 @@ impl Admission {
     }
 }
 
+#[cfg(test)]
+impl Admission {
+    /// A place in a worker that no listener leads to.
+    pub(crate) fn unlisted() -> Self {
+        let counts = Counts { open: AtomicUsize::new(1), workers: Box::new([AtomicUsize::new(1)]) };
+        Self { counts: Arc::new(counts), worker: 0 }
+    }
+}
+
 impl Drop for Admission {
     fn drop(&mut self) {
         self.counts.open.fetch_sub(1, Ordering::Relaxed);

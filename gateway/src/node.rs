@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use axum::http::StatusCode;
-use broker_adapters::{Broker, Budget, Log, Resume, Settings, Timing, connect};
+use broker_adapters::{Broker, Budget, Log, Resume, Settings, Timing, connect, wall_clock};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ use crate::worker::{self, ACCEPTED, Inlets, RELAYED};
 
 /// Records of each partition that a node reads before it is ready: as many as repeated ids are recognised in, so that a
 /// fresh node decides like all others.
-const HISTORY: u64 = 65_536;
+pub(crate) const HISTORY: u64 = 65_536;
 
 /// What all parts of a node share.
 pub(crate) struct Shared {
@@ -71,14 +71,14 @@ impl Node {
     /// Starts a node on the current runtime and on threads of its own. The broker need not be up.
     pub fn start(app: App, config: Config, name: String) -> Result<Self, StartError> {
         let Prepared { origins, broker } = prepare(&config)?;
-        let log = Arc::new(start_log(broker, &config));
+        let log = Arc::new(start_log(broker, &config, wall_clock));
         let listen = config.http.listen;
         let listener = Listener::bind(listen).map_err(|error| StartError::Listen(listen, error))?;
         let address = listener.address;
         let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
         let app = with_probes(app, &health, &metrics, &log);
-        let window = &config.window;
-        let window = Arc::new(Window::new(log.partitions(), window.age, window.bytes.bytes()));
+        let kept = &config.window;
+        let window = Arc::new(Window::new(log.partitions(), kept.age, kept.bytes.bytes(), wall_clock));
         let shared = Shared {
             name,
             origins,
@@ -137,10 +137,10 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     prepare(config).map(drop)
 }
 
-fn start_log(broker: Arc<dyn Broker>, config: &Config) -> Log {
+pub(crate) fn start_log(broker: Arc<dyn Broker>, config: &Config, clock: fn() -> u64) -> Log {
     let set = &config.broker;
     let budget = Budget { messages: set.in_flight, bytes: set.in_flight_bytes.bytes() };
-    Log::start(broker, set.partitions, Timing { heartbeat: set.heartbeat }, budget)
+    Log::start(broker, set.partitions, Timing { heartbeat: set.heartbeat, clock }, budget)
 }
 
 /// Adds the pages that balancers and monitoring ask for.

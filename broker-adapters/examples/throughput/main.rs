@@ -57,7 +57,7 @@ impl Publish for Ours {
 
 fn log(url: &str) -> Result<Arc<Log>, Error> {
     let budget = Budget { messages: 10_000, bytes: 64 << 20 };
-    let timing = Timing { heartbeat: Duration::from_secs(2) };
+    let timing = Timing::new(Duration::from_secs(2));
     Ok(Arc::new(Log::start(connect(url, SETTINGS)?, SETTINGS.partitions, timing, budget)))
 }
 

@@ -13,7 +13,7 @@ use super::link::{Dialer, Link};
 use super::url::Address;
 use crate::broker::{Append, Entry, LinkError, OPEN_TIMEOUT, Opened, Reader, Standing, Start};
 use crate::envelope;
-use crate::log::now;
+use crate::log::wall_clock;
 use crate::position::{Offset, Partition};
 use crate::record::MessageId;
 
@@ -60,7 +60,7 @@ async fn lasts(
 
 async fn last(lane: &mut Lane, appends: &Line) -> Result<Offset, LinkError> {
     loop {
-        let mark = Append { partition: lane.partition, bytes: envelope::heartbeat(MessageId::random(), now()) };
+        let mark = Append { partition: lane.partition, bytes: envelope::heartbeat(MessageId::random(), wall_clock()) };
         let appended = append::append(appends, std::slice::from_ref(&mark), Instant::now() + OPEN_TIMEOUT).await;
         appended.into_iter().collect::<Result<Vec<_>, _>>().map_err(LinkError::new)?;
         // RabbitMQ says that the consumer is there a moment before it is.

@@ -25,12 +25,12 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
 
 /// A log over any broker, with the suite's timing.
 pub(crate) fn log_on(broker: Arc<dyn Broker>, partitions: u16, budget: Budget) -> Arc<Log> {
-    Arc::new(Log::start(broker, partitions, Timing { heartbeat: HEARTBEAT }, budget))
+    Arc::new(Log::start(broker, partitions, Timing::new(HEARTBEAT), budget))
 }
 
 /// A log that stays silent for longer than a case lasts.
 pub(crate) fn log_without_heartbeats(broker: &dyn Fixture) -> Arc<Log> {
-    let timing = Timing { heartbeat: 10 * PATIENCE };
+    let timing = Timing::new(10 * PATIENCE);
     Arc::new(Log::start(broker.connect(0, SETTINGS), SETTINGS.partitions, timing, BUDGET))
 }
 

@@ -7,7 +7,7 @@
 mod ring;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use broker_adapters::{Log, Offset, Partition, Position};
 
@@ -17,13 +17,15 @@ pub(crate) use self::ring::{Missed, Recent};
 /// Records read back from the broker at a time.
 const PAGE: usize = 1000;
 
-/// How long records that were read back are kept whatever their age: those who want them come together.
+/// How long records are kept whatever their age once older ones are read back: those who want them come together.
 const HOLD: Duration = Duration::from_secs(60);
 
 /// The recent records of all partitions.
 #[derive(Debug)]
 pub(crate) struct Window {
     partitions: Box<[Kept]>,
+    /// Milliseconds since 1970.
+    clock: fn() -> u64,
 }
 
 #[derive(Debug)]
@@ -34,16 +36,16 @@ struct Kept {
 }
 
 impl Window {
-    /// Keeps records for `age`, in at most `bytes` for all partitions together.
-    pub(crate) fn new(partitions: u16, age: Duration, bytes: usize) -> Self {
+    /// Keeps records for `age` by `clock`, in at most `bytes` for all partitions together.
+    pub(crate) fn new(partitions: u16, age: Duration, bytes: usize, clock: fn() -> u64) -> Self {
         let bounds = Bounds { age: millis(age), bytes: bytes / usize::from(partitions.max(1)) };
         let kept = || Kept { ring: Mutex::new(Ring::new(bounds)), extending: tokio::sync::Mutex::default() };
-        Self { partitions: (0..partitions).map(|_| kept()).collect() }
+        Self { partitions: (0..partitions).map(|_| kept()).collect(), clock }
     }
 
     /// Takes the next records of a partition.
     pub(crate) fn append(&self, partition: Partition, recent: &[Recent]) {
-        let now = now();
+        let now = (self.clock)();
         let mut ring = self.ring(partition);
         for recent in recent {
             ring.append(recent.clone(), now);
@@ -55,9 +57,14 @@ impl Window {
         self.ring(partition).clear();
     }
 
-    /// The messages of a channel after `since` and up to `until`.
-    pub(crate) fn missed(&self, channel: &str, since: Position, until: Offset) -> Missed {
-        self.ring(since.partition).missed(channel, since, until)
+    /// How often the log of a partition has broken off.
+    pub(crate) fn breaks(&self, partition: Partition) -> u64 {
+        self.ring(partition).breaks()
+    }
+
+    /// The messages of a channel after `since` and up to `until`, for a worker that has seen so many breaks.
+    pub(crate) fn missed(&self, channel: &str, since: Position, until: Offset, breaks: u64) -> Missed {
+        self.ring(since.partition).missed(channel, since, until, breaks)
     }
 
     /// Reads back from the broker until `position` is in the window; false if it cannot be.
@@ -65,7 +72,7 @@ impl Window {
         let Some(kept) = self.partitions.get(usize::from(position.partition.0)) else { return false };
         let _turn = kept.extending.lock().await;
         loop {
-            let Some(first) = self.ring(position.partition).first(position.partition) else { return false };
+            let Some(first) = self.hold(position.partition) else { return false };
             if first.offset <= position.offset {
                 return true;
             }
@@ -76,23 +83,24 @@ impl Window {
                     return false;
                 }
             };
-            let held = now() + millis(HOLD);
-            if older.is_empty()
-                || !self.ring(position.partition).extend_back(older.into_iter().map(Recent::from).collect(), held)
-            {
+            let older = older.into_iter().map(Recent::from).collect();
+            if !self.ring(position.partition).extend_back(older, first) {
                 return false;
             }
         }
+    }
+
+    /// The oldest record kept, which age does not take away for a while.
+    fn hold(&self, partition: Partition) -> Option<Position> {
+        let mut ring = self.ring(partition);
+        ring.hold((self.clock)() + millis(HOLD));
+        ring.first(partition)
     }
 
     fn ring(&self, partition: Partition) -> MutexGuard<'_, Ring> {
         // Partitions come from the log, which has as many.
         self.partitions[usize::from(partition.0)].ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn now() -> u64 {
-    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -6,16 +6,13 @@
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, IoSlice};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use socket2::SockRef;
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::Worker;
@@ -23,6 +20,8 @@ use super::hub::{Member, Seat};
 use super::inbox::Inbox;
 use super::outbox::{Outbox, SLICES};
 use super::pulse::Pulse;
+use super::stream::Stream;
+use crate::clock;
 use crate::close::CloseReason;
 use crate::codec::{self, Decoder, Extensions, Opcode};
 use crate::listener::Admission;
@@ -45,7 +44,7 @@ pub(crate) struct Connection {
     pub(crate) protocol: Protocol,
     pub(crate) peer: SocketAddr,
     pub(crate) opened: Instant,
-    stream: RefCell<TcpStream>,
+    stream: RefCell<Stream>,
     pub(crate) state: RefCell<State>,
     _admission: Admission,
 }
@@ -64,6 +63,8 @@ pub(crate) struct State {
     pub(crate) inbox: Option<Box<Inbox>>,
     /// Waits in the worker's list of sockets to write to.
     marked: bool,
+    /// It has left the worker, and its number may be another's.
+    gone: bool,
     ending: Option<Ending>,
     waker: Option<Waker>,
 }
@@ -109,7 +110,7 @@ impl Connection {
     pub(crate) fn new(
         (member, serial): (Member, u32),
         protocol: Protocol,
-        (stream, peer): (TcpStream, SocketAddr),
+        (stream, peer): (Stream, SocketAddr),
         admission: Admission,
         now: Instant,
     ) -> Self {
@@ -122,6 +123,7 @@ impl Connection {
             waiting: None,
             inbox: (protocol == Protocol::App).then(Box::default),
             marked: false,
+            gone: false,
             ending: None,
             waker: None,
         };
@@ -187,18 +189,13 @@ impl Connection {
     fn resume(&self) -> Option<Vec<u8>> {
         let mut state = self.state.borrow_mut();
         let held = state.waiting.take()?;
-        state.decoder.excuse(Instant::now());
+        state.decoder.excuse(clock::now());
         Some(held)
     }
 
-    /// Bytes read; `None` at the end of the stream.
+    /// Bytes read; `None` at the end of the stream. Holds no borrow while they are handled.
     fn poll_read(&self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<Option<usize>> {
-        let mut into = ReadBuf::new(buffer);
-        match Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut into) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(())) if !into.filled().is_empty() => Poll::Ready(Some(into.filled().len())),
-            Poll::Ready(_) => Poll::Ready(None),
-        }
+        self.stream.borrow_mut().poll_read(buffer, cx)
     }
 
     /// Brings the end one step further; the reason when the socket may be dropped.
@@ -207,7 +204,7 @@ impl Connection {
         let State { ending: Some(ending), outbox, .. } = &mut *state else { return Poll::Ready(None) };
         if ending.stage == Stage::Farewell && outbox.is_empty() {
             ending.stage = Stage::Shut;
-            if SockRef::from(&*self.stream.borrow()).shutdown(Shutdown::Write).is_err() {
+            if self.stream.borrow().shutdown().is_err() {
                 ending.stage = Stage::Over;
             }
         }
@@ -242,7 +239,7 @@ impl Connection {
     /// Starts the end. What the app's handler has yet to see, it sees before the client is told.
     pub(super) fn end(&self, worker: &Worker, reason: CloseReason) {
         let mut state = self.state.borrow_mut();
-        if state.ending.is_some() {
+        if state.gone || state.ending.is_some() {
             return;
         }
         let by_peer = matches!(reason, CloseReason::PeerClosed(_)) || reason.code().is_some_and(|code| code < 1010);
@@ -276,6 +273,9 @@ impl Connection {
     /// Queues the close frame as the last thing to be sent.
     fn farewell(&self, worker: &Worker, reason: CloseReason) {
         let mut state = self.state.borrow_mut();
+        if state.gone {
+            return;
+        }
         let stage = match reason.code() {
             None => Stage::Over,
             Some(code) => {
@@ -305,7 +305,7 @@ impl Connection {
     /// Adds a frame for the next flush.
     pub(crate) fn queue(&self, worker: &Worker, frame: Bytes) -> Queued {
         let mut state = self.state.borrow_mut();
-        if state.ending.as_ref().is_some_and(|ending| ending.stage != Stage::Handler) {
+        if state.gone || state.ending.as_ref().is_some_and(|ending| ending.stage != Stage::Handler) {
             return Queued::Ending;
         }
         state.push(worker, frame);
@@ -371,8 +371,7 @@ impl Connection {
 
     /// Has the kernel forget the connection at once, with all that it holds for it.
     pub(super) fn reset(&self) {
-        // Fails only on a socket that is gone already.
-        let _ = SockRef::from(&*self.stream.borrow()).set_linger(Some(Duration::ZERO));
+        self.stream.borrow().reset();
     }
 
     /// What is queued weighs so much.
@@ -381,7 +380,13 @@ impl Connection {
     }
 
     pub(crate) fn is_ending(&self) -> bool {
-        self.state.borrow().ending.is_some()
+        let state = self.state.borrow();
+        state.gone || state.ending.is_some()
+    }
+
+    /// The worker has let go of it; who still holds it, and waits for the broker, can do nothing with it.
+    pub(super) fn leave(&self) {
+        self.state.borrow_mut().gone = true;
     }
 
     /// Whether the client must wait: for the broker, or for the app.

@@ -46,7 +46,9 @@ impl Worker {
                 }
                 Relayed::Lost(lost) => {
                     self.deliver(&mut hits);
-                    self.positions.borrow_mut()[usize::from(lost.at.partition.0)] = Some(lost.at);
+                    let partition = usize::from(lost.at.partition.0);
+                    self.positions.borrow_mut()[partition] = Some(lost.at);
+                    self.breaks.borrow_mut()[partition] += 1;
                     self.lost(*lost);
                 }
             }
@@ -125,12 +127,12 @@ impl Worker {
 
     /// Tells all subscribers of a partition's channels that messages are missing.
     fn lost(&self, lost: Break) {
-        let channels: Vec<_> = self.hub.borrow().channels().collect();
-        for channel in channels {
-            let name = match self.hub.borrow().name(channel) {
-                name if self.shared.log.partition_of(name) == lost.at.partition => name.to_owned(),
-                _ => continue,
-            };
+        let hub = self.hub.borrow();
+        let named = hub.channels().map(|channel| (channel, hub.name(channel)));
+        let concerned = named.filter(|(_, name)| self.shared.log.partition_of(name) == lost.at.partition);
+        let concerned: Vec<_> = concerned.map(|(channel, name)| (channel, name.to_owned())).collect();
+        drop(hub);
+        for (channel, name) in concerned {
             let notice = codec::frame(Opcode::Text, native::lost(&name, lost).as_bytes());
             self.broadcast(channel, |protocol| (protocol == Protocol::Native).then(|| notice.clone()));
         }

@@ -13,6 +13,7 @@ mod outbox;
 mod pulse;
 mod receive;
 mod resume;
+pub(crate) mod stream;
 mod timers;
 mod wheel;
 
@@ -31,8 +32,10 @@ use tokio::task::LocalSet;
 use self::backlog::Backlog;
 use self::connection::Connection;
 use self::hub::{Hub, Member};
+use self::stream::Stream;
 use self::timers::Timer;
 use self::wheel::Wheel;
+use crate::clock;
 use crate::close::CloseReason;
 use crate::codec::Limits;
 use crate::http;
@@ -69,6 +72,8 @@ pub(crate) struct Worker {
     buffer: RefCell<Box<[u8]>>,
     /// The last position seen of each partition: what a new subscription comes after.
     positions: RefCell<Box<[Option<Position>]>>,
+    /// The breaks seen in each partition: a window that has seen more is ahead.
+    breaks: RefCell<Box<[u64]>>,
     /// Positions have moved.
     moved: tokio::sync::Notify,
     /// The broker is away: whoever connects is told.
@@ -82,9 +87,17 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// Starts a worker, one of `workers`, on the current [`LocalSet`].
+    pub(crate) fn start(shared: Arc<Shared>, workers: usize, relayed: mpsc::Receiver<Arc<[Relayed]>>) -> Rc<Self> {
+        let worker = Rc::new(Self::new(shared, workers));
+        tokio::task::spawn_local(Rc::clone(&worker).relay(relayed));
+        tokio::task::spawn_local(Rc::clone(&worker).keep_time());
+        worker
+    }
+
     fn new(shared: Arc<Shared>, workers: usize) -> Self {
         let config = &shared.config;
-        let started = Instant::now();
+        let started = clock::now();
         Self {
             limits: Limits {
                 message: config.limits.message.bytes(),
@@ -98,6 +111,7 @@ impl Worker {
             wheel: RefCell::new(Wheel::new(timers::tick(config), started)),
             buffer: RefCell::new(vec![0; BUFFER].into()),
             positions: RefCell::new(vec![None; usize::from(config.broker.partitions)].into()),
+            breaks: RefCell::new(vec![0; usize::from(config.broker.partitions)].into()),
             moved: tokio::sync::Notify::new(),
             degraded: Cell::new(false),
             backlog: Backlog::new(config.limits.outbox.bytes(), config.limits.outbox_total.bytes() / workers.max(1)),
@@ -116,12 +130,12 @@ impl Worker {
     /// Makes an upgraded socket a connection, subscribed to `channel` if there is one, with `read` already taken from it.
     pub(crate) fn adopt(
         self: &Rc<Self>,
-        socket: (TcpStream, SocketAddr),
+        socket: (Stream, SocketAddr),
         admission: Admission,
         (protocol, channel): (Protocol, Option<&str>),
         read: &[u8],
     ) -> Rc<Connection> {
-        let now = Instant::now();
+        let now = clock::now();
         self.serial.set(self.serial.get().wrapping_add(1));
         let mut connections = self.connections.borrow_mut();
         let entry = connections.vacant_entry();
@@ -209,6 +223,7 @@ impl Worker {
     fn remove(&self, connection: &Connection, reason: CloseReason) {
         self.leave_all(connection);
         self.backlog.sub(connection.queued());
+        connection.leave();
         let mut connections = self.connections.borrow_mut();
         connections.try_remove(connection.member as usize);
         if connections.is_empty() {
@@ -263,14 +278,11 @@ impl Worker {
 /// Runs a worker on this thread until it has drained.
 pub(crate) fn run(shared: Arc<Shared>, workers: usize, inlets: Inlets) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = LocalSet::new();
-    let worker = Rc::new(Worker::new(shared, workers));
-    let patience = worker.shared.config.timing.drain;
-    local.spawn_local(Rc::clone(&worker).accept(inlets.accepted));
-    local.spawn_local(Rc::clone(&worker).relay(inlets.relayed));
-    local.spawn_local(Rc::clone(&worker).keep_time());
+    let patience = shared.config.timing.drain;
     let mut drain = inlets.drain;
-    local.block_on(&runtime, async move {
+    LocalSet::new().block_on(&runtime, async move {
+        let worker = Worker::start(shared, workers, inlets.relayed);
+        tokio::task::spawn_local(Rc::clone(&worker).accept(inlets.accepted));
         let drained = Rc::clone(&worker).drain(drain.clone());
         tokio::pin!(drained);
         tokio::select! {

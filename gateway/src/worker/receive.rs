@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
-use std::time::Instant;
 
 use broker_adapters::Payload;
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use bytes::Bytes;
 use super::Worker;
 use super::connection::Connection;
 use super::pulse::Answer;
+use crate::clock;
 use crate::close::CloseReason;
 use crate::codec::Event;
 use crate::protocol::Protocol;
@@ -18,7 +18,7 @@ use crate::socket::Message;
 impl Worker {
     /// Takes bytes from a connection's socket.
     pub(super) fn receive(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) {
-        let now = Instant::now();
+        let now = clock::now();
         let mut input = bytes;
         connection.state.borrow_mut().pulse.heard();
         while !connection.is_ending() {

@@ -22,7 +22,7 @@ const BEHIND: Duration = Duration::from_secs(2);
 enum Tried {
     /// The client is subscribed and told.
     Done,
-    /// The node has yet to read what the client has seen.
+    /// The worker has yet to hear of what the client, or the window, has seen.
     Behind,
     /// The window must be extended first.
     Older,
@@ -37,9 +37,7 @@ impl Worker {
         channel: &str,
         since: Position,
     ) -> Result<Option<String>, Failure> {
-        if self.seat(connection, channel).is_some() {
-            return Err(Failure::new("already_subscribed", "leave the channel before resuming it"));
-        }
+        self.check_absent(connection, channel)?;
         self.position(self.shared.log.partition_of(channel))?;
         let mut tried = self.try_to_resume(connection, id, channel, since)?;
         if matches!(tried, Tried::Done) {
@@ -51,10 +49,13 @@ impl Worker {
                 Tried::Behind => drop(timeout(BEHIND, worker.until_past(since)).await),
                 _ => drop(worker.shared.window.reach(&worker.shared.log, since).await),
             }
-            if connection.is_ending() || worker.seat(&connection, &channel).is_some() {
+            if connection.is_ending() {
                 return;
             }
-            let result = worker.try_to_resume(&connection, id, &channel, since).and_then(|again| {
+            // A later command may have been faster.
+            let absent = worker.check_absent(&connection, &channel);
+            let again = absent.and_then(|()| worker.try_to_resume(&connection, id, &channel, since));
+            let result = again.and_then(|again| {
                 tried = again;
                 match tried {
                     Tried::Done => Ok(()),
@@ -67,6 +68,13 @@ impl Worker {
             worker.flush();
         });
         Ok(None)
+    }
+
+    fn check_absent(&self, connection: &Connection, channel: &str) -> Result<(), Failure> {
+        match self.seat(connection, channel) {
+            Some(_) => Err(Failure::new("already_subscribed", "leave the channel before resuming it")),
+            None => Ok(()),
+        }
     }
 
     fn try_to_resume(
@@ -84,8 +92,10 @@ impl Worker {
         if since.offset > at.offset {
             return Ok(Tried::Behind);
         }
-        let messages = match self.shared.window.missed(channel, since, at.offset) {
+        let breaks = self.breaks.borrow()[usize::from(partition.0)];
+        let messages = match self.shared.window.missed(channel, since, at.offset, breaks) {
             Missed::These(messages) => messages,
+            Missed::Ahead => return Ok(Tried::Behind),
             Missed::Older => return Ok(Tried::Older),
             Missed::Unknown => return self.start_over(connection, id, channel).map(|()| Tried::Done),
         };
@@ -109,11 +119,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Waits until this worker has seen a position's record, or one after it.
+    /// Waits until this worker has seen a position's record, or one after it, and all breaks that the window knows of.
     async fn until_past(&self, position: Position) {
         loop {
             let moved = self.moved.notified();
-            if self.position(position.partition).is_ok_and(|at| at.offset >= position.offset) {
+            let Position { partition, offset, .. } = position;
+            let seen = self.breaks.borrow()[usize::from(partition.0)];
+            let there = self.position(partition).is_ok_and(|at| at.offset >= offset);
+            if there && seen == self.shared.window.breaks(partition) {
                 return;
             }
             moved.await;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::Worker;
 use super::connection::Connection;
 use super::hub::Member;
+use crate::clock;
 use crate::close::CloseReason;
 use crate::codec::{self, Opcode};
 use crate::config::Config;
@@ -47,7 +48,7 @@ impl Worker {
         let mut due = Vec::new();
         loop {
             interval.tick().await;
-            let now = Instant::now();
+            let now = clock::now();
             self.wheel.borrow_mut().turn(now, &mut due);
             for timer in due.drain(..) {
                 let connection = self.connections.borrow().get(timer.member as usize).cloned();

@@ -1,0 +1,149 @@
+//! Whole clusters in memory, drawn from a seed: the same seed is the same world, to the last byte.
+//!
+//! Real: log, cursor, dedup, publisher, relay, window, hub, outboxes, resume, codec, native protocol. Modelled: the
+//! broker, sockets, clients, time. One thread, tokio's paused clock, every choice from the seed. Judged by the law: what
+//! is acknowledged is delivered or told as lost, in one order for all, once; and everything works again after the faults.
+
+mod broker;
+mod chronicle;
+mod client;
+mod faults;
+mod judge;
+#[path = "../../../broker-adapters/tests/conformance/history.rs"]
+#[allow(dead_code, unreachable_pub, clippy::needless_borrowed_reference)]
+mod law;
+mod ledger;
+mod node;
+mod panics;
+pub(crate) mod pipe;
+mod world;
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::ops::Range;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use self::world::live;
+
+/// The worlds that every run of the tests goes through.
+const SEEDS: u64 = 3_000;
+/// Those that it draws anew each time.
+const RANDOM: u64 = 200;
+/// A world takes milliseconds.
+const HANG: Duration = Duration::from_secs(60);
+
+thread_local! {
+    static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// The clocks of all nodes start now.
+fn begin_of_time() {
+    BEGAN.set(Some(Instant::now()));
+}
+
+/// Milliseconds since 1970 by the clock on the wall of this world.
+fn wall() -> u64 {
+    let elapsed = BEGAN.get().map_or(0, |began| began.elapsed().as_millis());
+    1_700_000_000_000 + u64::try_from(elapsed).unwrap_or(0)
+}
+
+/// What the environment asks for: `FANFARE_SEED=7`, or `FANFARE_SEEDS=0..20000`.
+fn seeds() -> Option<Range<u64>> {
+    let number = |text: &str| text.trim().parse::<u64>().expect("a seed is a number");
+    if let Ok(seed) = std::env::var("FANFARE_SEED") {
+        return Some(number(&seed)..number(&seed) + 1);
+    }
+    let seeds = std::env::var("FANFARE_SEEDS").ok()?;
+    let (from, to) = seeds.split_once("..").expect("FANFARE_SEEDS is FROM..TO");
+    Some(number(from)..number(to))
+}
+
+/// Lives through worlds until one breaks the law; gives its seed.
+fn first_unlawful(seeds: impl Iterator<Item = u64>) -> Option<u64> {
+    panics::watch();
+    let begun = watch_over();
+    let (mut worlds, mut acked, mut delivered, mut duplicate, mut marks) = (0, 0, 0, 0, 0);
+    for seed in seeds {
+        // The watch ends only when this does.
+        let _ = begun.send(seed);
+        let verdict = live(seed, false);
+        if !verdict.breaches.is_empty() {
+            return Some(seed);
+        }
+        worlds += 1;
+        acked += verdict.report.acked;
+        delivered += verdict.report.delivered;
+        duplicate += verdict.report.duplicate;
+        marks += verdict.report.lost_marked;
+    }
+    println!(
+        "{worlds} worlds: acked {acked}, delivered {delivered}, duplicate {duplicate}, lost-marked {marks}, silent-loss 0"
+    );
+    None
+}
+
+/// Ends the process if a world does not end: a task that spins lets no time pass there. Takes each seed as it begins.
+fn watch_over() -> mpsc::Sender<u64> {
+    let (sender, begun) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut seed = None;
+        loop {
+            match begun.recv_timeout(HANG) {
+                Ok(next) => seed = Some(next),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    // Past the test harness, which would keep it to itself.
+                    let _ = writeln!(
+                        std::io::stderr(),
+                        "the world of seed {seed:?} does not end: some task spins\nreplay: {}",
+                        replay(seed)
+                    );
+                    std::process::abort();
+                }
+            }
+        }
+    });
+    sender
+}
+
+fn replay(seed: Option<u64>) -> String {
+    let seed = seed.unwrap_or_default();
+    format!("FANFARE_SEED={seed} cargo test --profile checked -p gateway simulation::every")
+}
+
+/// The world of a seed as it went, and what was wrong with it.
+fn story(seed: u64) -> String {
+    let verdict = live(seed, true);
+    let mut out = verdict.lines.join("\n");
+    let _ = write!(out, "\n\nseed {seed}: {}", verdict.report);
+    for breach in &verdict.breaches {
+        let _ = write!(out, "\n  {breach}");
+    }
+    let _ = write!(out, "\nreplay: {}", replay(Some(seed)));
+    out
+}
+
+#[test]
+fn every_world_keeps_the_law() {
+    let random = fastrand::Rng::new().u64(1 << 20..1 << 60);
+    let found = match seeds() {
+        Some(seeds) => first_unlawful(seeds),
+        None => first_unlawful((0..SEEDS).chain(random..random + RANDOM)),
+    };
+    if let Some(seed) = found {
+        panic!("{}", story(seed));
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_world() {
+    for seed in 0..20 {
+        let (once, again) = (live(seed, false).digest, live(seed, false).digest);
+        assert_eq!(once, again, "seed {seed}: something is not drawn from it");
+        assert_ne!(once, live(seed + 1, false).digest);
+    }
+}

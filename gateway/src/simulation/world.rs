@@ -1,0 +1,217 @@
+//! One world: a broker, nodes and clients, all drawn from a seed, and the faults that befall them.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::broker::{Manners, Model, Weather};
+use super::chronicle::Chronicle;
+use super::client::Client;
+use super::faults::{Fault, Plan};
+use super::judge::{Expected, judge};
+use super::law::Report;
+use super::node::Node;
+use super::pipe::End;
+use crate::config::{ByteSize, Config};
+
+/// How long after the last fault everybody must hear everything again.
+const RECOVERY: Duration = Duration::from_secs(60);
+
+/// What became of a world.
+pub(super) struct Verdict {
+    pub(super) breaches: Vec<String>,
+    pub(super) lines: Vec<String>,
+    pub(super) digest: u64,
+    pub(super) report: Report,
+}
+
+pub(super) struct World {
+    pub(super) config: Config,
+    pub(super) channels: Vec<String>,
+    pub(super) chronicle: Chronicle,
+    pub(super) expected: Expected,
+    /// Milliseconds between a client's deeds, at most.
+    pub(super) pace: u64,
+    /// Faults are over, and clients try nothing new.
+    pub(super) calm: Cell<bool>,
+    /// Which clients hear all that they want to.
+    pub(super) done: RefCell<Vec<bool>>,
+    pub(super) model: Arc<Model>,
+    nodes: RefCell<Vec<Option<Node>>>,
+    rng: RefCell<Rng>,
+    faultless: bool,
+}
+
+/// Lives through the world of this seed.
+pub(super) fn live(seed: u64, telling: bool) -> Verdict {
+    fastrand::seed(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime without I/O needs nothing of the system");
+    LocalSet::new().block_on(&runtime, async move {
+        super::begin_of_time();
+        let mut rng = Rng::with_seed(seed);
+        let plan = Plan::draw(&mut rng);
+        let world = World::draw(&mut rng, &plan, telling);
+        world.run(plan, &mut rng).await
+    })
+}
+
+impl World {
+    fn draw(rng: &mut Rng, plan: &Plan, telling: bool) -> Rc<Self> {
+        let faultless = plan.faults.is_empty();
+        let config = draw_config(rng, faultless);
+        let manners = Manners {
+            entries_have_epochs: rng.bool(),
+            acks_have_positions: rng.bool(),
+            chunks: rng.u8(0..4) == 0,
+            pipeline: rng.usize(1..=8),
+        };
+        let nodes = rng.usize(2..=3);
+        let model = Model::new(config.broker.partitions, nodes, manners, rng.fork());
+        let chronicle = Chronicle::new(telling);
+        chronicle.tell(format_args!(
+            "{nodes} nodes of {} workers, {} partitions, {manners:?}, heartbeat {:?}, {:?}, outbox {}, faults {:?}",
+            config.node.workers,
+            config.broker.partitions,
+            config.broker.heartbeat,
+            config.window,
+            config.limits.outbox,
+            plan.kinds
+        ));
+        Rc::new(Self {
+            channels: (0..rng.u32(1..=4)).map(|n| format!("channel-{n}")).collect(),
+            chronicle,
+            expected: Expected { nothing_lost: plan.loses_nothing() },
+            pace: rng.u64(60..500),
+            calm: Cell::new(false),
+            done: RefCell::new(vec![false; rng.usize(2..=5)]),
+            model,
+            nodes: RefCell::new((0..nodes).map(|_| None).collect()),
+            rng: RefCell::new(rng.fork()),
+            faultless,
+            config,
+        })
+    }
+
+    async fn run(self: Rc<Self>, plan: Plan, rng: &mut Rng) -> Verdict {
+        (0..self.size()).for_each(|node| self.start_node(node));
+        let mut clients = JoinSet::new();
+        for number in 0..self.done.borrow().len() {
+            clients.spawn_local(Client::new(Rc::clone(&self), number, rng.fork()).run());
+        }
+        let began = Instant::now();
+        for (at, fault) in plan.faults {
+            sleep_until(began + Duration::from_millis(at)).await;
+            self.chronicle.tell(format_args!("FAULT {fault:?}"));
+            Rc::clone(&self).befall(fault);
+        }
+        sleep_until(began + Duration::from_millis(plan.length)).await;
+        self.heal().await;
+        if let Some(error) = clients.try_join_next().and_then(Result::err) {
+            self.chronicle.breach(format!("a client failed: {error}"));
+        }
+        clients.shutdown().await;
+        self.nodes.borrow_mut().clear();
+        let report = judge(&self.chronicle, &self.model.lock().ledger, self.expected);
+        for panic in super::panics::take() {
+            self.chronicle.breach(format!("a panic: {panic}"));
+        }
+        let (breaches, lines, digest) = self.chronicle.close();
+        Verdict { breaches, lines, digest, report }
+    }
+
+    /// Ends all faults, and waits until everybody hears everything.
+    async fn heal(&self) {
+        self.model.change(|state| {
+            state.weather = Weather { delay: 3, ..Weather::default() };
+            for link in &mut state.links {
+                (link.reach, link.skip) = (Default::default(), false);
+            }
+        });
+        (0..self.size()).filter(|node| !self.is_up(*node)).for_each(|node| self.start_node(node));
+        self.calm.set(true);
+        self.chronicle.tell(format_args!("CALM"));
+        let end = Instant::now() + RECOVERY;
+        loop {
+            let clients: Vec<_> =
+                (0..).zip(self.done.borrow().iter()).filter(|(_, done)| !**done).map(|(n, _)| n).collect();
+            let ready = |node: &Option<Node>| node.as_ref().is_some_and(|node| node.health.ready().is_ok());
+            let nodes: Vec<_> =
+                (0..).zip(self.nodes.borrow().iter()).filter(|(_, node)| !ready(node)).map(|(n, _)| n).collect();
+            if (clients.is_empty() && nodes.is_empty()) || Instant::now() > end {
+                return self.end(&clients, &nodes);
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn end(&self, clients: &[u32], nodes: &[u32]) {
+        if !clients.is_empty() || !nodes.is_empty() {
+            let what = format!("clients {clients:?} do not hear all, nodes {nodes:?} are not ready");
+            self.chronicle.breach(format!("{RECOVERY:?} after the last fault, {what}"));
+        }
+    }
+
+    /// How many nodes there are.
+    pub(super) fn size(&self) -> usize {
+        self.nodes.borrow().len()
+    }
+
+    /// No fault was, is or will be.
+    pub(super) fn calm_from_the_start(&self) -> bool {
+        self.faultless
+    }
+
+    pub(super) fn connect(&self, node: usize, end: End) -> bool {
+        self.nodes.borrow()[node].as_ref().is_some_and(|node| node.connect(end))
+    }
+
+    fn is_up(&self, node: usize) -> bool {
+        self.nodes.borrow()[node].is_some()
+    }
+
+    fn start_node(&self, number: usize) {
+        let node = Node::start(&self.model, number, &self.config, &mut self.rng.borrow_mut());
+        self.nodes.borrow_mut()[number] = Some(node);
+    }
+
+    /// Lets a fault happen, which ends by itself.
+    fn befall(self: Rc<Self>, fault: Fault) {
+        if let Fault::Crash { node, .. } = fault {
+            let number = node % self.size();
+            self.nodes.borrow_mut()[number] = None;
+        }
+        let rng = self.rng.borrow_mut().fork();
+        tokio::task::spawn_local(async move {
+            fault.happen(&self.model, self.size(), rng).await;
+            if let Fault::Crash { node, .. } = fault
+                && !self.is_up(node % self.size())
+            {
+                self.start_node(node % self.size());
+            }
+        });
+    }
+}
+
+fn draw_config(rng: &mut Rng, faultless: bool) -> Config {
+    let mut config = Config::default();
+    let millis = |rng: &mut Rng, from: u64, to: u64| Duration::from_millis(rng.u64(from..to));
+    config.node.workers = rng.usize(1..=2);
+    config.broker.partitions = rng.u16(1..=3);
+    config.broker.heartbeat = millis(rng, 300, 2_000);
+    config.broker.publish_timeout = millis(rng, 500, 3_000);
+    config.timing.ping = millis(rng, 1_000, 10_000);
+    config.timing.pong = config.timing.ping / 2;
+    config.window.age = millis(rng, 500, 20_000);
+    if !faultless {
+        config.window.bytes = ByteSize::kib(1 << rng.u32(2..16));
+        config.limits.outbox = ByteSize::kib(1 << rng.u32(3..11));
+        config.broker.in_flight = 1 << rng.u32(1..14);
+    }
+    config
+}
