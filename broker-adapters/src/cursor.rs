@@ -83,6 +83,7 @@ impl Cursor {
             Place::End { .. } | Place::First { .. } => {
                 let lost = if let Place::End { lost, .. } = self.place { lost } else { None };
                 self.place = Place::After { epoch: Some(standing.epoch), offset: last, check: Check::UNKNOWN };
+                self.history = Offset(0);
                 if let Some(after) = lost {
                     self.dedup.clear();
                     let at = self.position(last, Check::UNKNOWN);
