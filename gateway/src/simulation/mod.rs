@@ -112,7 +112,7 @@ fn watch_over() -> mpsc::Sender<u64> {
 
 fn replay(seed: Option<u64>) -> String {
     let seed = seed.unwrap_or_default();
-    format!("FANFARE_SEED={seed} cargo test --profile checked -p gateway simulation::every")
+    format!("FANFARE_SEED={seed} cargo test --profile checked --workspace --lib simulation::every")
 }
 
 /// The world of a seed as it went, and what was wrong with it.
