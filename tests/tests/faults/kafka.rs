@@ -1,10 +1,10 @@
 //! What an operator can do to a Kafka topic.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tests::{Client, http};
 
-use crate::stage::{CHANNELS, Case, Stage, partition};
+use crate::stage::{CHANNELS, Case, Stage, last_positions, partition};
 
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 const DELETE: &str = "org.apache.kafka.tools.DeleteRecordsCommand";
@@ -27,10 +27,19 @@ pub(crate) async fn retention_is_told_to_those_who_had_not_read(case: Case) -> R
     let (here, elsewhere) = (|client: &Client| client.node == "node-1", |client: &Client| client.node != "node-1");
     stage.cut_off("node-1").await?;
     stage.flows_for(elsewhere).await?;
-    // All that there is: -1 is the end.
-    let all = |channel| json!({ "topic": TOPIC, "partition": partition(channel), "offset": -1 });
+    let read = stage.steady.iter().find(|client| elsewhere(client)).context("a client elsewhere")?;
+    let read = last_positions(read)?;
+    // By then all others have read it too.
+    stage.flows_for(elsewhere).await?;
+    // A position ends with its offset in hexadecimal, from 1 on; Kafka's are from 0 on, and what is before one goes.
+    let until = |(channel, position): (&&str, &String)| {
+        let offset = position.rsplit('-').next().and_then(|offset| u64::from_str_radix(offset, 16).ok());
+        let offset = offset.with_context(|| format!("no offset in {position}"))?;
+        Ok(json!({ "topic": TOPIC, "partition": partition(channel), "offset": offset }))
+    };
+    let until = CHANNELS.iter().zip(&read).map(until).collect::<Result<Vec<_>>>()?;
     let (broker, file) = (stage.cluster.broker(), "delete.json");
-    std::fs::write(broker.process().file(file), json!({ "version": 1, "partitions": CHANNELS.map(all) }).to_string())?;
+    std::fs::write(broker.process().file(file), json!({ "version": 1, "partitions": until }).to_string())?;
     broker.tool(&[DELETE, "--offset-json-file", file]).await?;
     stage.cluster.wire("node-1")?.mend();
     stage.told(&CHANNELS, "trimmed", here).await?;

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use tests::client::Frame;
 use tests::{Client, http};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::load::PUBLISHERS;
-use crate::stage::{CHANNELS, Case, Stage};
+use crate::stage::{CHANNELS, Case, Stage, last_positions};
 
 pub(crate) async fn a_broker_killed_and_restarted_loses_nothing(case: Case) -> Result<()> {
     let stage = Stage::set(case).await?;
@@ -41,21 +40,6 @@ pub(crate) async fn a_broker_killed_and_wiped_is_told_to_every_subscriber(case: 
     }
     ensure!(stage.steady.iter().all(Client::is_open), "native clients stay");
     stage.lawful().await
-}
-
-/// The position of the last message of each channel.
-fn last_positions(client: &Client) -> Result<Vec<String>> {
-    let frames = client.frames();
-    let last = |wanted: &&str| {
-        let at = |frame: &Frame| match frame {
-            Frame::Message { channel, at, .. } if channel == wanted => at.clone(),
-            _ => None,
-        };
-        frames.iter().rev().find_map(at)
-    };
-    let last: Vec<_> = CHANNELS.iter().filter_map(last).collect();
-    ensure!(last.len() == CHANNELS.len(), "each channel has messages");
-    Ok(last)
 }
 
 pub(crate) async fn a_broker_that_stands_still_for_2_s_delivers_nothing_twice(case: Case) -> Result<()> {

@@ -209,7 +209,10 @@ impl Stage {
 
     /// Ends: nobody has lost a message, a mark or a connection.
     pub(crate) async fn whole(mut self) -> Result<()> {
-        self.end().await?.assert_whole();
+        let report = self.end().await?;
+        report.assert_lawful();
+        // Who came late knows that it has missed something.
+        ensure!(report.lost_marked == self.late.len(), "{report}: marks where nothing may be lost");
         let kept = self.steady.iter().chain(&self.raw).all(Client::is_open);
         let kept = kept && self.returning.iter().all(|client| client.connections() == 1);
         ensure!(kept, "not every socket is still open");
@@ -260,6 +263,21 @@ fn url_of(cluster: &Cluster, node: usize) -> String {
 /// Those of raw clients, which take the channels by turns, who are on this one.
 fn on_channel(clients: &[Client], number: usize) -> impl Iterator<Item = &Client> {
     clients.iter().skip(number).step_by(CHANNELS.len())
+}
+
+/// The position of the last message of each channel.
+pub(crate) fn last_positions(client: &Client) -> Result<Vec<String>> {
+    let frames = client.frames();
+    let last = |wanted: &&str| {
+        let at = |frame: &Frame| match frame {
+            Frame::Message { channel, at, .. } if channel == wanted => at.clone(),
+            _ => None,
+        };
+        frames.iter().rev().find_map(at)
+    };
+    let last: Vec<_> = CHANNELS.iter().filter_map(last).collect();
+    ensure!(last.len() == CHANNELS.len(), "each channel has messages");
+    Ok(last)
 }
 
 /// The partition of one of the channels, as ARCHITECTURE.md has it: FNV-1a of the name, modulo 16.
