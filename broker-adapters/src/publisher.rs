@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::stream::{FuturesOrdered, StreamExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -90,6 +90,8 @@ impl Drop for Permit {
 
 struct Item {
     append: Append,
+    /// Its place in the order in which records came, by which retries are sorted: batches end in any.
+    place: u64,
     deadline: Instant,
     reply: oneshot::Sender<Outcome>,
     /// An earlier try may have stored it.
@@ -143,7 +145,8 @@ impl Publisher {
             look: Instant::now(),
             failing: false,
             backoff: link_backoff(),
-            under_way: FuturesOrdered::new(),
+            under_way: FuturesUnordered::new(),
+            taken: 0,
         };
         tokio::spawn(task.run());
         Self { queue, in_flight }
@@ -157,7 +160,7 @@ impl Publisher {
         }
         let Some(permit) = self.in_flight.take(append.bytes.len()) else { return Err(overloaded) };
         let (reply, answer) = oneshot::channel();
-        let item = Item { append, deadline, reply, perhaps: false, _permit: permit };
+        let item = Item { append, place: 0, deadline, reply, perhaps: false, _permit: permit };
         match self.queue.try_send(item) {
             Ok(()) => Ok(answer),
             Err(mpsc::error::TrySendError::Full(_)) => Err(overloaded),
@@ -186,7 +189,7 @@ struct Task {
     incoming: mpsc::Receiver<Item>,
     /// Not yet sent, oldest first.
     waiting: VecDeque<Item>,
-    /// To be sent again once nothing is under way, before all that waits.
+    /// To be sent again once nothing is under way, in their order, before all that waits.
     retry: Vec<Item>,
     /// When the pause after a failure ends.
     resume: Option<Instant>,
@@ -195,7 +198,10 @@ struct Task {
     /// Whether the operator has been told that publishing fails.
     failing: bool,
     backoff: Backoff,
-    under_way: FuturesOrdered<std::pin::Pin<Box<dyn Future<Output = Failed> + Send>>>,
+    /// Not in order: a batch that was answered gives its place to the next, whatever became of the others.
+    under_way: FuturesUnordered<std::pin::Pin<Box<dyn Future<Output = Failed> + Send>>>,
+    /// Records taken from the queue so far.
+    taken: u64,
 }
 
 impl Task {
@@ -217,7 +223,11 @@ impl Task {
                     if taken == 0 {
                         return;
                     }
-                    self.waiting.extend(incoming.drain(..));
+                    for mut item in incoming.drain(..) {
+                        item.place = self.taken;
+                        self.taken += 1;
+                        self.waiting.push_back(item);
+                    }
                 }
                 () = sleep_until(wake), if !idle => {}
             }
@@ -232,6 +242,7 @@ impl Task {
                 return;
             }
             self.resume = None;
+            self.retry.sort_unstable_by_key(|item| item.place);
             // Too late for an answer: sending it would only make its fate unknown.
             let latest = Instant::now() + EXPIRY;
             let now = (self.shared.timing.clock)();
@@ -258,7 +269,7 @@ impl Task {
                 }
                 items.extend(self.waiting.pop_front());
             }
-            self.under_way.push_back(Box::pin(append(Arc::clone(&self.shared), items)));
+            self.under_way.push(Box::pin(append(Arc::clone(&self.shared), items)));
         }
     }
 

@@ -36,8 +36,8 @@ struct Raw {
 
 #[async_trait]
 impl Publish for Raw {
-    async fn publish(&self, number: u64) -> Result<(), Error> {
-        let partition = i32::try_from(number % u64::from(SETTINGS.partitions))?;
+    async fn publish(&self, channel: String) -> Result<(), Error> {
+        let partition = i32::from(super::partition(&channel));
         let (reply, done) = oneshot::channel();
         let record = BaseRecord::<(), _, _>::with_opaque_to(&self.topic, Box::new(reply));
         let sent = self.producer.send(record.partition(partition).payload(&[7_u8; ENVELOPE]));

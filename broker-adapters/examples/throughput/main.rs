@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release -p broker-adapters --example throughput -- URL [IN_FLIGHT] [MESSAGES] [ROUNDS]`
 //!
-//! Both sides send what the log sends for 64 bytes, to 16 partitions, from one thread, and read all of it back over
-//! other connections. The raw client keeps no order, counts nothing and notices no loss.
+//! Both sides send what the log sends for 64 bytes, on 100 channels in 16 partitions, from one thread, and read all
+//! of it back over other connections. The raw client keeps no order, counts nothing and notices no loss.
 
 mod kafka;
 mod rabbitmq;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use broker_adapters::{Budget, Log, MessageId, NewRecord, Payload, Settings, TailEvent, Timing, connect};
+use broker_adapters::{Budget, Log, MessageId, NewRecord, Payload, Settings, TailEvent, Timing, connect, partition_of};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -28,7 +28,16 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 #[async_trait]
 trait Publish: Send + Sync {
     /// Publishes one message; done when the broker has acknowledged it.
-    async fn publish(&self, number: u64) -> Result<(), Error>;
+    async fn publish(&self, channel: String) -> Result<(), Error>;
+}
+
+fn channel(number: u64) -> String {
+    format!("room-{}", number % 100)
+}
+
+/// Where the log puts a channel: there are more of them in one partition than in another.
+fn partition(channel: &str) -> u16 {
+    partition_of(channel, SETTINGS.partitions).0
 }
 
 /// One way to a broker, its reader running.
@@ -48,8 +57,8 @@ struct Ours(Arc<Log>);
 
 #[async_trait]
 impl Publish for Ours {
-    async fn publish(&self, number: u64) -> Result<(), Error> {
-        let (channel, payload) = (format!("room-{}", number % 100), Payload::Binary(vec![7; 64].into()));
+    async fn publish(&self, channel: String) -> Result<(), Error> {
+        let payload = Payload::Binary(vec![7; 64].into());
         let record = NewRecord { id: MessageId::random(), channel, payload };
         Ok(self.0.publish(record, Instant::now() + Duration::from_secs(3)).await.map(drop)?)
     }
@@ -108,7 +117,7 @@ async fn measure(side: &mut Side, in_flight: u64, messages: u64) -> Result<Measu
         tokio::time::sleep(Duration::from_millis(1)).await;
         let begin = Instant::now();
         let arrived = side.received.wait_for(|count| *count > before + number);
-        let (published, arrived) = tokio::join!(side.publisher.publish(number), arrived);
+        let (published, arrived) = tokio::join!(side.publisher.publish(channel(number)), arrived);
         published?;
         drop(arrived?);
         times.push(begin.elapsed());
@@ -120,7 +129,7 @@ async fn measure(side: &mut Side, in_flight: u64, messages: u64) -> Result<Measu
         let publisher = Arc::clone(&side.publisher);
         tokio::spawn(async move {
             for number in 0..each {
-                publisher.publish(worker + number).await?;
+                publisher.publish(channel(worker + number)).await?;
             }
             Ok::<_, Error>(())
         })

@@ -20,8 +20,8 @@ struct Raw {
     channel: Channel,
 }
 
-fn stream(number: u64) -> String {
-    format!("raw.{}", number % u64::from(SETTINGS.partitions))
+fn stream(partition: u16) -> String {
+    format!("raw.{partition}")
 }
 
 fn text(text: &str) -> AMQPValue {
@@ -30,8 +30,8 @@ fn text(text: &str) -> AMQPValue {
 
 #[async_trait]
 impl Publish for Raw {
-    async fn publish(&self, number: u64) -> Result<(), Error> {
-        let (stream, properties) = (stream(number).as_str().into(), BasicProperties::default());
+    async fn publish(&self, channel: String) -> Result<(), Error> {
+        let (stream, properties) = (stream(super::partition(&channel)).as_str().into(), BasicProperties::default());
         let sent =
             self.channel.basic_publish("".into(), stream, BasicPublishOptions::default(), &[7; ENVELOPE], properties);
         let confirmed = sent.await?.await?;
@@ -46,15 +46,15 @@ pub(super) async fn side(url: &str) -> Result<Side, Error> {
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let reading = Connection::connect(url, ConnectionProperties::default()).await?;
     let mut consumers = SelectAll::new();
-    for number in 0..u64::from(SETTINGS.partitions) {
+    for partition in 0..SETTINGS.partitions {
         let mut kind = FieldTable::default();
         kind.insert("x-queue-type".into(), text("stream"));
-        channel.queue_declare(stream(number).as_str().into(), QueueDeclareOptions::durable(), kind).await?;
+        channel.queue_declare(stream(partition).as_str().into(), QueueDeclareOptions::durable(), kind).await?;
         let channel = reading.create_channel().await?;
         channel.basic_qos(64, BasicQosOptions::default()).await?;
         let mut from = FieldTable::default();
         from.insert("x-stream-offset".into(), text("next"));
-        let name = stream(number);
+        let name = stream(partition);
         consumers
             .push(channel.basic_consume(name.as_str().into(), "".into(), BasicConsumeOptions::default(), from).await?);
     }

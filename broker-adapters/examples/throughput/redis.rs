@@ -13,15 +13,21 @@ type Reply = Vec<(String, Vec<(String, Vec<Vec<u8>>)>)>;
 
 struct Raw(MultiplexedConnection);
 
-fn key(number: u64) -> String {
-    format!("raw:{}", number % u64::from(SETTINGS.partitions))
+fn key(partition: u16) -> String {
+    format!("raw:{partition}")
 }
 
 #[async_trait]
 impl Publish for Raw {
-    async fn publish(&self, number: u64) -> Result<(), Error> {
+    async fn publish(&self, channel: String) -> Result<(), Error> {
         let mut add = redis::cmd("XADD");
-        add.arg(key(number)).arg("MAXLEN").arg("~").arg(SETTINGS.retention).arg("*").arg("r").arg(&[7; ENVELOPE][..]);
+        add.arg(key(super::partition(&channel)))
+            .arg("MAXLEN")
+            .arg("~")
+            .arg(SETTINGS.retention)
+            .arg("*")
+            .arg("r")
+            .arg(&[7; ENVELOPE][..]);
         Ok(add.exec_async(&mut self.0.clone()).await?)
     }
 }
@@ -30,7 +36,7 @@ pub(super) async fn side(url: &str) -> Result<Side, Error> {
     let client = redis::Client::open(url)?;
     let patient = AsyncConnectionConfig::new().set_response_timeout(None);
     let mut reader = client.get_multiplexed_async_connection_with_config(&patient).await?;
-    let keys: Vec<_> = (0..u64::from(SETTINGS.partitions)).map(key).collect();
+    let keys: Vec<_> = (0..SETTINGS.partitions).map(key).collect();
     redis::cmd("DEL").arg(&keys).exec_async(&mut reader).await?;
     let (count, received) = watch::channel(0);
     tokio::spawn(async move {
