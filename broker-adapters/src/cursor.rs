@@ -85,6 +85,7 @@ impl Cursor {
                 self.place = Place::After { epoch: Some(standing.epoch), offset: last, check: Check::UNKNOWN };
                 self.history = Offset(0);
                 if let Some(after) = lost {
+                    // Who came since then has not had what an old id stands for, and gets it when it is published again.
                     self.dedup.clear();
                     let at = self.position(last, Check::UNKNOWN);
                     out.push(TailEvent::Lost(Break { after, at, reason: BreakReason::Reset }));
