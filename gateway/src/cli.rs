@@ -13,7 +13,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Overrides;
+use crate::config::{Config, Overrides};
 
 /// Time that [`ready`] waits for the whole answer.
 const READY_TIME: Duration = Duration::from_secs(2);
@@ -128,57 +128,83 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadyError {
     /// There is no connection to it, or it broke.
-    #[error("cannot ask http://{address}/ready: {why}")]
+    #[error("cannot ask {asked}: {why}")]
     Unreachable {
-        /// The address that was asked.
-        address: SocketAddr,
+        /// What was asked.
+        asked: String,
         /// Why.
         why: io::Error,
     },
     /// It took longer than two seconds.
-    #[error("no answer from http://{address}/ready within {} s", READY_TIME.as_secs())]
+    #[error("no answer from {asked} within {} s", READY_TIME.as_secs())]
     Silent {
-        /// The address that was asked.
-        address: SocketAddr,
+        /// What was asked.
+        asked: String,
     },
     /// Something else listens there.
-    #[error("the answer from http://{address}/ready is not HTTP")]
+    #[error("the answer from {asked} is not {spoken}")]
     Foreign {
-        /// The address that was asked.
-        address: SocketAddr,
+        /// What was asked.
+        asked: String,
+        /// What a node would have spoken.
+        spoken: &'static str,
     },
     /// It says that it is not.
-    #[error("not ready: http://{address}/ready answers {answer}")]
+    #[error("not ready: {asked} answers {answer}")]
     NotReady {
-        /// The address that was asked.
-        address: SocketAddr,
-        /// The status line without the version, and the first line of the body.
+        /// What was asked.
+        asked: String,
+        /// The status line without the version and the first line of the body, or the agent's line.
         answer: String,
     },
+    /// It can only be asked in ways that this command does not know.
+    #[error("set `agent.listen`: with TLS or the PROXY protocol, `http.listen` cannot be asked")]
+    NoAgent,
 }
 
-/// Asks `/ready` of the node that listens on `listen`; takes at most two seconds.
+/// Asks the node of this configuration, on this machine: its agent if it has one, `/ready` if not. Takes two seconds at most.
 ///
-/// Where that means all addresses, the loopback of the same family is asked.
+/// Where it listens on all addresses, the loopback of the same family is asked.
 ///
 /// # Errors
-/// Fails for any answer but 200, and for none.
-pub fn ready(listen: SocketAddr) -> Result<(), ReadyError> {
+/// Fails for any answer but the good one, and for none.
+pub fn ready(config: &Config) -> Result<(), ReadyError> {
+    match config.agent.listen {
+        Some(agent) => ask_agent(agent),
+        None if config.http.proxy_protocol || !config.tls.certificate.is_empty() => Err(ReadyError::NoAgent),
+        None => ask_page(config.http.listen),
+    }
+}
+
+fn ask_agent(listen: SocketAddr) -> Result<(), ReadyError> {
     let address = SocketAddr::new(reachable(listen.ip()), listen.port());
-    let answer = ask(address, READY_TIME).map_err(|why| match why.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ReadyError::Silent { address },
-        _ => ReadyError::Unreachable { address, why },
-    })?;
+    let asked = format!("the agent on {address}");
+    let answer = ask(address, "", &asked)?;
+    match answer.split([' ', '\n']).next() {
+        Some("up") => Ok(()),
+        Some("drain" | "down") => {
+            let answer = answer.trim().replace(char::is_control, " ");
+            Err(ReadyError::NotReady { asked, answer })
+        }
+        _ => Err(ReadyError::Foreign { asked, spoken: "an agent's" }),
+    }
+}
+
+fn ask_page(listen: SocketAddr) -> Result<(), ReadyError> {
+    let address = SocketAddr::new(reachable(listen.ip()), listen.port());
+    let asked = format!("http://{address}/ready");
+    let request = format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let answer = ask(address, &request, &asked)?;
     let status = answer.lines().next().and_then(|line| line.strip_prefix("HTTP/1.")?.split_once(' '));
     let Some((_, status)) = status else {
-        return Err(ReadyError::Foreign { address });
+        return Err(ReadyError::Foreign { asked, spoken: "HTTP" });
     };
     if status.split(' ').next() == Some("200") {
         return Ok(());
     }
     let body = answer.split_once("\r\n\r\n").and_then(|(_, body)| body.lines().next()).unwrap_or_default();
     let answer = [status.trim(), body.trim()].join(": ").trim_end_matches(": ").replace(char::is_control, " ");
-    Err(ReadyError::NotReady { address, answer })
+    Err(ReadyError::NotReady { asked, answer })
 }
 
 pub(crate) fn reachable(ip: IpAddr) -> IpAddr {
@@ -189,8 +215,15 @@ pub(crate) fn reachable(ip: IpAddr) -> IpAddr {
     }
 }
 
+fn ask(address: SocketAddr, request: &str, asked: &str) -> Result<String, ReadyError> {
+    exchange(address, request, READY_TIME).map_err(|why| match why.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ReadyError::Silent { asked: asked.to_owned() },
+        _ => ReadyError::Unreachable { asked: asked.to_owned(), why },
+    })
+}
+
 /// Sends the request and reads what comes back until the node closes, or enough came.
-fn ask(address: SocketAddr, within: Duration) -> io::Result<String> {
+fn exchange(address: SocketAddr, request: &str, within: Duration) -> io::Result<String> {
     let deadline = Instant::now() + within;
     let left = || match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::Error::from(io::ErrorKind::TimedOut)),
@@ -198,13 +231,16 @@ fn ask(address: SocketAddr, within: Duration) -> io::Result<String> {
     };
     let mut stream = TcpStream::connect_timeout(&address, within)?;
     stream.set_write_timeout(Some(left()?))?;
-    stream.write_all(format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    stream.write_all(request.as_bytes())?;
     let (mut answer, mut part) = (Vec::new(), [0; 512]);
     while answer.len() < READY_ANSWER && !is_yes(&answer) {
         stream.set_read_timeout(Some(left()?))?;
-        match stream.read(&mut part)? {
-            0 => break,
-            len => answer.extend_from_slice(&part[..len]),
+        match stream.read(&mut part) {
+            Ok(0) => break,
+            Ok(len) => answer.extend_from_slice(&part[..len]),
+            // The process was stopped for a while.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(String::from_utf8_lossy(&answer).into_owned())
@@ -220,6 +256,7 @@ mod tests {
     use std::{net::TcpListener, thread};
 
     use super::*;
+    use crate::config::{Agent, Http, Tls};
 
     fn parsed(line: &str) -> Result<Command, String> {
         let arguments = line.split(' ').map(OsString::from);
@@ -288,6 +325,11 @@ mod tests {
         }
     }
 
+    /// The configuration of a node that listens there.
+    fn on(listen: SocketAddr) -> Config {
+        Config { http: Http { listen, ..Http::default() }, ..Config::default() }
+    }
+
     /// Answers one request with `answer`, keeps the connection open until the client leaves, and returns the request.
     fn node(answer: &'static str) -> (SocketAddr, thread::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -307,7 +349,7 @@ mod tests {
     fn a_node_is_ready_when_it_answers_200() {
         let (address, node) = node("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
         let unspecified = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
-        assert!(ready(unspecified).is_ok());
+        assert!(ready(&on(unspecified)).is_ok());
         let request = node.join().expect("it was asked");
         assert_eq!(request, format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"));
     }
@@ -325,9 +367,40 @@ mod tests {
             ("", "the answer from http://ADDR/ready is not HTTP"),
         ] {
             let (address, node) = node(answer);
-            let error = ready(address).expect_err("not ready").to_string();
+            let error = ready(&on(address)).expect_err("not ready").to_string();
             assert_eq!(error, message.replace("ADDR", &address.to_string()));
             node.join().expect("it was asked");
+        }
+    }
+
+    #[test]
+    fn the_agent_is_asked_where_there_is_one() {
+        for (answer, message) in [
+            ("up ready\n", None),
+            ("drain\n", Some("not ready: the agent on ADDR answers drain")),
+            ("down #no broker\n", Some("not ready: the agent on ADDR answers down #no broker")),
+            ("HTTP/1.1 400 Bad Request\r\n\r\n", Some("the answer from the agent on ADDR is not an agent's")),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let address = listener.local_addr().expect("it is bound");
+            let agent = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().expect("the test connects");
+                stream.write_all(answer.as_bytes()).expect("the test reads");
+            });
+            let config = Config { agent: Agent { listen: Some(address) }, ..Config::default() };
+            let error = ready(&config).err().map(|error| error.to_string());
+            assert_eq!(error, message.map(|message| message.replace("ADDR", &address.to_string())));
+            agent.join().expect("it was asked");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_told_with_the_remedy() {
+        let tls = Tls { certificate: "a.pem".into(), key: "a.key".into() };
+        let proxied = Http { proxy_protocol: true, ..Http::default() };
+        for config in [Config { tls, ..Config::default() }, Config { http: proxied, ..Config::default() }] {
+            let error = ready(&config).expect_err("there is no agent").to_string();
+            assert!(error.contains("set `agent.listen`"), "{error}");
         }
     }
 
@@ -335,10 +408,10 @@ mod tests {
     fn no_node_and_a_silent_one_are_told_apart() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let error = ready(address).expect_err("nobody answers").to_string();
+        let error = ready(&on(address)).expect_err("nobody answers").to_string();
         assert_eq!(error, format!("no answer from http://{address}/ready within 2 s"));
         drop(listener);
-        let error = ready(address).expect_err("nobody listens").to_string();
+        let error = ready(&on(address)).expect_err("nobody listens").to_string();
         assert_eq!(error, format!("cannot ask http://{address}/ready: Connection refused (os error 111)"));
     }
 }

@@ -14,7 +14,7 @@ pub enum CloseReason {
     Normal,
     /// No message for longer than the idle limit.
     Idle,
-    /// The client had not closed by the drain deadline, and was cut off.
+    /// The node is about to be gone: the drain's deadline has come, or nobody would wait for it.
     GoingAway,
     /// The client broke RFC 6455.
     Protocol(Violation),
@@ -63,7 +63,7 @@ impl CloseReason {
         let (code, text, label, reconnect) = match self {
             Self::Normal => (Some(1000), "done", "normal", NO),
             Self::Idle => (Some(1000), "idle for too long", "idle", NO),
-            Self::GoingAway => (None, "still open at the drain deadline", "going_away", YES),
+            Self::GoingAway => (Some(1001), "this node is gone: reconnect", "going_away", YES),
             Self::Protocol(_) => (Some(1002), "protocol error", "protocol_error", NO),
             Self::Unsupported => (Some(1003), "this kind of message is not supported here", "unsupported_data", NO),
             Self::BadUtf8 => (Some(1007), "text is not valid UTF-8", "bad_utf8", NO),

@@ -13,7 +13,7 @@ use axum::http::{Method, Response, StatusCode, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-pub use origins::{OriginError, Origins};
+pub use origins::{OriginError, Origins, Scheme};
 
 /// What the 101 response says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,9 +108,14 @@ pub fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Refusal> 
     host(headers).map(drop)
 }
 
-/// Checks an upgrade request. Of the client's subprotocols, the first that is `supported` is taken; that none is, is no
-/// error.
-pub fn check(parts: &Parts, origins: &Origins, supported: &[&'static str]) -> Result<Accepted, Refusal> {
+/// Checks an upgrade request, which came over `scheme` if that is known. Of the client's subprotocols, the first that is
+/// `supported` is taken; that none is, is no error.
+pub fn check(
+    parts: &Parts,
+    scheme: Option<Scheme>,
+    origins: &Origins,
+    supported: &[&'static str],
+) -> Result<Accepted, Refusal> {
     let headers = &parts.headers;
     if parts.method != Method::GET {
         return Err(Refusal::Method);
@@ -138,7 +143,7 @@ pub fn check(parts: &Parts, origins: &Origins, supported: &[&'static str]) -> Re
     // No browser omits the Origin, and whoever is not a browser can send any: absence gives nothing away.
     let allowed = match (origin_lines.next(), origin_lines.next()) {
         (None, _) => true,
-        (Some(origin), None) => origin.to_str().is_ok_and(|origin| origins.allow(origin, &host)),
+        (Some(origin), None) => origin.to_str().is_ok_and(|origin| origins.allow(origin, &host, scheme)),
         (Some(_), Some(_)) => false,
     };
     if !allowed {

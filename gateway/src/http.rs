@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use futures_util::FutureExt;
@@ -18,18 +19,19 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::SockRef;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::app::{Endpoint, SocketHandler};
 use crate::close::CloseReason;
 use crate::handshake::{self, Refusal};
+use crate::ingress::{Client, Entrant, Place, TooMany};
 use crate::listener::Admission;
+use crate::metrics::Refused;
 use crate::protocol::{Protocol, native};
 use crate::socket::{Route, Socket, SocketError};
+use crate::stream::Stream;
 use crate::worker::Worker;
-use crate::worker::stream::Stream;
 
 /// Bytes of a request's head: more is answered with 431.
 const HEAD_BYTES: usize = 16 << 10;
@@ -40,24 +42,48 @@ const HEAD_LINES: usize = 64;
 /// The kernel looks at growing intervals, so it may take three times as long.
 const UNREAD: Duration = Duration::from_secs(10);
 
+/// Seconds after which a client whose address has too many connections may try again.
+const TOO_MANY_RETRY: &str = "5";
+
 /// A connection to be, once the 101 is on the wire.
 struct Upgrade {
     endpoint: Endpoint,
     route: Route,
+    client: Client,
+    /// Its place among those of its address, if a proxy named that only now.
+    place: Option<Place>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy)]
+struct Asker {
+    entrant: Entrant,
+    /// Its address has all the connections it may have.
+    too_many: bool,
 }
 
 /// Serves one accepted socket, as HTTP and perhaps as a WebSocket after that.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, admission: Admission) {
-    // Fails only on a socket that is gone already, as below.
-    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD));
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, mut admission: Admission) {
+    let shared = &worker.shared;
+    let (stream, entrant) = match shared.ingress.enter(stream, peer).await {
+        Ok(entered) => entered,
+        Err(turned) => {
+            shared.metrics.refused(Refused::from(&turned));
+            return shared.ingress.tell(peer, &turned);
+        }
+    };
+    stream.set_unread(Some(UNREAD));
+    let place = shared.ingress.place(entrant.client());
+    let asker = Asker { entrant, too_many: place.is_err() };
+    admission.place = place.unwrap_or_default();
     let upgrade = RefCell::new(None);
     let service = service_fn(|request| {
-        let answer = answer(&worker, request, &upgrade);
+        let answer = answer(&worker, asker, request, &upgrade);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(worker.shared.config.http.head_time)
+        .header_read_timeout(shared.config.http.head_time)
         .max_headers(HEAD_LINES)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
@@ -65,16 +91,17 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         Ok(parts) => {
             let (stream, read) = (parts.io.into_inner(), parts.read_buf);
             if let Some(upgrade) = upgrade.take() {
-                connect(&worker, (stream, peer), admission, upgrade, &read);
+                connect(&worker, stream, admission, upgrade, &read);
             }
         }
-        Err(error) => tracing::debug!(%peer, %error, "HTTP connection failed"),
+        Err(error) => tracing::debug!(peer = %entrant.client(), %error, "HTTP connection failed"),
     }
 }
 
 /// The response to one request; notes in `upgrade` that a WebSocket follows.
 fn answer(
     worker: &Rc<Worker>,
+    asker: Asker,
     request: Request<Incoming>,
     upgrade: &RefCell<Option<Upgrade>>,
 ) -> impl Future<Output = Response<Body>> + use<> {
@@ -90,19 +117,16 @@ fn answer(
         _ => None,
     };
     let (response, page) = match (handshake::check_host(request.version(), request.headers()), socket) {
+        _ if asker.too_many => (Some(too_many(worker)), None),
         (Err(refusal), _) => (Some(refused(refusal)), None),
-        (Ok(()), Some((endpoint, parameters))) => {
+        (Ok(()), Some(found)) => {
             let (parts, _) = request.into_parts();
-            let response = match handshake::check(&parts, &shared.origins, &[native::NAME]) {
-                Err(refusal) => refused(refusal),
-                Ok(accepted) => match route(worker, endpoint, parameters, parts.uri.query()) {
-                    Err(response) => *response,
-                    Ok(agreed) => {
-                        let native = matches!(agreed.endpoint, Endpoint::Native);
-                        upgrade.replace(Some(agreed));
-                        switching(&handshake::Accepted { protocol: accepted.protocol.filter(|_| native), ..accepted })
-                    }
-                },
+            let response = match agree(worker, asker.entrant, &parts, found) {
+                Err(response) => *response,
+                Ok((agreed, response)) => {
+                    upgrade.replace(Some(agreed));
+                    response
+                }
             };
             (Some(response), None)
         }
@@ -117,13 +141,36 @@ fn answer(
     }
 }
 
-/// What the socket will be, if its channel may be used and can be read.
+/// The 101 and what follows it, or the refusal.
+fn agree(
+    worker: &Worker,
+    entrant: Entrant,
+    head: &Parts,
+    (endpoint, parameters): (Endpoint, Vec<(String, String)>),
+) -> Result<(Upgrade, Response<Body>), Box<Response<Body>>> {
+    let shared = &worker.shared;
+    let scheme = shared.ingress.scheme(entrant, &head.headers);
+    let accepted = handshake::check(head, scheme, &shared.origins, &[native::NAME]);
+    let accepted = accepted.map_err(|refusal| Box::new(refused(refusal)))?;
+    let route = route(worker, &endpoint, parameters, head.uri.query())?;
+    let client = shared.ingress.client(entrant, &head.headers);
+    // Whoever the socket itself named has its place.
+    let place = match client == entrant.client() {
+        true => None,
+        false => shared.ingress.place(client).map_err(|TooMany| Box::new(too_many(worker)))?,
+    };
+    let native = matches!(endpoint, Endpoint::Native);
+    let response = switching(&handshake::Accepted { protocol: accepted.protocol.filter(|_| native), ..accepted });
+    Ok((Upgrade { endpoint, route, client, place }, response))
+}
+
+/// Where the socket leads, if its channel may be used and can be read.
 fn route(
     worker: &Worker,
-    endpoint: Endpoint,
+    endpoint: &Endpoint,
     parameters: Vec<(String, String)>,
     query: Option<&str>,
-) -> Result<Upgrade, Box<Response<Body>>> {
+) -> Result<Route, Box<Response<Body>>> {
     let refuse = |status: StatusCode, text: String| Box::new((status, text + "\n").into_response());
     let mut decoded = Vec::new();
     for (name, value) in parameters {
@@ -132,7 +179,7 @@ fn route(
         };
         decoded.push((name, value.into_owned()));
     }
-    let channel = match &endpoint {
+    let channel = match endpoint {
         Endpoint::Native => None,
         Endpoint::Raw => decoded.first().map(|(_, channel)| channel.clone()),
         Endpoint::Handler { channel, .. } => Some(channel.clone()),
@@ -150,21 +197,18 @@ fn route(
         }
     }
     let parameters = decoded.into_iter().collect();
-    let route = Route { channel: channel.unwrap_or_default(), parameters, query: query.unwrap_or_default().to_owned() };
-    Ok(Upgrade { endpoint, route })
+    Ok(Route { channel: channel.unwrap_or_default(), parameters, query: query.unwrap_or_default().to_owned() })
 }
 
 /// The socket is ours: speak its protocol.
-fn connect(
-    worker: &Rc<Worker>,
-    socket: (TcpStream, SocketAddr),
-    admission: Admission,
-    Upgrade { endpoint, route }: Upgrade,
-    read: &[u8],
-) {
+fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admission, upgrade: Upgrade, read: &[u8]) {
+    let Upgrade { endpoint, route, client, place } = upgrade;
+    if place.is_some() {
+        admission.place = place;
+    }
     // From here on, pings and the outbox say how slow is too slow.
-    let _ = SockRef::from(&socket.0).set_tcp_user_timeout(None);
-    let socket = (Stream::Tcp(socket.0), socket.1);
+    stream.set_unread(None);
+    let socket = (stream, client);
     match endpoint {
         Endpoint::Native => {
             worker.adopt(socket, admission, (Protocol::Native, None), read);
@@ -203,6 +247,14 @@ async fn handle(handler: SocketHandler, socket: Socket) {
 
 fn refused(refusal: Refusal) -> Response<Body> {
     refusal.into_response().map(Body::from)
+}
+
+/// The answer to a client whose address has all the connections it may have.
+fn too_many(worker: &Worker) -> Response<Body> {
+    worker.shared.metrics.refused(Refused::Address);
+    let text = "too many connections from this address: close some, or retry later\n";
+    let headers = [(header::RETRY_AFTER, TOO_MANY_RETRY), (header::CONNECTION, "close")];
+    (StatusCode::TOO_MANY_REQUESTS, headers, text).into_response()
 }
 
 fn switching(accepted: &handshake::Accepted) -> Response<Body> {

@@ -2,15 +2,18 @@
 //!
 //! Build an app with [`App`], or run the program `fanfare`. ARCHITECTURE.md is the map.
 
+mod agent;
 pub mod app;
 pub mod cli;
 mod clock;
 pub mod close;
 pub mod codec;
 pub mod config;
+mod drain;
 pub mod handshake;
 mod health;
 mod http;
+mod ingress;
 mod listener;
 mod message;
 mod metrics;
@@ -21,9 +24,11 @@ mod relay;
 #[cfg(test)]
 mod simulation;
 pub mod socket;
+mod stream;
 mod window;
 mod worker;
 
 pub use app::{App, Outcome};
 pub use axum::response::{Html, Redirect};
+pub use ingress::TlsError;
 pub use socket::{Message, Socket, SocketError};

@@ -1,9 +1,11 @@
 //! Accepts sockets and spreads them over the workers.
 //!
-//! Owns the listening socket and the count of open connections. A full node answers 503 with `Retry-After`
-//! before it spends anything on the client. Loses: nothing but what it refuses.
+//! Owns the listening socket and the count of open connections. A node that is full, or taking connections as fast as it
+//! may, answers 503 with `Retry-After` before it spends anything on the client. Loses: nothing but what it refuses.
 
-use std::io::Write;
+mod parting;
+mod rate;
+
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +14,12 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::sync::mpsc;
 
-use crate::metrics::Metrics;
+use self::parting::Parting;
+use self::rate::Rate;
+use crate::clock;
+use crate::config::Http;
+use crate::ingress::Place;
+use crate::metrics::{Metrics, Refused};
 
 /// Connections that the kernel completes while we are busy.
 const BACKLOG: i32 = 4096;
@@ -21,33 +28,47 @@ const BACKLOG: i32 = 4096;
 /// it, megabytes hide there, and a client that does not read is noticed late.
 const UNSENT: u32 = 64 << 10;
 
-/// The answer of a full node.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 51\r\n\r\nThis node has no room for more connections: retry.\n";
-
 /// A socket with its address and its place in the count.
 pub(crate) type Accepted = (TcpStream, SocketAddr, Admission);
 
-/// A connection's place in the node's count and in its worker's; given back when dropped.
+/// A connection's place in the counts of the node, of its worker and of its client's address; given back when dropped.
 pub(crate) struct Admission {
     counts: Arc<Counts>,
     worker: usize,
+    /// None before the address is known, and for those that are not counted.
+    pub(crate) place: Option<Place>,
 }
 
-struct Counts {
+/// The open connections of the node and of each worker.
+pub(crate) struct Counts {
+    most: usize,
     open: AtomicUsize,
     workers: Box<[AtomicUsize]>,
 }
 
+impl Counts {
+    pub(crate) fn new(workers: usize, most: usize) -> Self {
+        let workers = (0..workers).map(|_| AtomicUsize::new(0)).collect();
+        Self { most, open: AtomicUsize::new(0), workers }
+    }
+
+    /// How much room is left, in percent: 0 when there is none, and only then.
+    pub(crate) fn room(&self) -> usize {
+        let left = self.most.saturating_sub(self.open.load(Ordering::Relaxed));
+        (left * 100).div_ceil(self.most)
+    }
+}
+
 impl Admission {
-    /// A place in the least busy worker, unless `most` are open already.
-    fn take(counts: &Arc<Counts>, most: usize) -> Option<Self> {
-        if counts.open.load(Ordering::Relaxed) >= most {
+    /// A place in the least busy worker, unless the node is full.
+    fn take(counts: &Arc<Counts>) -> Option<Self> {
+        if counts.open.load(Ordering::Relaxed) >= counts.most {
             return None;
         }
         let (worker, load) = counts.workers.iter().enumerate().min_by_key(|(_, load)| load.load(Ordering::Relaxed))?;
         counts.open.fetch_add(1, Ordering::Relaxed);
         load.fetch_add(1, Ordering::Relaxed);
-        Some(Self { counts: Arc::clone(counts), worker })
+        Some(Self { counts: Arc::clone(counts), worker, place: None })
     }
 }
 
@@ -55,8 +76,8 @@ impl Admission {
 impl Admission {
     /// A place in a worker that no listener leads to.
     pub(crate) fn unlisted() -> Self {
-        let counts = Counts { open: AtomicUsize::new(1), workers: Box::new([AtomicUsize::new(1)]) };
-        Self { counts: Arc::new(counts), worker: 0 }
+        let counts = Counts { most: 1, open: AtomicUsize::new(1), workers: Box::new([AtomicUsize::new(1)]) };
+        Self { counts: Arc::new(counts), worker: 0, place: None }
     }
 }
 
@@ -75,22 +96,27 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn bind(address: SocketAddr) -> std::io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        let socket = tokio::net::TcpListener::from_std(socket.into())?;
+        let socket = bind(address)?;
         let address = socket.local_addr()?;
         Ok(Self { socket, address })
     }
 
     /// Accepts for ever.
-    pub(crate) async fn run(self, workers: Vec<mpsc::Sender<Accepted>>, most: usize, metrics: Arc<Metrics>) {
-        let loads = workers.iter().map(|_| AtomicUsize::new(0)).collect();
-        let counts = Arc::new(Counts { open: AtomicUsize::new(0), workers: loads });
+    pub(crate) async fn run(
+        self,
+        workers: Vec<mpsc::Sender<Accepted>>,
+        counts: Arc<Counts>,
+        http: Http,
+        metrics: Arc<Metrics>,
+    ) {
+        let mut rate = Rate::new(http.accept_rate, clock::now());
+        let mut parting = Parting::default();
         loop {
-            let (stream, peer) = match self.accept().await {
+            let accepted = tokio::select! {
+                accepted = self.accept() => accepted,
+                () = parting.let_go() => continue,
+            };
+            let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of descriptors, most likely: those that wait are served when some are free again.
@@ -99,11 +125,18 @@ impl Listener {
                     continue;
                 }
             };
-            let Some(admission) = Admission::take(&counts, most) else {
-                metrics.refused();
-                // A fresh socket takes so few bytes at once; if not, the client sees a plain close.
-                let _ = (&stream).write(FULL);
-                continue;
+            let admission = match Admission::take(&counts) {
+                None => Err(Refused::Full),
+                Some(_) if !rate.take(clock::now()) => Err(Refused::Rate),
+                Some(admission) => Ok(admission),
+            };
+            let admission = match admission {
+                Ok(admission) => admission,
+                Err(why) => {
+                    metrics.refused(why);
+                    parting.refuse(stream);
+                    continue;
+                }
             };
             let worker = admission.worker;
             if prepare(&stream).is_ok() && workers[worker].send((stream, peer, admission)).await.is_err() {
@@ -124,6 +157,16 @@ impl Listener {
     }
 }
 
+/// A socket that listens, also where one that did before still has connections.
+pub(crate) fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    tokio::net::TcpListener::from_std(socket.into())
+}
+
 /// Errors of a connection that was gone before it was accepted.
 fn is_about_the_client(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
@@ -133,16 +176,4 @@ fn is_about_the_client(error: &std::io::Error) -> bool {
 fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_answer_of_a_full_node_has_the_length_it_says() {
-        let text = std::str::from_utf8(FULL).expect("text");
-        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
-        assert!(head.contains(&format!("Content-Length: {}", body.len())));
-    }
 }

@@ -16,10 +16,36 @@ use crate::close::CloseReason;
 pub(crate) struct Metrics {
     opened: AtomicU64,
     closed: Mutex<BTreeMap<&'static str, u64>>,
-    refused: AtomicU64,
+    refused: [AtomicU64; Refused::ALL.len()],
     received: AtomicU64,
     delivered: AtomicU64,
     published: [AtomicU64; OUTCOMES.len()],
+}
+
+/// Why a connection was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The node has all the connections it may have.
+    Full,
+    /// It has taken all that it takes in a second.
+    Rate,
+    /// The client's address has.
+    Address,
+    /// The PROXY header was missing, bad or late, or came from someone who may not send it.
+    ProxyHeader,
+    /// The TLS handshake failed.
+    Tls,
+}
+
+impl Refused {
+    /// All reasons, each at the index that it has as a number.
+    const ALL: [(Self, &str); 5] = [
+        (Self::Full, "full"),
+        (Self::Rate, "rate"),
+        (Self::Address, "address"),
+        (Self::ProxyHeader, "proxy_header"),
+        (Self::Tls, "tls"),
+    ];
 }
 
 const OUTCOMES: [&str; 5] = ["stored", "rejected", "overloaded", "unavailable", "unknown"];
@@ -33,9 +59,9 @@ impl Metrics {
         *self.closed.lock().unwrap_or_else(PoisonError::into_inner).entry(reason.label()).or_default() += 1;
     }
 
-    /// A client was turned away because the node was full.
-    pub(crate) fn refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
+    /// A client was turned away.
+    pub(crate) fn refused(&self, why: Refused) {
+        self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// A message came from a client.
@@ -80,7 +106,9 @@ impl Metrics {
         family("connections_opened_total", "counter", "WebSocket connections since the start.", &plain(opened));
         let samples: Vec<_> = closed.iter().map(|(reason, n)| labelled("reason", reason, *n)).collect();
         family("connections_closed_total", "counter", "Connections that ended, by reason.", &samples);
-        family("connections_refused_total", "counter", "Connections turned away by a full node.", &read(&self.refused));
+        let refused = Refused::ALL.iter().zip(&self.refused);
+        let samples: Vec<_> = refused.map(|((_, why), n)| labelled("reason", why, n.load(Ordering::Relaxed))).collect();
+        family("connections_refused_total", "counter", "Connections turned away, by reason.", &samples);
         family("messages_received_total", "counter", "Messages from clients.", &read(&self.received));
         family(
             "messages_delivered_total",

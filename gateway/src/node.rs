@@ -1,22 +1,26 @@
 //! A node: the log, the relay, the listener and the workers, from start to stop.
 //!
-//! Stop order: not ready → stop accepting → close clients → publishes under way → broker.
+//! Stop order: not ready → wait for balancers → stop accepting → close clients, paced → publishes under way → broker.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use broker_adapters::{Broker, Budget, Log, Resume, Settings, Timing, connect, wall_clock};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
+use crate::agent::Agent;
 use crate::app::App;
 use crate::config::Config;
+use crate::drain::Phase;
 use crate::handshake::Origins;
 use crate::health::Health;
-use crate::listener::Listener;
+use crate::ingress::{Ingress, Tls, TlsError};
+use crate::listener::{Counts, Listener};
 use crate::metrics::Metrics;
 use crate::relay::{self, Relay};
 use crate::window::Window;
@@ -31,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) config: Config,
     pub(crate) origins: Origins,
+    pub(crate) ingress: Ingress,
     pub(crate) app: App,
     pub(crate) log: Arc<Log>,
     pub(crate) window: Arc<Window>,
@@ -46,6 +51,9 @@ pub enum StartError {
     /// The list of origins.
     #[error("`http.origins`")]
     Origins(#[from] crate::handshake::OriginError),
+    /// The certificate or its key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The address to listen on.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -54,27 +62,33 @@ pub enum StartError {
     Worker(std::io::Error),
 }
 
+/// How long a node that must stop at once waits for what it has to say to leave.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
 /// A running node.
-#[derive(Debug)]
 pub struct Node {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where its agent does, if it has one.
+    pub agent: Option<SocketAddr>,
+    shared: Arc<Shared>,
     log: Arc<Log>,
     health: Arc<Health>,
-    drain: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
     tasks: JoinSet<()>,
     workers: Vec<JoinHandle<()>>,
-    config: Config,
 }
 
 impl Node {
     /// Starts a node on the current runtime and on threads of its own. The broker need not be up.
     pub fn start(app: App, config: Config, name: String) -> Result<Self, StartError> {
-        let Prepared { origins, broker } = prepare(&config)?;
+        let Prepared { origins, tls, broker } = prepare(&config)?;
         let log = Arc::new(start_log(broker, &config, wall_clock));
         let listen = config.http.listen;
         let listener = Listener::bind(listen).map_err(|error| StartError::Listen(listen, error))?;
         let address = listener.address;
+        let agent = config.agent.listen.map(|at| Agent::bind(at).map_err(|error| StartError::Listen(at, error)));
+        let agent = agent.transpose()?;
         let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
         let app = with_probes(app, &health, &metrics, &log);
         let kept = &config.window;
@@ -82,57 +96,89 @@ impl Node {
         let shared = Shared {
             name,
             origins,
+            ingress: Ingress::new(&config, tls),
             app,
             log: Arc::clone(&log),
             window: Arc::clone(&window),
             metrics: Arc::clone(&metrics),
             config: config.clone(),
         };
-        let (drain, draining) = watch::channel(false);
-        let crew = Crew::start(&Arc::new(shared), &draining)?;
+        let (phase, phases) = watch::channel(Phase::default());
+        let shared = Arc::new(shared);
+        let crew = Crew::start(&shared, &phases)?;
         let mut tasks = JoinSet::new();
         let relay = Relay { partitions: log.partitions(), health: Arc::clone(&health), window, workers: crew.relayed };
         tasks.spawn(relay.run(log.tail_all(Resume::Recent(HISTORY))));
-        let accepting = listener.run(crew.accepted, config.http.max_connections, metrics);
-        let mut until = draining;
+        let counts = Arc::new(Counts::new(crew.threads.len(), config.http.max_connections));
+        let accepting = listener.run(crew.accepted, Arc::clone(&counts), config.http.clone(), metrics);
+        let mut until = phases;
         tasks.spawn(async move {
             tokio::select! {
                 () = accepting => {}
-                _ = until.wait_for(|drain| *drain) => {}
+                _ = until.wait_for(|phase| *phase != Phase::Serving) => {}
             }
         });
-        Ok(Self { address, log, health, drain, tasks, workers: crew.threads, config })
+        let at = agent.as_ref().map(|agent| agent.address);
+        if let Some(agent) = agent {
+            tasks.spawn(agent.run(Arc::clone(&health), counts));
+        }
+        Ok(Self { address, agent: at, shared, log, health, phase, tasks, workers: crew.threads })
     }
 
-    /// Stops the node; done when nothing of it is left.
-    pub async fn stop(mut self) {
+    /// Reads the certificate again, for handshakes to come; says whether there is one.
+    ///
+    /// # Errors
+    /// Fails for files that are no good; the certificate stays what it was.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        self.shared.ingress.reload()
+    }
+
+    /// Stops the node; done when nothing of it is left, or soon after `now`, which is for the impatient. Says whether
+    /// there was time to do everything in order.
+    pub async fn stop(mut self, now: impl Future<Output = ()>) -> bool {
         self.health.drain();
-        self.drain.send_replace(true);
-        let workers = std::mem::take(&mut self.workers);
-        let joined =
-            tokio::task::spawn_blocking(move || workers.into_iter().map(JoinHandle::join).all(|end| end.is_ok()));
-        if !joined.await.unwrap_or(false) {
+        let in_order = tokio::select! {
+            () = self.wind_up() => true,
+            () = now => false,
+        };
+        if !in_order {
+            self.phase.send_replace(Phase::Over);
+            // Closed is what nobody looks at any more.
+            let _ = timeout(AT_ONCE, self.phase.closed()).await;
+        }
+        self.tasks.shutdown().await;
+        in_order
+    }
+
+    async fn wind_up(&mut self) {
+        let timing = &self.shared.config.timing;
+        sleep(timing.drain_wait.unwrap_or_default()).await;
+        self.phase.send_replace(Phase::Closing);
+        self.phase.closed().await;
+        if !self.workers.drain(..).map(JoinHandle::join).all(|end| end.is_ok()) {
             tracing::error!("a worker ended with a panic");
         }
-        self.log.close(Instant::now() + self.config.broker.publish_timeout).await;
-        self.tasks.shutdown().await;
+        self.log.close(Instant::now() + self.shared.config.broker.publish_timeout).await;
     }
 }
 
 /// What a configuration must give before anything is started.
 struct Prepared {
     origins: Origins,
+    tls: Option<Tls>,
     broker: Arc<dyn Broker>,
 }
 
 fn prepare(config: &Config) -> Result<Prepared, StartError> {
     let origins = Origins::parse(&config.http.origins)?;
+    let tls = Tls::load(&config.tls)?;
     let retention = usize::try_from(config.broker.retention).unwrap_or(usize::MAX);
     let settings = Settings { partitions: config.broker.partitions, retention };
-    Ok(Prepared { origins, broker: connect(config.broker.url.expose(), settings)? })
+    Ok(Prepared { origins, tls, broker: connect(config.broker.url.expose(), settings)? })
 }
 
-/// Says whether a node could be started with this configuration; touches neither the network nor the broker.
+/// Says whether a node could be started with this configuration; reads the certificate, and touches neither the network
+/// nor the broker.
 pub fn check(config: &Config) -> Result<(), StartError> {
     prepare(config).map(drop)
 }
@@ -164,7 +210,7 @@ struct Crew {
 }
 
 impl Crew {
-    fn start(shared: &Arc<Shared>, drain: &watch::Receiver<bool>) -> Result<Self, StartError> {
+    fn start(shared: &Arc<Shared>, phase: &watch::Receiver<Phase>) -> Result<Self, StartError> {
         let workers = match shared.config.node.workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
@@ -173,7 +219,7 @@ impl Crew {
         for number in 0..workers {
             let (to_accepted, accepted) = mpsc::channel(ACCEPTED);
             let (to_relayed, relayed) = mpsc::channel(RELAYED);
-            let inlets = Inlets { accepted, relayed, drain: drain.clone() };
+            let inlets = Inlets { accepted, relayed, phase: phase.clone() };
             let shared = Arc::clone(shared);
             let thread = thread::Builder::new().name(format!("worker-{number}"));
             let thread = thread.spawn(move || {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use broker_adapters::HANDLED;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
@@ -29,7 +29,7 @@ pub async fn run(app: App, address: &str) -> anyhow::Result<()> {
         }
         Command::Ready { file, overrides } => {
             let config = configured(file, overrides, address)?;
-            cli::ready(config.http.listen)?;
+            cli::ready(&config)?;
             println!("ready");
             Ok(())
         }
@@ -52,15 +52,27 @@ async fn serve(app: App, config: Config) -> anyhow::Result<()> {
     let name = config.node_name(cli::environment());
     let broker = config.broker.url.to_string();
     let routes = app.routes.clone();
+    let scheme = if config.tls.certificate.is_empty() { "" } else { "s" };
+    let mut signals = Signals::listen()?;
     let node = Node::start(app, config, name.clone())?;
-    println!("{name} listens on http://{}, broker {broker}", node.address);
+    println!("{name} listens on http{scheme}://{}, broker {broker}", node.address);
     let reachable = SocketAddr::new(cli::reachable(node.address.ip()), node.address.port());
-    for (scheme, path) in routes {
-        println!("  {scheme}://{reachable}{path}");
+    for (protocol, path) in routes {
+        println!("  {protocol}{scheme}://{reachable}{path}");
     }
-    stop_signal().await?;
+    if let Some(agent) = node.agent {
+        println!("  agent-check on {agent}");
+    }
+    while signals.next().await == Told::Reload {
+        match node.reload() {
+            Ok(true) => tracing::info!("the certificate has been read again"),
+            Ok(false) => tracing::info!("there is no certificate to read again"),
+            Err(error) => tracing::error!(%error, "the certificate stays as it was"),
+        }
+    }
     tracing::info!("stopping: clients are told to reconnect elsewhere");
-    node.stop().await;
+    let now = async { while signals.next().await == Told::Reload {} };
+    anyhow::ensure!(node.stop(now).await, "stopped at once: not all clients were told in order");
     Ok(())
 }
 
@@ -70,15 +82,36 @@ fn filter(config: &Config) -> anyhow::Result<EnvFilter> {
     EnvFilter::try_new(format!("{HANDLED},{level}")).with_context(|| format!("`log.level` = {level:?}"))
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn stop_signal() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What a process can be told from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Stop,
+    Reload,
+}
+
+/// SIGTERM, SIGINT and SIGHUP, none of which is missed between two looks.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
-    Ok(())
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -150,10 +150,10 @@ impl Socket {
         &self.worker.shared.name
     }
 
-    /// The address that the connection comes from.
+    /// The client's address, also behind trusted proxies; the port is 0 if these do not tell it.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
-        self.connection.peer
+        self.connection.peer.0
     }
 
     /// A part of the path: of `/rooms/blue` for the route `/rooms/{room}`, `room` is `blue`.

@@ -1,8 +1,10 @@
 //! The language of the end-to-end tests: programs, clients and clusters that are real and leave nothing behind.
 
+pub mod agent;
 pub mod balancer;
 mod broker;
 pub mod browser;
+pub mod certificate;
 pub mod client;
 pub mod cluster;
 pub mod crowd;
@@ -13,6 +15,7 @@ pub mod latency;
 pub mod measure;
 mod program;
 mod returning;
+pub mod tunnel;
 pub mod wire;
 
 pub use broker::Broker;

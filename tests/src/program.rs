@@ -36,7 +36,7 @@ struct Output {
 }
 
 impl Program {
-    /// Starts a program and waits until it says `… listens on http://ADDRESS`.
+    /// Starts a program and waits until it says `… listens on http://ADDRESS`, or `https://`.
     ///
     /// `environment` is all that it sees of one, but for `PATH`; it listens on a free port of 127.0.0.1 unless told
     /// otherwise.
@@ -50,10 +50,10 @@ impl Program {
         keep(child.stdout.take(), &output);
         keep(child.stderr.take(), &output);
         let banner = tokio::select! {
-            line = output.line("listens on http://") => line?,
+            line = output.line("listens on http", 0) => line?,
             status = child.wait() => bail!("{name} ended with {}: {}", status?, output.text()),
         };
-        let address = banner.split("http://").nth(1).and_then(|rest| rest.split([',', ' ']).next());
+        let address = banner.split("://").nth(1).and_then(|rest| rest.split([',', ' ']).next());
         let address = address.context("no address")?.parse()?;
         Ok(Self { address, child, output })
     }
@@ -70,7 +70,12 @@ impl Program {
 
     /// The first line printed so far or yet to come that holds `text`.
     pub async fn line(&self, text: &str) -> Result<String> {
-        self.output.line(text).await
+        self.output.line(text, 0).await
+    }
+
+    /// The same after so many of these lines.
+    pub async fn nth_line(&self, text: &str, after: usize) -> Result<String> {
+        self.output.line(text, after).await
     }
 
     /// All that was printed so far.
@@ -99,9 +104,9 @@ impl Output {
         self.lock().join("\n")
     }
 
-    async fn line(&self, text: &str) -> Result<String> {
+    async fn line(&self, text: &str, after: usize) -> Result<String> {
         let mut changed = self.changed.subscribe();
-        let find = || self.lock().iter().find(|line| line.contains(text)).cloned();
+        let find = || self.lock().iter().filter(|line| line.contains(text)).nth(after).cloned();
         let found = timeout(PATIENCE, async {
             loop {
                 match find() {

@@ -257,6 +257,13 @@ impl Wire {
         Self::of(TcpSocket::new_v4()?, address).await
     }
 
+    /// Connects from another of this machine's addresses, such as 127.0.0.2, and sends nothing.
+    pub async fn from(source: &str, address: SocketAddr) -> Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(source.parse()?, 0))?;
+        Self::of(socket, address).await
+    }
+
     /// Connects with the smallest receive buffer that the kernel has, so that not to read is soon felt.
     pub async fn narrow(address: SocketAddr) -> Result<Self> {
         let socket = TcpSocket::new_v4()?;

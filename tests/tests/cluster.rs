@@ -90,11 +90,12 @@ async fn a_node_told_to_stop_sends_its_clients_away_and_ends_well(broker: Broker
 
 #[tokio::test]
 async fn a_draining_node_says_that_it_is_not_ready() -> Result<()> {
-    let mut cluster = Cluster::of(1).set("FANFARE__NODE__WORKERS", "1").start().await?;
+    let plan = Cluster::of(1).set("FANFARE__NODE__WORKERS", "1").set("FANFARE__TIMING__DRAIN", "1s");
+    let mut cluster = plan.set("FANFARE__TIMING__DRAIN_WAIT", "off").start().await?;
     let address = cluster.node_address(1);
-    // The node gives a client that does not answer its close frame two seconds.
+    // The node gives a client that does not answer its close frame the time of the drain, and two seconds.
     let mut stubborn = TcpStream::connect(address).await?;
-    assert_eq!(http::ask(&mut stubborn, &format!("GET /ws HTTP/1.1\r\n{PROBE}")).await?.status, 101);
+    assert_eq!(http::ask(&mut stubborn, &format!("GET /raw/news HTTP/1.1\r\n{PROBE}")).await?.status, 101);
     let mut kept = TcpStream::connect(address).await?;
     let ready = "GET /ready HTTP/1.1\r\nHost: fanfare\r\n\r\n";
     assert_eq!(http::ask(&mut kept, ready).await?.status, 200);

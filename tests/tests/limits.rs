@@ -219,7 +219,8 @@ async fn a_full_node_answers_503_with_retry_after_and_takes_the_next_when_one_le
         .await?;
         body.context("metrics")?.body
     };
-    let refused = body.lines().find_map(|line| line.strip_prefix("fanfare_connections_refused_total "));
+    let refused =
+        body.lines().find_map(|line| line.strip_prefix("fanfare_connections_refused_total{reason=\"full\"} "));
     assert!(refused.context("counted")?.parse::<u64>()? >= 3, "{body}");
     Ok(())
 }

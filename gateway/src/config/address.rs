@@ -1,4 +1,4 @@
-//! The address to listen on: an IP address and a port, never a name.
+//! An address to listen on: an IP address and a port, never a name. [`or_off`] also takes "off".
 
 use std::{fmt, net::SocketAddr};
 
@@ -6,6 +6,35 @@ use serde::{Deserializer, de};
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     deserializer.deserialize_str(Address)
+}
+
+/// An address, or "off" for `None`.
+pub(super) mod or_off {
+    use serde::{Deserialize, Serializer};
+
+    use super::{Deserializer, SocketAddr, de};
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        address: &Option<SocketAddr>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match address {
+            Some(address) => serializer.collect_str(address),
+            None => serializer.serialize_str("off"),
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "off" {
+            return Ok(None);
+        }
+        de::Visitor::visit_str(super::Address, &text)
+            .map(Some)
+            .map_err(|error: D::Error| de::Error::custom(format_args!("{error}, or \"off\"")))
+    }
 }
 
 struct Address;

@@ -116,9 +116,9 @@ mod tests {
     fn every_section_has_keys() {
         let table = Table::try_from(Config::default()).expect("strings and numbers");
         let keys = Keys(&table);
-        for section in ["node", "http", "limits", "timing", "broker", "window", "log"] {
+        for section in ["node", "http", "tls", "limits", "timing", "broker", "window", "log", "agent"] {
             assert!(keys.all().any(|(name, _)| name == section), "{section}");
         }
-        assert_eq!(keys.0.len(), 7);
+        assert_eq!(keys.0.len(), 9);
     }
 }

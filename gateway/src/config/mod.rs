@@ -12,6 +12,7 @@ mod errors;
 mod keys;
 mod load;
 mod name;
+mod network;
 mod number;
 mod rules;
 mod size;
@@ -20,10 +21,12 @@ use std::{fmt, fs, net::SocketAddr, process, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::network::masked;
 pub use self::{
     broker_url::{BrokerUrl, redacted},
     errors::{ConfigError, ConfigErrors, Place},
     load::{Overrides, load},
+    network::Network,
     size::ByteSize,
 };
 
@@ -35,6 +38,8 @@ pub struct Config {
     pub node: Node,
     /// Where and from whom connections are accepted.
     pub http: Http,
+    /// TLS for those without a balancer that ends it.
+    pub tls: Tls,
     /// What one client, and all clients together, may take.
     pub limits: Limits,
     /// How long things may take once a client is connected.
@@ -45,6 +50,8 @@ pub struct Config {
     pub window: Window,
     /// What the node tells about itself.
     pub log: Log,
+    /// The word for HAProxy's agent-check.
+    pub agent: Agent,
 }
 
 /// Who this node is and how much of the machine it takes.
@@ -79,6 +86,27 @@ pub struct Http {
     /// files, and to what its memory can bear.
     #[serde(deserialize_with = "number::between::<_, _, 1, 10_000_000>")]
     pub max_connections: usize,
+    /// Connections taken per second at most, and as many more at once after a quiet second; further ones are answered with
+    /// 503 before anything is read. Default: 5000. What all clients coming back at once may cost: lower it for TLS with RSA.
+    #[serde(deserialize_with = "number::between::<_, _, 1, 1_000_000>")]
+    pub accept_rate: u32,
+    /// Networks of the proxies in front of the node, such as `10.0.0.0/8`. Default: none. What they say of a client's
+    /// address (PROXY protocol, `X-Forwarded-For`) and scheme (`X-Forwarded-Proto`) is believed; anyone else's is not.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether every connection begins with a PROXY protocol header, as `send-proxy-v2` makes HAProxy send it. Default:
+    /// false. Connections that do not come from `trusted_proxies`, or come without the header, are then closed.
+    pub proxy_protocol: bool,
+}
+
+/// TLS for those without a balancer that ends it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// PEM file with the certificate and those that lead to its CA. Default: empty, no TLS. Once it is set, nothing but TLS
+    /// 1.2 or newer is spoken. SIGHUP reads both files again; open connections stay.
+    pub certificate: String,
+    /// PEM file with the certificate's private key. Default: empty. Let nobody but the node's user read it.
+    pub key: String,
 }
 
 /// What one client, and all clients together, may take.
@@ -95,6 +123,10 @@ pub struct Limits {
     /// Time from a message's first byte to its last. Default: "30s". Raise it for large messages over slow networks.
     #[serde(with = "duration")]
     pub message_time: Duration,
+    /// Open connections from one address (IPv6: one /64); further ones are answered with 429. Default: 50000, half of a
+    /// node. Lower it where clients have addresses of their own. `trusted_proxies` are not counted, only who is behind.
+    #[serde(deserialize_with = "number::between::<_, _, 1, 10_000_000>")]
+    pub connections_per_address: u32,
     /// Messages that wait for one client, in bytes, with 64 more for each; a client that falls further behind is closed with
     /// 4410. Default: "1MiB". Raise it to ride out longer stalls, at the cost of memory.
     pub outbox: ByteSize,
@@ -128,8 +160,12 @@ pub struct Timing {
     /// reap connections that nobody uses.
     #[serde(with = "duration::or_off")]
     pub idle: Option<Duration>,
-    /// Time that a stop waits for clients to take their close frame. Default: "10s". Keep it below the time after which
-    /// the supervisor kills the node (Docker: 10 s, Kubernetes: 30 s).
+    /// Time that a node that is told to stop goes on as before, but for saying that it is not ready, so that balancers notice.
+    /// Default: "3s". Twice the interval of their checks; Kubernetes needs more, about "10s". "off" for no balancer.
+    #[serde(with = "duration::or_off")]
+    pub drain_wait: Option<Duration>,
+    /// Time over which it then closes its clients, in random order and at an even pace; few take less. Default: "10s".
+    /// Supervisors must wait for both, and 5 s and `publish_timeout` more (Docker: 10 s unless told, Kubernetes: 30 s).
     #[serde(with = "duration")]
     pub drain: Duration,
 }
@@ -187,6 +223,16 @@ pub struct Log {
     pub level: String,
 }
 
+/// The word for HAProxy's agent-check.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Agent {
+    /// IP address and port where connections are told `up`, `drain` or `down` in a line. Default: "off". Nobody but the
+    /// balancer should reach it. `fanfare ready` asks it where `http.listen` has TLS or the PROXY protocol.
+    #[serde(with = "address::or_off")]
+    pub listen: Option<SocketAddr>,
+}
+
 impl Default for Http {
     fn default() -> Self {
         Self {
@@ -194,6 +240,9 @@ impl Default for Http {
             origins: Vec::new(),
             head_time: Duration::from_secs(5),
             max_connections: 100_000,
+            accept_rate: 5000,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         }
     }
 }
@@ -204,6 +253,7 @@ impl Default for Limits {
             message: ByteSize::kib(64),
             fragments: 16_384,
             message_time: Duration::from_secs(30),
+            connections_per_address: 50_000,
             outbox: ByteSize::mib(1),
             outbox_total: ByteSize::mib(256),
             pings_per_second: 20,
@@ -219,6 +269,7 @@ impl Default for Timing {
             ping: Duration::from_secs(25),
             pong: Duration::from_secs(10),
             idle: None,
+            drain_wait: Some(Duration::from_secs(3)),
             drain: Duration::from_secs(10),
         }
     }

@@ -12,7 +12,7 @@ pub(super) struct Rule {
 
 /// Those that are broken.
 pub(super) fn broken(config: &Config) -> impl Iterator<Item = Rule> {
-    let Config { limits, timing, broker, .. } = config;
+    let Config { http, tls, limits, timing, broker, .. } = config;
     let twice = limits.message.bytes().saturating_mul(2);
     let rules = [
         (
@@ -49,6 +49,24 @@ pub(super) fn broken(config: &Config) -> impl Iterator<Item = Rule> {
                 relation: "shorter than",
                 other: "timing.ping",
                 reason: "a ping must be answered before the next is sent",
+            },
+        ),
+        (
+            !http.proxy_protocol || !http.trusted_proxies.is_empty(),
+            Rule {
+                key: "http.proxy_protocol",
+                relation: "accompanied by",
+                other: "http.trusted_proxies",
+                reason: "nobody else may send the header, so nobody at all could connect",
+            },
+        ),
+        (
+            tls.certificate.is_empty() == tls.key.is_empty(),
+            Rule {
+                key: "tls.certificate",
+                relation: "accompanied by",
+                other: "tls.key",
+                reason: "neither is of use without the other",
             },
         ),
     ];

@@ -23,6 +23,15 @@ pub enum OriginError {
     Host(String),
 }
 
+/// How a page or a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Readable by everyone on the way.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pattern {
     Any,
@@ -51,14 +60,15 @@ impl Origins {
         entries.into_iter().map(|entry| Pattern::parse(entry.as_ref())).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether a page of `origin`, the header's value, may connect to the server that it calls `host`.
-    pub(super) fn allow(&self, origin: &str, host: &Host) -> bool {
+    /// Whether a page of `origin`, the header's value, may connect to the server that it calls `host`, over `scheme` if that
+    /// is known.
+    pub(super) fn allow(&self, origin: &str, host: &Host, scheme: Option<Scheme>) -> bool {
         if self.0.contains(&Pattern::Any) {
             return true;
         }
         // `null` (a sandboxed frame, a file) does not parse: it could be anyone's.
         let Some(origin) = Origin::parse(origin) else { return false };
-        origin.is_of(host) || self.0.iter().any(|pattern| pattern.matches(&origin))
+        origin.is_of(host, scheme) || self.0.iter().any(|pattern| pattern.matches(&origin))
     }
 }
 
@@ -107,11 +117,17 @@ impl Origin {
         Some(Self { scheme, host })
     }
 
-    /// Whether a page of this origin was served under the name `host`. A balancer that ends TLS hides which of the two
-    /// schemes it was, so both default ports stand for none.
-    fn is_of(&self, host: &Host) -> bool {
+    /// Whether a page of this origin was served under the name `host`. A balancer that ends TLS and does not say so hides
+    /// which of the two schemes it was, so both default ports stand for none.
+    fn is_of(&self, host: &Host, scheme: Option<Scheme>) -> bool {
+        let same = match scheme {
+            None => default_port(&self.scheme).is_some(),
+            // Who may change a page on its way must not reach over TLS from it.
+            Some(Scheme::Http) => self.scheme == "http",
+            Some(Scheme::Https) => self.scheme == "https",
+        };
         let port = host.port.filter(|port| ![80, 443].contains(port));
-        default_port(&self.scheme).is_some() && self.host.name == host.name && self.host.port == port
+        same && self.host.name == host.name && self.host.port == port
     }
 }
 
@@ -155,7 +171,7 @@ mod tests {
     use super::*;
 
     fn allowed(list: &[&str], origin: &str, host: &str) -> bool {
-        Origins::parse(list).unwrap().allow(origin, &Host::parse(host).unwrap())
+        Origins::parse(list).unwrap().allow(origin, &Host::parse(host).unwrap(), None)
     }
 
     #[test]
@@ -179,6 +195,21 @@ mod tests {
             ("null", "null", false),
         ] {
             assert_eq!(allowed(&[], origin, host), expected, "{origin} to {host}");
+        }
+    }
+
+    #[test]
+    fn where_the_scheme_is_known_it_is_part_of_the_origin() {
+        let host = Host::parse("example.com").unwrap();
+        for (origin, scheme, expected) in [
+            ("https://example.com", Scheme::Https, true),
+            ("http://example.com", Scheme::Http, true),
+            ("http://example.com", Scheme::Https, false),
+            ("https://example.com", Scheme::Http, false),
+            ("http://listed.org", Scheme::Https, true),
+        ] {
+            let origins = Origins::parse(["http://listed.org"]).unwrap();
+            assert_eq!(origins.allow(origin, &host, Some(scheme)), expected, "{origin} over {scheme:?}");
         }
     }
 

@@ -261,6 +261,11 @@ pub(crate) fn degraded(degraded: bool) -> String {
     format!("{{\"degraded\":{degraded}}}")
 }
 
+/// Asks a client of a node that goes away to wait so long before it reconnects, so that not all come at once.
+pub(crate) fn reconnect(after_ms: u64) -> String {
+    format!("{{\"reconnect\":{{\"after_ms\":{after_ms}}}}}")
+}
+
 /// The reply to `connect`.
 pub(crate) fn connected(id: Option<u64>, node: &str) -> String {
     reply(id, &format!("\"ok\":{{\"node\":{},\"version\":{}}}", quoted(node), quoted(env!("CARGO_PKG_VERSION"))))

@@ -1,7 +1,7 @@
 //! A node without threads and sockets: log, relay, window and workers as they are, ended by dropping them.
 
 use std::cell::RefCell;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,14 @@ use crate::app::App;
 use crate::config::Config;
 use crate::handshake::Origins;
 use crate::health::Health;
+use crate::ingress::{Client, Ingress};
 use crate::listener::Admission;
 use crate::metrics::Metrics;
 use crate::node::{HISTORY, Shared, start_log};
 use crate::protocol::Protocol;
 use crate::relay::{Relay, Relayed};
+use crate::stream::Stream;
 use crate::window::Window;
-use crate::worker::stream::Stream;
 use crate::worker::{RELAYED, Worker};
 
 /// Sockets that wait for a worker.
@@ -56,6 +57,7 @@ impl Node {
             let shared = Arc::new(Shared {
                 name: format!("node {number}"),
                 origins: Origins::default(),
+                ingress: Ingress::new(&config, None),
                 app: App::new(),
                 log: Arc::clone(&log),
                 window: Arc::clone(&window),
@@ -99,7 +101,7 @@ fn run_worker(shared: &Arc<Shared>, mut accepted: mpsc::Receiver<End>, mut rng: 
         }
     });
     tokio::task::spawn_local(async move {
-        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let peer = Client((Ipv4Addr::LOCALHOST, 1).into());
         while let Some(end) = accepted.recv().await {
             drop::<Rc<_>>(worker.adopt(
                 (Stream::Pipe(end), peer),

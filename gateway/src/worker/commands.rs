@@ -141,16 +141,9 @@ impl Worker {
         tokio::task::spawn_local(async move {
             let result = published.await;
             worker.shared.metrics.published(&result);
-            let paused = {
-                let mut state = connection.state.borrow_mut();
-                state.publishing -= 1;
-                state.publishing + 1 >= super::connection::PUBLISHING
-            };
             answered(result);
+            connection.answered(&worker);
             worker.flush_soon();
-            if paused {
-                connection.wake();
-            }
         });
     }
 

@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -20,15 +19,19 @@ use super::hub::{Member, Seat};
 use super::inbox::Inbox;
 use super::outbox::{Outbox, SLICES};
 use super::pulse::Pulse;
-use super::stream::Stream;
 use crate::clock;
 use crate::close::CloseReason;
 use crate::codec::{self, Decoder, Extensions, Opcode};
+use crate::ingress::Client;
 use crate::listener::Admission;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, native};
+use crate::stream::Stream;
 
 /// How long a client may take to take its close frame and to close.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
+
+/// Milliseconds up to which clients of a node that goes away are asked to wait before they come back.
+const RECONNECT: u64 = 1000;
 
 /// Reads in a row before other connections get their turn.
 const READS: usize = 8;
@@ -42,7 +45,7 @@ pub(crate) struct Connection {
     /// Tells it from earlier connections with the same number.
     pub(crate) serial: u32,
     pub(crate) protocol: Protocol,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Client,
     pub(crate) opened: Instant,
     stream: RefCell<Stream>,
     pub(crate) state: RefCell<State>,
@@ -79,6 +82,8 @@ struct Ending {
 enum Stage {
     /// The handler has yet to see what came before.
     Handler,
+    /// The broker has yet to answer what was published before.
+    Answers,
     /// The close frame is queued.
     Farewell,
     /// All is written, and the peer's turn to close.
@@ -110,7 +115,7 @@ impl Connection {
     pub(crate) fn new(
         (member, serial): (Member, u32),
         protocol: Protocol,
-        (stream, peer): (Stream, SocketAddr),
+        (stream, peer): (Stream, Client),
         admission: Admission,
         now: Instant,
     ) -> Self {
@@ -202,16 +207,16 @@ impl Connection {
     fn poll_end(&self, worker: &Worker, cx: &mut Context<'_>) -> Poll<Option<CloseReason>> {
         let mut state = self.state.borrow_mut();
         let State { ending: Some(ending), outbox, .. } = &mut *state else { return Poll::Ready(None) };
-        if ending.stage == Stage::Farewell && outbox.is_empty() {
+        if ending.stage == Stage::Farewell && outbox.is_empty() && self.stream.borrow_mut().try_flush().is_ok() {
             ending.stage = Stage::Shut;
-            if self.stream.borrow().shutdown().is_err() {
+            if self.stream.borrow_mut().shutdown().is_err() {
                 ending.stage = Stage::Over;
             }
         }
         // Before reading: whoever never stops talking would keep us from it.
         if ending.stage != Stage::Over && ending.grace.as_mut().poll(cx).is_ready() {
             let (reason, stage) = (ending.reason, ending.stage);
-            if stage == Stage::Handler {
+            if matches!(stage, Stage::Handler | Stage::Answers) {
                 drop(state);
                 self.farewell(worker, reason);
                 return Poll::Ready(None);
@@ -239,7 +244,8 @@ impl Connection {
     /// Starts the end. What the app's handler has yet to see, it sees before the client is told.
     pub(super) fn end(&self, worker: &Worker, reason: CloseReason) {
         let mut state = self.state.borrow_mut();
-        if state.gone || state.ending.is_some() {
+        // Who waits for answers may yet have a better reason to be told, as that one of them is bad.
+        if state.gone || state.ending.as_ref().is_some_and(|ending| ending.stage != Stage::Answers) {
             return;
         }
         let by_peer = matches!(reason, CloseReason::PeerClosed(_)) || reason.code().is_some_and(|code| code < 1010);
@@ -251,8 +257,32 @@ impl Connection {
                 return self.wake();
             }
         }
+        if reason == CloseReason::Drain && state.publishing > 0 {
+            state.ending = Some(Ending::new(reason, Stage::Answers, worker.grace(reason)));
+            drop(state);
+            return self.wake();
+        }
         drop(state);
         self.farewell(worker, reason);
+    }
+
+    /// The broker has answered a publish.
+    pub(super) fn answered(&self, worker: &Worker) {
+        let mut state = self.state.borrow_mut();
+        state.publishing -= 1;
+        let (paused, left) = (state.publishing + 1 >= PUBLISHING, state.publishing);
+        match &state.ending {
+            Some(Ending { reason, stage: Stage::Answers, .. }) if left == 0 => {
+                let reason = *reason;
+                drop(state);
+                self.farewell(worker, reason);
+            }
+            _ if paused => {
+                drop(state);
+                self.wake();
+            }
+            _ => {}
+        }
     }
 
     /// The app's handler is done: ends the connection if nothing else has.
@@ -282,6 +312,10 @@ impl Connection {
                 if reason == CloseReason::TooSlow {
                     worker.backlog.sub(state.outbox.abandon());
                 }
+                if self.protocol == Protocol::Native && matches!(reason, CloseReason::Drain | CloseReason::GoingAway) {
+                    let hint = native::reconnect(fastrand::u64(..RECONNECT));
+                    state.push(worker, codec::frame(Opcode::Text, hint.as_bytes()));
+                }
                 let frame = match reason {
                     // RFC 6455 §5.5.1: the answer to a close frame repeats its code.
                     CloseReason::PeerClosed(None) => codec::frame(Opcode::Close, b""),
@@ -295,9 +329,7 @@ impl Connection {
         if let Some(inbox) = &mut state.inbox {
             inbox.end();
         }
-        // A client that is told to go elsewhere has the time that the operator gives it.
-        let grace = if reason == CloseReason::Drain { worker.shared.config.timing.drain } else { GRACE };
-        state.ending = Some(Ending::new(reason, stage, grace));
+        state.ending = Some(Ending::new(reason, stage, worker.grace(reason)));
         drop(state);
         self.wake();
     }
@@ -305,7 +337,9 @@ impl Connection {
     /// Adds a frame for the next flush.
     pub(crate) fn queue(&self, worker: &Worker, frame: Bytes) -> Queued {
         let mut state = self.state.borrow_mut();
-        if state.gone || state.ending.as_ref().is_some_and(|ending| ending.stage != Stage::Handler) {
+        if state.gone
+            || state.ending.as_ref().is_some_and(|ending| !matches!(ending.stage, Stage::Handler | Stage::Answers))
+        {
             return Queued::Ending;
         }
         state.push(worker, frame);
@@ -335,7 +369,7 @@ impl Connection {
 
     fn write(&self, worker: &Worker) -> Written {
         let mut state = self.state.borrow_mut();
-        let stream = self.stream.borrow();
+        let mut stream = self.stream.borrow_mut();
         while !state.outbox.is_empty() {
             let before = state.outbox.weight();
             let result = match state.outbox.single() {
@@ -357,7 +391,11 @@ impl Connection {
                 Err(_) => return Written::Broken,
             }
         }
-        Written::All
+        match stream.try_flush() {
+            Ok(()) => Written::All,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Written::Blocked,
+            Err(_) => Written::Broken,
+        }
     }
 
     /// The peer is gone; the reason if the end had begun before.

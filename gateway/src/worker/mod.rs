@@ -6,6 +6,7 @@
 mod backlog;
 mod commands;
 pub(crate) mod connection;
+mod drain;
 mod fanout;
 mod hub;
 pub(crate) mod inbox;
@@ -13,12 +14,10 @@ mod outbox;
 mod pulse;
 mod receive;
 mod resume;
-pub(crate) mod stream;
 mod timers;
 mod wheel;
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,17 +31,19 @@ use tokio::task::LocalSet;
 use self::backlog::Backlog;
 use self::connection::Connection;
 use self::hub::{Hub, Member};
-use self::stream::Stream;
 use self::timers::Timer;
 use self::wheel::Wheel;
 use crate::clock;
 use crate::close::CloseReason;
 use crate::codec::Limits;
+use crate::drain::Phase;
 use crate::http;
+use crate::ingress::Client;
 use crate::listener::{Accepted, Admission};
 use crate::node::Shared;
 use crate::protocol::Protocol;
 use crate::relay::Relayed;
+use crate::stream::Stream;
 
 /// Bytes read from a socket at a time: the only input buffer of the thread.
 const BUFFER: usize = 64 << 10;
@@ -57,7 +58,7 @@ pub(crate) const RELAYED: usize = 16;
 pub(crate) struct Inlets {
     pub(crate) accepted: mpsc::Receiver<Accepted>,
     pub(crate) relayed: mpsc::Receiver<Arc<[Relayed]>>,
-    pub(crate) drain: watch::Receiver<bool>,
+    pub(crate) phase: watch::Receiver<Phase>,
 }
 
 /// What the tasks of one thread share.
@@ -84,6 +85,8 @@ pub(crate) struct Worker {
     /// A flush is about to come.
     flushing: Cell<bool>,
     emptied: tokio::sync::Notify,
+    /// The node is going away: by then all clients are to be gone.
+    leaving: Cell<Option<Instant>>,
 }
 
 impl Worker {
@@ -118,6 +121,7 @@ impl Worker {
             marked: RefCell::default(),
             flushing: Cell::new(false),
             emptied: tokio::sync::Notify::new(),
+            leaving: Cell::new(None),
             shared,
         }
     }
@@ -130,7 +134,7 @@ impl Worker {
     /// Makes an upgraded socket a connection, subscribed to `channel` if there is one, with `read` already taken from it.
     pub(crate) fn adopt(
         self: &Rc<Self>,
-        socket: (Stream, SocketAddr),
+        socket: (Stream, Client),
         admission: Admission,
         (protocol, channel): (Protocol, Option<&str>),
         read: &[u8],
@@ -154,7 +158,10 @@ impl Worker {
             tracing::warn!(channel, why = failure.message, "a socket's channel cannot be read");
             self.end(&connection, CloseReason::Overload);
         }
-        let task = Task { worker: Rc::clone(self), connection: Rc::clone(&connection), reason: CloseReason::GoingAway };
+        if self.leaving.get().is_some() {
+            self.end(&connection, CloseReason::Drain);
+        }
+        let task = Task { worker: Rc::clone(self), connection: Rc::clone(&connection), reason: None };
         if !read.is_empty() {
             self.receive(&connection, &mut read.to_vec());
         }
@@ -256,43 +263,15 @@ impl Worker {
             tokio::task::yield_now().await;
         }
     }
-
-    /// Tells every client to go elsewhere, and waits until they went.
-    async fn drain(self: Rc<Self>, mut drain: watch::Receiver<bool>) {
-        if drain.wait_for(|drain| *drain).await.is_err() {
-            return;
-        }
-        loop {
-            let emptied = self.emptied.notified();
-            let connections: Vec<_> = self.connections.borrow().iter().map(|(_, one)| Rc::clone(one)).collect();
-            if connections.is_empty() {
-                return;
-            }
-            connections.iter().for_each(|connection| self.end(connection, CloseReason::Drain));
-            drop(connections);
-            emptied.await;
-        }
-    }
 }
 
 /// Runs a worker on this thread until it has drained.
 pub(crate) fn run(shared: Arc<Shared>, workers: usize, inlets: Inlets) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let patience = shared.config.timing.drain;
-    let mut drain = inlets.drain;
     LocalSet::new().block_on(&runtime, async move {
         let worker = Worker::start(shared, workers, inlets.relayed);
         tokio::task::spawn_local(Rc::clone(&worker).accept(inlets.accepted));
-        let drained = Rc::clone(&worker).drain(drain.clone());
-        tokio::pin!(drained);
-        tokio::select! {
-            () = &mut drained => return,
-            // An error means that the node is gone: there is nothing to wait for.
-            _ = drain.wait_for(|drain| *drain) => {}
-        }
-        if tokio::time::timeout(patience, drained).await.is_err() {
-            tracing::warn!("clients that did not close in time were cut off");
-        }
+        worker.drain(inlets.phase).await;
     });
     Ok(())
 }
@@ -301,21 +280,21 @@ pub(crate) fn run(shared: Arc<Shared>, workers: usize, inlets: Inlets) -> std::i
 struct Task {
     worker: Rc<Worker>,
     connection: Rc<Connection>,
-    reason: CloseReason,
+    reason: Option<CloseReason>,
 }
 
 impl Task {
     async fn run(mut self) {
-        self.reason = std::future::poll_fn(|cx| self.connection.poll(&self.worker, cx)).await;
+        self.reason = Some(std::future::poll_fn(|cx| self.connection.poll(&self.worker, cx)).await);
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        if self.reason == CloseReason::GoingAway {
+        if self.reason.is_none() {
             // Cut off at the drain's deadline, or by a panic: nothing is left to wait for.
             self.connection.reset();
         }
-        self.worker.remove(&self.connection, self.reason);
+        self.worker.remove(&self.connection, self.reason.unwrap_or(CloseReason::GoingAway));
     }
 }

@@ -37,6 +37,6 @@ async fn main() -> anyhow::Result<()> {
     let node = Node::start(app, config, "echo-endpoint".to_owned())?;
     println!("echo-endpoint listens on http://{}", node.address);
     terminate.recv().await.context("no signal will come")?;
-    node.stop().await;
+    node.stop(std::future::pending()).await;
     Ok(())
 }

@@ -114,11 +114,11 @@ fn an_unknown_name_in_the_file_is_told_with_its_line_and_the_nearest() {
         ("[htpp]\nlisten = 3", "unknown section `[htpp]` in FILE (line 1): did you mean `[http]`?"),
         (
             "[redis]\nurl = 3",
-            "unknown section `[redis]` in FILE (line 1): the sections are [broker], [http], [limits], [log], [node], [timing], [window]",
+            "unknown section `[redis]` in FILE (line 1): the sections are [agent], [broker], [http], [limits], [log], [node], [timing], [tls], [window]",
         ),
         (
             "zzzzzz = 3",
-            "unknown key `zzzzzz` in FILE (line 1): the sections are [broker], [http], [limits], [log], [node], [timing], [window]",
+            "unknown key `zzzzzz` in FILE (line 1): the sections are [agent], [broker], [http], [limits], [log], [node], [timing], [tls], [window]",
         ),
         (
             "http = 3",
@@ -160,7 +160,7 @@ fn an_unknown_variable_is_told_with_the_nearest() {
         ("FANFARE__LOG", "unknown environment variable `FANFARE__LOG`: there are FANFARE__LOG__LEVEL"),
         (
             "FANFARE__",
-            "unknown environment variable `FANFARE__`: the sections are [broker], [http], [limits], [log], [node], [timing], [window]",
+            "unknown environment variable `FANFARE__`: the sections are [agent], [broker], [http], [limits], [log], [node], [timing], [tls], [window]",
         ),
     ] {
         assert_eq!(error(from_environment(&[(name, "hunter2")])), message);

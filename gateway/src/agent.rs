@@ -1,0 +1,74 @@
+//! The answer to HAProxy's agent-check: one line to whoever connects, in its words.
+//!
+//! Says what `/ready` says, and that a node is being drained, which no status code can. Its weight is the room that it has
+//! for connections, in percent: nodes of different size fill up alike, and a full one gets no more.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::health::{Health, NotReady};
+use crate::listener::{self, Counts};
+
+/// A listening agent.
+pub(crate) struct Agent {
+    socket: TcpListener,
+    pub(crate) address: SocketAddr,
+}
+
+impl Agent {
+    pub(crate) fn bind(address: SocketAddr) -> std::io::Result<Self> {
+        let socket = listener::bind(address)?;
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address })
+    }
+
+    /// Answers for ever, one after the other: nobody is waited for.
+    pub(crate) async fn run(self, health: Arc<Health>, counts: Arc<Counts>) {
+        loop {
+            match self.socket.accept().await {
+                Ok((stream, _)) => tell(&stream, &line(health.ready(), counts.room())),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept the agent's connections");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+fn tell(stream: &TcpStream, line: &str) {
+    // A fresh socket takes so few bytes at once.
+    let _ = stream.try_write(line.as_bytes());
+    // What `agent-send` sent: left unread, it would turn our close into a reset.
+    let _ = stream.try_read(&mut [0; 256]);
+}
+
+/// `drain` must be taken back by `ready` when the node is up again; what stands after `#` is for people.
+fn line(ready: Result<(), NotReady>, room: usize) -> String {
+    match ready {
+        Ok(()) => format!("up ready {room}%\n"),
+        Err(NotReady::Draining) => "drain\n".to_owned(),
+        Err(why) => format!("down #{why}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_says_what_ready_says_in_haproxys_words() {
+        let health = Health::default();
+        let line = |room| super::line(health.ready(), room);
+        assert_eq!(line(100), "down #the broker's log is not being read yet, or not any more\n");
+        health.set_link(true);
+        assert_eq!((line(100), line(0)), ("up ready 100%\n".to_owned(), "up ready 0%\n".to_owned()));
+        health.drain();
+        assert_eq!(line(100), "drain\n");
+        health.set_link(false);
+        assert_eq!(line(100), "drain\n");
+    }
+}

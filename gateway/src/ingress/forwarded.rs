@@ -1,0 +1,115 @@
+//! What trusted proxies say of a request in its headers: `X-Forwarded-For`, `X-Forwarded-Proto`.
+//!
+//! Pure. Only asked where the connection itself comes from a trusted proxy: anyone can send these headers.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::HeaderMap;
+
+use crate::config::Network;
+use crate::handshake::Scheme;
+
+/// The client of a request that came from the proxy `peer`: the right-most hop that is not trusted itself, since what
+/// stands left of it is that client's own word. Its port is 0 where the proxy does not tell it.
+pub(super) fn client(headers: &HeaderMap, peer: SocketAddr, trusted: &[Network]) -> SocketAddr {
+    let mut client = peer;
+    // Each proxy appends, to the last line or as a line of its own.
+    for line in headers.get_all("x-forwarded-for").iter().rev() {
+        for hop in line.as_bytes().rsplit(|byte| *byte == b',') {
+            // Behind what cannot be read nobody can be known.
+            let Some(hop) = std::str::from_utf8(hop).ok().and_then(hop_address) else { return client };
+            client = hop;
+            if !trusted.iter().any(|network| network.contains(hop.ip())) {
+                return client;
+            }
+        }
+    }
+    client
+}
+
+/// An address, which some proxies follow by a port and some put into brackets.
+fn hop_address(hop: &str) -> Option<SocketAddr> {
+    let hop = hop.trim_matches([' ', '\t']);
+    let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
+    let address = match bare.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, 0),
+        Err(_) => hop.parse().ok()?,
+    };
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+/// How the client came to its proxy, if the proxies agree on it.
+pub(super) fn scheme(headers: &HeaderMap) -> Option<Scheme> {
+    let mut lines = headers.get_all("x-forwarded-proto").iter();
+    let (line, None) = (lines.next()?, lines.next()) else { return None };
+    match line.as_bytes() {
+        b"https" | b"wss" => Some(Scheme::Https),
+        b"http" | b"ws" => Some(Scheme::Http),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn headers(name: &'static str, lines: &[&str]) -> HeaderMap {
+        let lines = lines.iter().map(|line| HeaderValue::from_bytes(line.as_bytes()).expect("a header's value"));
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(name, line);
+        }
+        headers
+    }
+
+    #[test]
+    fn the_client_is_the_right_most_hop_that_is_not_trusted() {
+        let trusted = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().expect("a network"));
+        let peer: SocketAddr = "10.0.0.1:1234".parse().expect("an address");
+        for (lines, expected) in [
+            (&[][..], "10.0.0.1:1234"),
+            (&["203.0.113.9"], "203.0.113.9:0"),
+            (&["198.51.100.1, 203.0.113.9"], "203.0.113.9:0"),
+            (&["198.51.100.1,203.0.113.9 ,\t10.0.0.2"], "203.0.113.9:0"),
+            (&["198.51.100.1", "203.0.113.9"], "203.0.113.9:0"),
+            (&["198.51.100.1, 203.0.113.9", "10.0.0.2", "10.0.0.3,10.0.0.4"], "203.0.113.9:0"),
+            (&["10.0.0.3, 10.0.0.2"], "10.0.0.3:0"),
+            (&["203.0.113.9:5678"], "203.0.113.9:5678"),
+            (&["2001:db8::9"], "[2001:db8::9]:0"),
+            (&["[2001:db8::9]"], "[2001:db8::9]:0"),
+            (&["[2001:db8::9]:5678, fd00::1"], "[2001:db8::9]:5678"),
+            (&["::ffff:203.0.113.9"], "203.0.113.9:0"),
+            (&["203.0.113.9, ::ffff:10.0.0.2"], "203.0.113.9:0"),
+            (&["203.0.113.9, unknown"], "10.0.0.1:1234"),
+            (&["203.0.113.9, unknown, 10.0.0.2"], "10.0.0.2:0"),
+            (&["203.0.113.9", ""], "10.0.0.1:1234"),
+            (&["203.0.113.9,"], "10.0.0.1:1234"),
+            (&["203.0.113.9 10.0.0.2"], "10.0.0.1:1234"),
+            (&["203.0.113.9\u{e9}"], "10.0.0.1:1234"),
+            (&["203.0.113.9:"], "10.0.0.1:1234"),
+            (&["203.0.113.9:99999"], "10.0.0.1:1234"),
+            (&["[203.0.113.9"], "10.0.0.1:1234"),
+            (&["_hidden, 203.0.113.9"], "203.0.113.9:0"),
+        ] {
+            let client = client(&headers("x-forwarded-for", lines), peer, &trusted);
+            assert_eq!(client.to_string(), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn the_scheme_is_known_when_it_is_told_once_and_plainly() {
+        for (lines, expected) in [
+            (&[][..], None),
+            (&["https"], Some(Scheme::Https)),
+            (&["http"], Some(Scheme::Http)),
+            (&["wss"], Some(Scheme::Https)),
+            (&["https, http"], None),
+            (&["https", "http"], None),
+            (&["gopher"], None),
+        ] {
+            assert_eq!(scheme(&headers("x-forwarded-proto", lines)), expected, "{lines:?}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What stands between an accepted socket and its first request: who the client is, and whether it may come in.
+//!
+//! The order is the wire's: PROXY header, TLS, then HTTP with its `X-Forwarded-…` headers. Proxies are believed only when
+//! they come from a trusted network; everyone else's word counts for nothing.
+
+mod addresses;
+mod forwarded;
+mod proxy_header;
+mod tls;
+mod turned;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+pub(crate) use self::addresses::{Addresses, Place};
+pub(crate) use self::tls::Tls;
+pub use self::tls::TlsError;
+pub(crate) use self::turned::Turned;
+use self::turned::Warnings;
+use crate::config::{Config, Network};
+use crate::handshake::Scheme;
+use crate::stream::Stream;
+
+/// The ways into a node.
+pub(crate) struct Ingress {
+    proxy_protocol: bool,
+    trusted: Vec<Network>,
+    tls: Option<Tls>,
+    addresses: Arc<Addresses>,
+    /// How long each of PROXY header and TLS handshake may take.
+    patience: Duration,
+    warnings: Warnings,
+}
+
+impl Ingress {
+    pub(crate) fn new(config: &Config, tls: Option<Tls>) -> Self {
+        Self {
+            proxy_protocol: config.http.proxy_protocol,
+            trusted: config.http.trusted_proxies.clone(),
+            tls,
+            addresses: Arc::new(Addresses::new(config.limits.connections_per_address)),
+            patience: config.http.head_time,
+            warnings: Warnings::default(),
+        }
+    }
+
+    /// Takes from a new socket what comes before HTTP.
+    pub(crate) async fn enter(&self, mut tcp: TcpStream, peer: SocketAddr) -> Result<(Stream, Entrant), Turned> {
+        let mut client = peer;
+        if self.proxy_protocol {
+            if !self.trusts(peer) {
+                return Err(Turned::Untrusted);
+            }
+            let header = timeout(self.patience, Box::pin(proxy_header::read(&mut tcp))).await;
+            let header = header.unwrap_or_else(|late| Err(late.into())).map_err(Turned::Header)?;
+            client = header.unwrap_or(peer);
+        }
+        let stream = match &self.tls {
+            None => Stream::Tcp(tcp),
+            Some(tls) => Stream::encrypted(Box::pin(tls.accept(tcp, self.patience)).await.map_err(Turned::Tls)?),
+        };
+        Ok((stream, Entrant { address: canonical(client), is_proxy: self.trusts(client) }))
+    }
+
+    fn trusts(&self, peer: SocketAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(peer.ip()))
+    }
+
+    /// The client that a request comes from.
+    pub(crate) fn client(&self, entrant: Entrant, headers: &HeaderMap) -> Client {
+        match entrant.is_proxy {
+            false => Client(entrant.address),
+            true => Client(forwarded::client(headers, entrant.address, &self.trusted)),
+        }
+    }
+
+    /// How the client came, if that is known: a proxy that is not trusted may have ended TLS.
+    pub(crate) fn scheme(&self, entrant: Entrant, headers: &HeaderMap) -> Option<Scheme> {
+        let told = if entrant.is_proxy { forwarded::scheme(headers) } else { None };
+        told.or(self.tls.is_some().then_some(Scheme::Https))
+    }
+
+    /// A place in the count of a client's address. Proxies have as many as they want.
+    pub(crate) fn place(&self, client: Client) -> Result<Option<Place>, TooMany> {
+        match self.trusts(client.0) {
+            true => Ok(None),
+            false => self.addresses.take(client.0.ip()).map(Some).ok_or(TooMany),
+        }
+    }
+
+    /// Says that a socket was turned away.
+    pub(crate) fn tell(&self, peer: SocketAddr, turned: &Turned) {
+        self.warnings.tell(peer, turned);
+    }
+
+    /// Reads the certificate again; says whether there is one.
+    pub(crate) fn reload(&self) -> Result<bool, TlsError> {
+        self.tls.as_ref().map(Tls::reload).transpose().map(|reloaded| reloaded.is_some())
+    }
+}
+
+/// A client's address has all the connections it may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TooMany;
+
+/// Who is at the other end of a socket, as far as the socket tells.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entrant {
+    address: SocketAddr,
+    /// It may speak for others.
+    is_proxy: bool,
+}
+
+impl Entrant {
+    /// As a client, while nobody else is named.
+    pub(crate) fn client(self) -> Client {
+        Client(self.address)
+    }
+}
+
+/// A client's address; its port is 0 where a proxy did not tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Client(pub(crate) SocketAddr);
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.port() {
+            0 => self.0.ip().fmt(f),
+            _ => self.0.fmt(f),
+        }
+    }
+}
+
+/// An IPv4 client is called the same on a listener of both families.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

@@ -1,0 +1,123 @@
+//! TLS 1.2 and 1.3 on the node's own listener, with a certificate that can be replaced while it runs.
+//!
+//! Owns the certificate that new handshakes get. A bad file never replaces a good certificate. Open sockets keep the keys
+//! that they agreed on.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{self, ServerConfig};
+use tokio_rustls::server::TlsStream;
+
+use crate::config;
+
+/// Why a certificate and its key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// One of the files.
+    #[error("`tls.{key}` = {file:?}: {why}")]
+    File {
+        /// The key of the section `tls` that names it.
+        key: &'static str,
+        /// Its name.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Each reads well, but the two do not belong together, or the key is of a kind that is not known.
+    #[error("`tls.certificate` = {certificate:?} with `tls.key` = {key:?}: {why}")]
+    Pair {
+        /// The certificate's file.
+        certificate: String,
+        /// The key's file.
+        key: String,
+        /// What is wrong with them.
+        why: rustls::Error,
+    },
+}
+
+/// The listener's side of TLS.
+pub(crate) struct Tls {
+    acceptor: TlsAcceptor,
+    certificate: Arc<Current>,
+    files: config::Tls,
+}
+
+/// The certificate that handshakes get now.
+#[derive(Debug)]
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl Tls {
+    /// Reads the files; `None` if none are named.
+    pub(crate) fn load(files: &config::Tls) -> Result<Option<Self>, TlsError> {
+        if files.certificate.is_empty() {
+            return Ok(None);
+        }
+        let provider = Arc::new(ring::default_provider());
+        let certificate = Arc::new(Current(RwLock::new(Arc::new(certified(files, &provider)?))));
+        let pair = |why| TlsError::Pair { certificate: files.certificate.clone(), key: files.key.clone(), why };
+        let config = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12]);
+        let mut config = config.map_err(pair)?.with_no_client_auth().with_cert_resolver(Arc::clone(&certificate) as _);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // Who comes back after a restart of something on the way is let in without a full handshake; nothing is stored.
+        config.ticketer = ring::Ticketer::new().map_err(pair)?;
+        config.send_tls13_tickets = 1;
+        Ok(Some(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificate, files: files.clone() }))
+    }
+
+    /// Reads the files again, for the handshakes to come; keeps what there is if they are no good.
+    pub(crate) fn reload(&self) -> Result<(), TlsError> {
+        let fresh = certified(&self.files, self.acceptor.config().crypto_provider())?;
+        *self.certificate.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        Ok(())
+    }
+
+    /// The server's part of the handshake.
+    pub(super) async fn accept(&self, tcp: TcpStream, within: Duration) -> io::Result<TlsStream<TcpStream>> {
+        timeout(within, self.acceptor.accept(tcp)).await?
+    }
+}
+
+fn certified(files: &config::Tls, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    let opened = |key, file: &str| {
+        File::open(file).map_err(|error| TlsError::File { key, file: file.to_owned(), why: error.to_string() })
+    };
+    let unreadable = |key, file: &str, error| TlsError::File { key, file: file.to_owned(), why: pem_text(&error) };
+    let file = &files.certificate;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_reader_iter(opened("certificate", file)?).collect();
+    let chain = match chain {
+        Ok(chain) if chain.is_empty() => Err(pem::Error::NoItemsFound),
+        chain => chain,
+    };
+    let chain = chain.map_err(|error| unreadable("certificate", file, error))?;
+    let file = &files.key;
+    let key = PrivateKeyDer::from_pem_reader(opened("key", file)?).map_err(|error| unreadable("key", file, error))?;
+    let pair = |why| TlsError::Pair { certificate: files.certificate.clone(), key: files.key.clone(), why };
+    CertifiedKey::from_der(chain, key, provider).map_err(pair)
+}
+
+/// What is wrong with a PEM file, without any of its content.
+fn pem_text(error: &pem::Error) -> String {
+    match error {
+        pem::Error::NoItemsFound => "there is none in the file (PEM is expected)".to_owned(),
+        pem::Error::Io(error) => error.to_string(),
+        _ => "not a PEM file".to_owned(),
+    }
+}
