@@ -3,7 +3,7 @@
 //! Whatever it does at whatever time comes from its own part of the seed.
 
 mod hear;
-mod wire;
+pub(super) mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;

@@ -16,6 +16,7 @@ mod ledger;
 mod node;
 mod panics;
 pub(crate) mod pipe;
+mod scenarios;
 mod world;
 
 use std::cell::Cell;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 /// A text frame with a mask of zeros.
-pub(super) fn masked(text: &str) -> Vec<u8> {
+pub(in crate::simulation) fn masked(text: &str) -> Vec<u8> {
     let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
     let mut bytes = vec![0x81, 0x80 | 126];
     bytes.extend(length.to_be_bytes());
@@ -16,7 +16,7 @@ pub(super) fn masked(text: &str) -> Vec<u8> {
 }
 
 /// The next whole frame: opcode and payload.
-pub(super) fn frame(input: &mut VecDeque<u8>) -> Option<(u8, Vec<u8>)> {
+pub(in crate::simulation) fn frame(input: &mut VecDeque<u8>) -> Option<(u8, Vec<u8>)> {
     let (first, short) = (*input.front()?, usize::from(*input.get(1)?));
     let wide = match short {
         127 => 8,
