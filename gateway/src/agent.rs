@@ -1,7 +1,7 @@
 //! The answer to HAProxy's agent-check: one line to whoever connects, in its words.
 //!
-//! Says what `/ready` says, and that a node is being drained, which no status code can. Its weight is the room that it has
-//! for connections, in percent: nodes of different size fill up alike, and a full one gets no more.
+//! Says what `/ready` says, and that a node is being drained, which no status code can. A full node
+//! says 0 %, and gets no more clients. Nothing between that and 100 %: of HAProxy's default weight, 1, any part is none.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Agent {
     pub(crate) async fn run(self, health: Arc<Health>, counts: Arc<Counts>) {
         loop {
             match self.socket.accept().await {
-                Ok((stream, _)) => tell(&stream, &line(health.ready(), counts.room())),
+                Ok((stream, _)) => tell(&stream, &line(health.ready(), counts.is_full())),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept the agent's connections");
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -47,9 +47,10 @@ fn tell(stream: &TcpStream, line: &str) {
 }
 
 /// `drain` must be taken back by `ready` when the node is up again; what stands after `#` is for people.
-fn line(ready: Result<(), NotReady>, room: usize) -> String {
+fn line(ready: Result<(), NotReady>, full: bool) -> String {
     match ready {
-        Ok(()) => format!("up ready {room}%\n"),
+        Ok(()) if full => "up ready 0%\n".to_owned(),
+        Ok(()) => "up ready 100%\n".to_owned(),
         Err(NotReady::Draining) => "drain\n".to_owned(),
         Err(why) => format!("down #{why}\n"),
     }
@@ -62,13 +63,13 @@ mod tests {
     #[test]
     fn the_line_says_what_ready_says_in_haproxys_words() {
         let health = Health::default();
-        let line = |room| super::line(health.ready(), room);
-        assert_eq!(line(100), "down #the broker's log is not being read yet, or not any more\n");
+        let line = |full| super::line(health.ready(), full);
+        assert_eq!(line(false), "down #the broker's log is not being read yet, or not any more\n");
         health.set_link(true);
-        assert_eq!((line(100), line(0)), ("up ready 100%\n".to_owned(), "up ready 0%\n".to_owned()));
+        assert_eq!((line(false), line(true)), ("up ready 100%\n".to_owned(), "up ready 0%\n".to_owned()));
         health.drain();
-        assert_eq!(line(100), "drain\n");
+        assert_eq!(line(false), "drain\n");
         health.set_link(false);
-        assert_eq!(line(100), "drain\n");
+        assert_eq!(line(false), "drain\n");
     }
 }

@@ -52,17 +52,16 @@ impl Counts {
         Self { most, open: AtomicUsize::new(0), workers }
     }
 
-    /// How much room is left, in percent: 0 when there is none, and only then.
-    pub(crate) fn room(&self) -> usize {
-        let left = self.most.saturating_sub(self.open.load(Ordering::Relaxed));
-        (left * 100).div_ceil(self.most)
+    /// Whether there is room for no more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.open.load(Ordering::Relaxed) >= self.most
     }
 }
 
 impl Admission {
     /// A place in the least busy worker, unless the node is full.
     fn take(counts: &Arc<Counts>) -> Option<Self> {
-        if counts.open.load(Ordering::Relaxed) >= counts.most {
+        if counts.is_full() {
             return None;
         }
         let (worker, load) = counts.workers.iter().enumerate().min_by_key(|(_, load)| load.load(Ordering::Relaxed))?;
