@@ -14,9 +14,9 @@ pub(crate) enum Phase {
     /// It takes clients, though perhaps it says already that it should not be sent any.
     #[default]
     Serving,
-    /// It takes no more, and sends those it has away.
+    /// It takes no more, and sends those it has away; HTTP goes on.
     Closing,
-    /// Someone is impatient: whoever is left is told so at once.
+    /// All are gone, or someone is impatient: whoever is left is told so at once.
     Over,
 }
 

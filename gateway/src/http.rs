@@ -152,6 +152,9 @@ fn agree(
     let scheme = shared.ingress.scheme(entrant, &head.headers);
     let accepted = handshake::check(head, scheme, &shared.origins, &[native::NAME]);
     let accepted = accepted.map_err(|refusal| Box::new(refused(refusal)))?;
+    if worker.is_leaving() {
+        return Err(later("this node is going away: reconnect, to another\n"));
+    }
     let route = route(worker, &endpoint, parameters, head.uri.query())?;
     let client = shared.ingress.client(entrant, &head.headers);
     // Whoever the socket itself named has its place.
@@ -190,10 +193,7 @@ fn route(
             native::check_channel(channel, most).map_err(|failure| refuse(StatusCode::BAD_REQUEST, failure.message))?;
         }
         if !worker.knows_position(channel) {
-            let mut response =
-                refuse(StatusCode::SERVICE_UNAVAILABLE, "the broker has not been reached yet: retry".into());
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            return Err(response);
+            return Err(later("the broker has not been reached yet: retry\n"));
         }
     }
     let parameters = decoded.into_iter().collect();
@@ -247,6 +247,11 @@ async fn handle(handler: SocketHandler, socket: Socket) {
 
 fn refused(refusal: Refusal) -> Response<Body> {
     refusal.into_response().map(Body::from)
+}
+
+/// The answer to a client that may find things better soon.
+fn later(text: &'static str) -> Box<Response<Body>> {
+    Box::new((StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], text).into_response())
 }
 
 /// The answer to a client whose address has all the connections it may have.

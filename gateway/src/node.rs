@@ -1,6 +1,7 @@
 //! A node: the log, the relay, the listener and the workers, from start to stop.
 //!
-//! Stop order: not ready → wait for balancers → stop accepting → close clients, paced → publishes under way → broker.
+//! Stop order: not ready → wait for balancers → close clients, paced, and take no more → stop listening → publishes under
+//! way → broker.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -75,6 +76,8 @@ pub struct Node {
     log: Arc<Log>,
     health: Arc<Health>,
     phase: watch::Sender<Phase>,
+    /// Ends when no worker has clients any more.
+    clients: mpsc::Receiver<()>,
     tasks: JoinSet<()>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -105,24 +108,18 @@ impl Node {
         };
         let (phase, phases) = watch::channel(Phase::default());
         let shared = Arc::new(shared);
-        let crew = Crew::start(&shared, &phases)?;
+        let (occupied, clients) = mpsc::channel(1);
+        let crew = Crew::start(&shared, &phases, &occupied)?;
         let mut tasks = JoinSet::new();
         let relay = Relay { partitions: log.partitions(), health: Arc::clone(&health), window, workers: crew.relayed };
         tasks.spawn(relay.run(log.tail_all(Resume::Recent(HISTORY))));
         let counts = Arc::new(Counts::new(crew.threads.len(), config.http.max_connections));
-        let accepting = listener.run(crew.accepted, Arc::clone(&counts), config.http.clone(), metrics);
-        let mut until = phases;
-        tasks.spawn(async move {
-            tokio::select! {
-                () = accepting => {}
-                _ = until.wait_for(|phase| *phase != Phase::Serving) => {}
-            }
-        });
+        tasks.spawn(listener.run(crew.accepted, Arc::clone(&counts), config.http.clone(), metrics));
         let at = agent.as_ref().map(|agent| agent.address);
         if let Some(agent) = agent {
             tasks.spawn(agent.run(Arc::clone(&health), counts));
         }
-        Ok(Self { address, agent: at, shared, log, health, phase, tasks, workers: crew.threads })
+        Ok(Self { address, agent: at, shared, log, health, phase, clients, tasks, workers: crew.threads })
     }
 
     /// Reads the certificate again, for handshakes to come; says whether there is one.
@@ -154,6 +151,9 @@ impl Node {
         let timing = &self.shared.config.timing;
         sleep(timing.drain_wait.unwrap_or_default()).await;
         self.phase.send_replace(Phase::Closing);
+        // Nobody sends anything: this waits until there is nobody.
+        self.clients.recv().await;
+        self.phase.send_replace(Phase::Over);
         self.phase.closed().await;
         if !self.workers.drain(..).map(JoinHandle::join).all(|end| end.is_ok()) {
             tracing::error!("a worker ended with a panic");
@@ -210,7 +210,11 @@ struct Crew {
 }
 
 impl Crew {
-    fn start(shared: &Arc<Shared>, phase: &watch::Receiver<Phase>) -> Result<Self, StartError> {
+    fn start(
+        shared: &Arc<Shared>,
+        phase: &watch::Receiver<Phase>,
+        clients: &mpsc::Sender<()>,
+    ) -> Result<Self, StartError> {
         let workers = match shared.config.node.workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
@@ -219,7 +223,7 @@ impl Crew {
         for number in 0..workers {
             let (to_accepted, accepted) = mpsc::channel(ACCEPTED);
             let (to_relayed, relayed) = mpsc::channel(RELAYED);
-            let inlets = Inlets { accepted, relayed, phase: phase.clone() };
+            let inlets = Inlets { accepted, relayed, phase: phase.clone(), clients: clients.clone() };
             let shared = Arc::clone(shared);
             let thread = thread::Builder::new().name(format!("worker-{number}"));
             let thread = thread.spawn(move || {

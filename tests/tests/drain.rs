@@ -9,7 +9,7 @@ use real_brokers::{Port, Redis, Server};
 use serde_json::Value;
 use tests::history::{Outcome, Run};
 use tests::tunnel::Tunnel;
-use tests::wire::{self, Frame, Wire};
+use tests::wire::{self, Frame, Head, Wire};
 use tests::{Client, Cluster, Ended, Program, agent, http};
 
 /// The node is restarting.
@@ -118,6 +118,26 @@ async fn a_node_says_that_it_will_go_and_still_takes_clients_while_balancers_hav
         assert_eq!(wire.end().await?.code, Some(RESTARTING));
     }
     drop((before, meanwhile));
+    assert_eq!(node.ended().await?.code(), Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_answers_until_its_last_client_has_left_and_takes_no_other() -> Result<()> {
+    let environment = [("FANFARE__TIMING__DRAIN_WAIT", "off"), ("FANFARE__NODE__WORKERS", "1")];
+    let mut node = wire::serve("fanfare", &environment).await?;
+    let mut stays = Wire::open(node.address, "/raw/news").await?;
+    node.signal("TERM").await?;
+    // It has been told, and has not closed yet.
+    assert_eq!(stays.frame().await?.payload[..2], RESTARTING.to_be_bytes());
+    let mut late = Wire::connect(node.address).await?;
+    late.send(Head::upgrade("/raw/news").bytes()).await?;
+    let refused = late.response().await?;
+    ensure!(refused.status == 503 && refused.header("retry-after").is_some(), "{refused:?}");
+    for (path, status) in [("/live", 200), ("/ready", 503)] {
+        assert_eq!(http::get(node.address, path).await?.status, status);
+    }
+    drop(stays);
     assert_eq!(node.ended().await?.code(), Some(0));
     Ok(())
 }

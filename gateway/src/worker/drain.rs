@@ -5,7 +5,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, sleep, timeout};
 
 use super::Worker;
@@ -21,20 +21,29 @@ const TICK: Duration = Duration::from_millis(10);
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 impl Worker {
-    /// Done when the node is going away and the worker has nothing left to do.
-    pub(super) async fn drain(self: Rc<Self>, mut phase: watch::Receiver<Phase>) {
+    /// Done when the node is over; `clients` is dropped when there are no more, while others may still have some.
+    pub(super) async fn drain(self: Rc<Self>, mut phase: watch::Receiver<Phase>, clients: mpsc::Sender<()>) {
         // An error means that the node is gone: there is nobody to wait for.
         let Ok(now) = phase.wait_for(|phase| *phase != Phase::Serving).await.map(|phase| *phase) else { return };
         let deadline = self.shared.config.timing.drain + GRACE;
         self.leaving.set(Some(clock::now() + deadline));
         if now == Phase::Closing {
+            let send_away = async {
+                self.send_away().await;
+                drop(clients);
+                // Whoever connects, a balancer's checks among them, has an answer until the whole node is done.
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
-                () = self.send_away() => return,
+                () = send_away => {}
                 () = sleep(deadline) => {}
                 _ = phase.wait_for(|phase| *phase == Phase::Over) => {}
             }
         }
         let open = self.open();
+        if open.is_empty() {
+            return;
+        }
         tracing::warn!(clients = open.len(), "clients that had not left are cut off");
         for connection in &open {
             self.end(connection, CloseReason::GoingAway);
@@ -46,7 +55,7 @@ impl Worker {
         let _ = timeout(grace, self.empty()).await;
     }
 
-    /// Tells all clients, and waits until they went. Whoever comes meanwhile is told at once.
+    /// Tells all clients, and waits until they went.
     async fn send_away(&self) {
         // By number, so that whoever leaves on its own is really gone.
         let mut open: Vec<_> = self.open().iter().map(|connection| (connection.member, connection.serial)).collect();
@@ -66,6 +75,11 @@ impl Worker {
             }
         }
         self.empty().await;
+    }
+
+    /// Whether the node is going away, and takes no more clients.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.get().is_some()
     }
 
     /// How long a client may take to go. One that is told to go elsewhere has the time that the operator gives all.

@@ -59,6 +59,8 @@ pub(crate) struct Inlets {
     pub(crate) accepted: mpsc::Receiver<Accepted>,
     pub(crate) relayed: mpsc::Receiver<Arc<[Relayed]>>,
     pub(crate) phase: watch::Receiver<Phase>,
+    /// Dropped when the node goes away and this worker has no more clients.
+    pub(crate) clients: mpsc::Sender<()>,
 }
 
 /// What the tasks of one thread share.
@@ -158,7 +160,7 @@ impl Worker {
             tracing::warn!(channel, why = failure.message, "a socket's channel cannot be read");
             self.end(&connection, CloseReason::Overload);
         }
-        if self.leaving.get().is_some() {
+        if self.is_leaving() {
             self.end(&connection, CloseReason::Drain);
         }
         let task = Task { worker: Rc::clone(self), connection: Rc::clone(&connection), reason: None };
@@ -271,7 +273,7 @@ pub(crate) fn run(shared: Arc<Shared>, workers: usize, inlets: Inlets) -> std::i
     LocalSet::new().block_on(&runtime, async move {
         let worker = Worker::start(shared, workers, inlets.relayed);
         tokio::task::spawn_local(Rc::clone(&worker).accept(inlets.accepted));
-        worker.drain(inlets.phase).await;
+        worker.drain(inlets.phase, inlets.clients).await;
     });
     Ok(())
 }
