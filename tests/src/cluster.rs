@@ -15,6 +15,7 @@ use crate::broker::{Broker, Log};
 use crate::http;
 use crate::measure::Process;
 use crate::program::Program;
+use crate::tunnel::Asked;
 
 /// Lines of each program that are shown when a test fails.
 const LAST_LINES: usize = 40;
@@ -27,6 +28,7 @@ pub struct Plan {
     broker: Broker,
     shared: bool,
     balanced: bool,
+    agents: bool,
     environment: Vec<(String, String)>,
 }
 
@@ -61,6 +63,12 @@ impl Plan {
         Self { balanced: true, ..self }
     }
 
+    /// With an agent for each node, which HAProxy can ask.
+    #[must_use]
+    pub fn agents(self) -> Self {
+        Self { agents: true, ..self }
+    }
+
     /// With a variable in the environment of every node and echo server.
     #[must_use]
     pub fn set(mut self, variable: &str, value: &str) -> Self {
@@ -71,8 +79,8 @@ impl Plan {
     /// Starts everything, and waits until all nodes are ready and HAProxy knows it.
     pub async fn start(self) -> Result<Cluster> {
         let log = Log::on(self.broker, self.shared, self.nodes + self.echo).await?;
-        let nodes = (1..=self.nodes).map(|number| Member::new("fanfare", format!("node-{number}")));
-        let echo = (1..=self.echo).map(|number| Member::new("echo-server", format!("echo-{number}")));
+        let nodes = (1..=self.nodes).map(|number| Member::new("fanfare", format!("node-{number}"), self.agents));
+        let echo = (1..=self.echo).map(|number| Member::new("echo-server", format!("echo-{number}"), false));
         let members = nodes.chain(echo).collect::<Result<_>>()?;
         let mut cluster = Cluster { members, log, balancer: None, environment: self.environment, well: false };
         for index in 0..cluster.members.len() {
@@ -107,14 +115,16 @@ struct Member {
     binary: &'static str,
     name: String,
     port: Port,
+    agent: Option<Port>,
     program: Option<Program>,
     /// What it printed in earlier lives.
     before: String,
 }
 
 impl Member {
-    fn new(binary: &'static str, name: String) -> Result<Self> {
-        Ok(Self { binary, name, port: Port::take()?, program: None, before: String::new() })
+    fn new(binary: &'static str, name: String, asked: bool) -> Result<Self> {
+        let agent = asked.then(Port::take).transpose()?;
+        Ok(Self { binary, name, port: Port::take()?, agent, program: None, before: String::new() })
     }
 
     fn running(&mut self) -> Result<&mut Program> {
@@ -143,7 +153,15 @@ impl Cluster {
     /// A cluster with so many nodes, called `node-1` and so on.
     #[must_use]
     pub fn of(nodes: usize) -> Plan {
-        Plan { nodes, echo: 0, broker: Broker::Memory, shared: false, balanced: false, environment: Vec::new() }
+        Plan {
+            nodes,
+            echo: 0,
+            broker: Broker::Memory,
+            shared: false,
+            balanced: false,
+            agents: false,
+            environment: Vec::new(),
+        }
     }
 
     /// Where HAProxy takes clients of the gateway: `http://` and no slash at the end.
@@ -162,6 +180,17 @@ impl Cluster {
     #[must_use]
     pub fn node_address(&self, number: usize) -> SocketAddr {
         self.address(&format!("node-{number}"))
+    }
+
+    /// The nodes, for a balancer that asks their agents.
+    ///
+    /// # Panics
+    /// Without [`Plan::agents`].
+    #[must_use]
+    pub fn asked(&self) -> Vec<Asked> {
+        let agent = |member: &Member| member.agent.as_ref().expect("the plan said agents()").address;
+        let nodes = self.members.iter().filter(|member| member.binary == "fanfare");
+        nodes.map(|node| Asked { name: node.name.clone(), address: node.port.address, agent: agent(node) }).collect()
     }
 
     /// Where an echo server listens; the first is 1.
@@ -273,10 +302,12 @@ impl Cluster {
 
     async fn run(&mut self, index: usize) -> Result<()> {
         let broker = self.log.url(index);
-        let environment: Vec<_> =
+        let mut environment: Vec<_> =
             self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let member = &mut self.members[index];
         let listen = member.port.address.to_string();
+        let agent = member.agent.as_ref().map(|agent| agent.address.to_string());
+        environment.extend(agent.as_deref().map(|agent| ("FANFARE__AGENT__LISTEN", agent)));
         let arguments = ["--listen", &listen, "--broker", &broker, "--name", &member.name];
         member.program = Some(Program::start(member.binary, &arguments, &environment).await?);
         Ok(())

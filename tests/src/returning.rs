@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::PATIENCE;
-use crate::client::{Client, Frame};
+use crate::client::{Client, Ended, Frame};
 use crate::history::{Met, met, offset};
 
 /// The pause before another try to connect.
@@ -37,6 +37,8 @@ struct Lives {
 #[derive(Debug, Clone)]
 struct Life {
     client: Arc<Client>,
+    /// When it was connected.
+    since: Instant,
     began: BTreeMap<String, Began>,
 }
 
@@ -128,6 +130,18 @@ impl Returning {
         }
     }
 
+    /// When it was connected, and to which node, each time.
+    #[must_use]
+    pub fn arrivals(&self) -> Vec<(Instant, String)> {
+        self.lives.lock().iter().map(|life| (life.since, life.client.node.clone())).collect()
+    }
+
+    /// How its connections ended, without that of now.
+    #[must_use]
+    pub fn ends(&self) -> Vec<Ended> {
+        self.lives.lock().iter().filter_map(|life| life.client.ended_as()).collect()
+    }
+
     /// What was said of each channel when it came back: whether all that was missed followed.
     #[must_use]
     pub fn recoveries(&self) -> Vec<bool> {
@@ -150,6 +164,7 @@ impl Drop for Returning {
 impl Lives {
     async fn begin(&self, url: &str, channels: &[String]) -> Result<Arc<Client>> {
         let client = Arc::new(Client::native(url).await?);
+        let since = Instant::now();
         let mut began = BTreeMap::new();
         for channel in channels {
             let since = self.lock().iter().rev().find_map(|life| life.last(channel));
@@ -159,7 +174,7 @@ impl Lives {
             };
             began.insert(channel.clone(), Began::read(&reply)?);
         }
-        self.lock().push(Life { client: Arc::clone(&client), began });
+        self.lock().push(Life { client: Arc::clone(&client), since, began });
         self.begun.send_modify(|begun| *begun += 1);
         Ok(client)
     }

@@ -1,16 +1,22 @@
 //! Who a client is: what proxies say of it is believed from trusted networks only, and each address has its share.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
 use tests::tunnel::Tunnel;
 use tests::wire::{self, Frame, Head, Wire};
-use tests::{Program, agent};
+use tests::{PATIENCE, Program, agent, http};
+use tokio::time::{interval, timeout};
 
 /// The only trusted proxy: others of this machine's addresses are strangers.
 const PROXY: &str = "127.0.0.2";
 const STRANGER: &str = "127.0.0.3";
+
+/// The pause of a client that was turned away.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A header of version 2, with the addresses that follow its command and family.
 fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
@@ -46,6 +52,8 @@ async fn logged_as(node: &Program, mut wire: Wire, client: &str) -> Result<()> {
     let before = node.output().matches("connection closed").count();
     wire.send(Frame::close(1000, "").bytes()).await?;
     ensure!(wire.end().await?.code == Some(1000));
+    // Without this the node would wait for our side of the end.
+    drop(wire);
     let line = node.nth_line("connection closed", before).await?;
     ensure!(line.contains(&format!("peer={client} ")), "{client} is not in {line}");
     Ok(())
@@ -211,6 +219,40 @@ async fn an_address_has_its_share_of_connections_and_more_are_told_429() -> Resu
     ensure!(!refused(STRANGER, None).await?);
     let page = wire::get(node.address, "/metrics").await?.body;
     ensure!(page.contains("fanfare_connections_refused_total{reason=\"address\"} 2"), "{page}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn clients_that_all_come_back_at_once_are_taken_at_a_rate_and_told_when_to_come_again() -> Result<()> {
+    const CLIENTS: usize = 300;
+    const RATE: usize = 100;
+    let node = wire::serve("fanfare", &[("FANFARE__HTTP__ACCEPT_RATE", &RATE.to_string())]).await?;
+    let (begin, refused) = (Instant::now(), Cell::new(0));
+    let client = async || {
+        let mut again = interval(AGAIN);
+        loop {
+            again.tick().await;
+            let mut wire = Wire::connect(node.address).await?;
+            // It may be turned away before all is sent.
+            let _ = wire.send(Head::upgrade("/ws").bytes()).await;
+            let response = wire.response().await?;
+            if response.status == 101 {
+                return anyhow::Ok(wire);
+            }
+            ensure!(response.status == 503 && response.header("retry-after").is_some(), "{response:?}");
+            refused.set(refused.get() + 1);
+        }
+    };
+    let open = timeout(PATIENCE, try_join_all((0..CLIENTS).map(|_| client()))).await??;
+    let (took, refused) = (begin.elapsed(), refused.get());
+    println!("{} clients within {took:?}, after {refused} refusals", open.len());
+    // The first hundred may come at once.
+    let least = Duration::from_secs(((CLIENTS - RATE) / RATE) as u64);
+    ensure!(took >= least && refused > 0, "{CLIENTS} clients within {took:?}, after {refused} refusals");
+    let page = http::until(node.address, "/metrics", |answer| answer.status == 200).await?.body;
+    let counted =
+        page.lines().find_map(|line| line.strip_prefix("fanfare_connections_refused_total{reason=\"rate\"} "));
+    ensure!(counted.context("no count")?.parse::<usize>()? >= refused, "{page}");
     Ok(())
 }
 

@@ -1,0 +1,150 @@
+//! A new release under load: three nodes behind HAProxy go away and come back one by one, and nobody misses a message.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tests::history::{Outcome, Report, Run};
+use tests::tunnel::Tunnel;
+use tests::{Client, Cluster, Ended, Returning};
+use tokio::sync::watch;
+use tokio::time::interval;
+
+const SOCKETS: usize = 3000;
+const CHANNELS: usize = 100;
+/// Sockets that also publish, by turns.
+const PUBLISHERS: usize = 50;
+/// Between two messages: 200 per second.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Connections that a node takes per second.
+const ACCEPT_RATE: usize = 500;
+/// Sockets that connect at a time.
+const AT_ONCE: usize = 32;
+const SECOND: Duration = Duration::from_secs(1);
+/// The node is restarting.
+const RESTARTING: u16 = 1012;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_under_load_loses_no_message_and_floods_no_node() -> Result<()> {
+    let plan = Cluster::of(3).redis().agents().set("FANFARE__TIMING__DRAIN_WAIT", "1s");
+    let plan = plan.set("FANFARE__TIMING__DRAIN", "4s").set("FANFARE__HTTP__ACCEPT_RATE", &ACCEPT_RATE.to_string());
+    let mut cluster = plan.start().await?;
+    let balancer = Tunnel::before(&cluster.asked()).await?;
+    for number in 1..=3 {
+        balancer.sees_server(&format!("node-{number}"), "UP").await?;
+    }
+    let url = format!("http://{}", balancer.address());
+    let runs: Vec<_> = (0..CHANNELS).map(|number| Run::on(&format!("channel-{number}"))).collect();
+    let one = async |number: usize| Returning::start(&url, &[runs[number % CHANNELS].channel()]).await;
+    let sockets: Vec<_> = stream::iter(0..SOCKETS).map(one).buffered(AT_ONCE).try_collect().await?;
+
+    let (stop, stopped) = watch::channel(false);
+    let begin = Instant::now();
+    let restarts = async {
+        let restarted = restart_all(&mut cluster, &balancer).await;
+        stop.send_replace(true);
+        restarted
+    };
+    let (published, restarted) = tokio::join!(publish(&runs, &sockets[..PUBLISHERS], stopped), restarts);
+    let (published, unknown) = published?;
+    restarted?;
+    println!("{published} messages, {unknown} with no answer, in {:?}", begin.elapsed());
+    ensure!(published > 1000, "{published} messages");
+
+    all_have_the_last_word(&url, &runs, &sockets).await?;
+    let mut report = Report::default();
+    for (number, run) in runs.iter().enumerate() {
+        let audience = sockets.iter().skip(number).step_by(CHANNELS);
+        report += run.judge_views(audience.map(|socket| socket.view(run.channel())));
+    }
+    println!("{report}");
+    report.assert_whole();
+    ensure!(report.delivered >= report.acked * (SOCKETS / CHANNELS), "{report}");
+
+    let ends: Vec<_> = sockets.iter().flat_map(Returning::ends).collect();
+    println!("{} connections ended", ends.len());
+    ensure!(ends.len() >= SOCKETS, "every node had its clients, but only {} left", ends.len());
+    let odd = ends.iter().find(|end| !matches!(end, Ended::Closed(RESTARTING, _)));
+    ensure!(odd.is_none(), "{odd:?}");
+    ensure!(sockets.iter().all(|socket| socket.client().is_ok_and(|client| client.is_open())), "not all are back");
+
+    let arrivals: Vec<_> = sockets.iter().flat_map(Returning::arrivals).filter(|(at, _)| *at >= begin).collect();
+    let busiest = busiest_second(&arrivals);
+    println!("the most clients that a node took within a second: {busiest:?}");
+    ensure!(busiest.values().all(|most| *most <= ACCEPT_RATE), "{busiest:?}");
+    cluster.well();
+    Ok(())
+}
+
+/// Restarts each node, as soon as the one before serves again.
+async fn restart_all(cluster: &mut Cluster, balancer: &Tunnel) -> Result<()> {
+    for number in 1..=3 {
+        let name = format!("node-{number}");
+        let begin = Instant::now();
+        let status = cluster.stop_node(&name).await?;
+        let took = begin.elapsed();
+        ensure!(status.code() == Some(0), "{name}: {status}\n{}", cluster.output(&name)?);
+        let drains = format!("Server tunnel/{name} enters drain state");
+        ensure!(balancer.log().contains(&drains), "HAProxy did not hear of {name}:\n{}", balancer.log());
+        cluster.start_node(&name).await?;
+        balancer.sees_server(&name, "UP").await?;
+        let down = format!("Server tunnel/{name} is DOWN, reason");
+        let log = balancer.log();
+        let early = log.lines().find(|line| line.contains(&down) && !line.contains(" 0 sessions active"));
+        ensure!(early.is_none(), "{name} was down before it drained: {early:?}");
+        println!("{name} ended after {took:?} and was back after {:?}", begin.elapsed());
+    }
+    Ok(())
+}
+
+/// Publishes on all channels by turns until it is stopped; gives how many messages, and how many had no answer.
+async fn publish(runs: &[Run], publishers: &[Returning], mut stopped: watch::Receiver<bool>) -> Result<(usize, usize)> {
+    let one = async |number: usize| {
+        let client = publishers[number % PUBLISHERS].client()?;
+        runs[number % CHANNELS].publish(&client, &format!("message {number}")).await
+    };
+    let (mut pace, mut under_way) = (interval(PAUSE), FuturesUnordered::new());
+    let (mut begun, mut unanswered) = (0, 0);
+    let mut ended = |outcome: Outcome| unanswered += usize::from(outcome != Outcome::Acknowledged);
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+            _ = pace.tick() => {
+                under_way.push(one(begun));
+                begun += 1;
+            }
+            Some(outcome) = under_way.next() => ended(outcome?),
+        }
+    }
+    while let Some(outcome) = under_way.next().await {
+        ended(outcome?);
+    }
+    Ok((begun, unanswered))
+}
+
+/// Ends each channel with a message that all its audience waits for.
+async fn all_have_the_last_word(url: &str, runs: &[Run], sockets: &[Returning]) -> Result<()> {
+    const LAST: &str = "the last word";
+    let speaker = Client::native(url).await?;
+    for run in runs {
+        ensure!(run.publish(&speaker, LAST).await? == Outcome::Acknowledged, "{}", run.channel());
+    }
+    for socket in sockets {
+        socket.sees(LAST).await?;
+    }
+    Ok(())
+}
+
+/// The most that came to each node within a second.
+fn busiest_second(arrivals: &[(Instant, String)]) -> BTreeMap<&str, usize> {
+    let mut by_node: BTreeMap<&str, Vec<Instant>> = BTreeMap::new();
+    arrivals.iter().for_each(|(at, node)| by_node.entry(node).or_default().push(*at));
+    let busiest = |mut times: Vec<Instant>| {
+        times.sort();
+        let within = |begin: &Instant| times.iter().filter(|at| **at >= *begin && **at < *begin + SECOND).count();
+        times.iter().map(within).max().unwrap_or_default()
+    };
+    by_node.into_iter().map(|(node, times)| (node, busiest(times))).collect()
+}
