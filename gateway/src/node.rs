@@ -130,12 +130,12 @@ impl Node {
         self.shared.ingress.reload()
     }
 
-    /// Stops the node; done when nothing of it is left, or soon after `now`, which is for the impatient. Says whether
-    /// there was time to do everything in order.
-    pub async fn stop(mut self, now: impl Future<Output = ()>) -> bool {
+    /// Stops the node; done when nothing of it is left, or soon after `now`, which is for the impatient. It goes on for
+    /// `wait`, so that balancers notice. Says whether there was time to do everything in order.
+    pub async fn stop(mut self, wait: Duration, now: impl Future<Output = ()>) -> bool {
         self.health.drain();
         let in_order = tokio::select! {
-            () = self.wind_up() => true,
+            () = self.wind_up(wait) => true,
             () = now => false,
         };
         if !in_order {
@@ -147,9 +147,8 @@ impl Node {
         in_order
     }
 
-    async fn wind_up(&mut self) {
-        let timing = &self.shared.config.timing;
-        sleep(timing.drain_wait.unwrap_or_default()).await;
+    async fn wind_up(&mut self, wait: Duration) {
+        sleep(wait).await;
         self.phase.send_replace(Phase::Closing);
         // Nobody sends anything: this waits until there is nobody.
         self.clients.recv().await;

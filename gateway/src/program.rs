@@ -5,6 +5,7 @@
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use broker_adapters::HANDLED;
@@ -50,6 +51,7 @@ async fn serve(app: App, config: Config) -> anyhow::Result<()> {
     let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal).with_writer(std::io::stderr).init();
     let name = config.node_name(cli::environment());
+    let balancers_notice = config.timing.drain_wait.unwrap_or_default();
     let broker = config.broker.url.to_string();
     let routes = app.routes.clone();
     let scheme = if config.tls.certificate.is_empty() { "" } else { "s" };
@@ -63,16 +65,21 @@ async fn serve(app: App, config: Config) -> anyhow::Result<()> {
     if let Some(agent) = node.agent {
         println!("  agent-check on {agent}");
     }
-    while signals.next().await == Told::Reload {
-        match node.reload() {
-            Ok(true) => tracing::info!("the certificate has been read again"),
-            Ok(false) => tracing::info!("there is no certificate to read again"),
-            Err(error) => tracing::error!(%error, "the certificate stays as it was"),
+    let wait = loop {
+        match signals.next().await {
+            Told::Reload => match node.reload() {
+                Ok(true) => tracing::info!("the certificate has been read again"),
+                Ok(false) => tracing::info!("there is no certificate to read again"),
+                Err(error) => tracing::error!(%error, "the certificate stays as it was"),
+            },
+            Told::Stop => break balancers_notice,
+            // Whoever sits at a terminal has no balancer.
+            Told::Interrupt => break Duration::ZERO,
         }
-    }
+    };
     tracing::info!("stopping: clients are told to reconnect elsewhere");
     let now = async { while signals.next().await == Told::Reload {} };
-    anyhow::ensure!(node.stop(now).await, "stopped at once: not all clients were told in order");
+    anyhow::ensure!(node.stop(wait, now).await, "stopped at once: not all clients were told in order");
     Ok(())
 }
 
@@ -86,6 +93,7 @@ fn filter(config: &Config) -> anyhow::Result<EnvFilter> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
     Stop,
+    Interrupt,
     Reload,
 }
 
@@ -108,7 +116,7 @@ impl Signals {
     async fn next(&mut self) -> Told {
         tokio::select! {
             _ = self.terminate.recv() => Told::Stop,
-            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Interrupt,
             _ = self.hangup.recv() => Told::Reload,
         }
     }

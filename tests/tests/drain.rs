@@ -123,6 +123,17 @@ async fn a_node_says_that_it_will_go_and_still_takes_clients_while_balancers_hav
 }
 
 #[tokio::test]
+async fn a_node_that_is_ended_at_a_terminal_waits_for_no_balancer() -> Result<()> {
+    let mut node = wire::serve("fanfare", &[("FANFARE__TIMING__DRAIN_WAIT", "1h")]).await?;
+    let mut wire = Wire::open(node.address, "/raw/news").await?;
+    node.signal("INT").await?;
+    assert_eq!(wire.end().await?.code, Some(RESTARTING));
+    drop(wire);
+    assert_eq!(node.ended().await?.code(), Some(0));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_node_answers_until_its_last_client_has_left_and_takes_no_other() -> Result<()> {
     let environment = [("FANFARE__TIMING__DRAIN_WAIT", "off"), ("FANFARE__NODE__WORKERS", "1")];
     let mut node = wire::serve("fanfare", &environment).await?;

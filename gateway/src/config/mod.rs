@@ -161,7 +161,8 @@ pub struct Timing {
     #[serde(with = "duration::or_off")]
     pub idle: Option<Duration>,
     /// Time that a node that is told to stop goes on as before, but for saying that it is not ready, so that balancers notice.
-    /// Default: "3s". Twice the interval of their checks; Kubernetes needs more, about "10s". "off" for no balancer.
+    /// Default: "3s". Twice the interval of their checks; Kubernetes needs more, about "10s". "off" for no balancer;
+    /// SIGINT (Ctrl-C) never waits for one.
     #[serde(with = "duration::or_off")]
     pub drain_wait: Option<Duration>,
     /// Time over which it then closes its clients, in random order and at an even pace; few take less. Default: "10s".

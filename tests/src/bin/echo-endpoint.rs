@@ -2,6 +2,8 @@
 //!
 //! An app like any other, with room for the suite's largest messages (16 MiB) and most fragments (one per 64 bytes).
 
+use std::time::Duration;
+
 use anyhow::Context;
 use gateway::config::load;
 use gateway::node::Node;
@@ -37,6 +39,6 @@ async fn main() -> anyhow::Result<()> {
     let node = Node::start(app, config, "echo-endpoint".to_owned())?;
     println!("echo-endpoint listens on http://{}", node.address);
     terminate.recv().await.context("no signal will come")?;
-    node.stop(std::future::pending()).await;
+    node.stop(Duration::ZERO, std::future::pending()).await;
     Ok(())
 }
