@@ -436,7 +436,7 @@ async fn a_handler_that_panics_ends_its_own_socket_with_1011_and_no_other() -> R
     let closed = wire::get(node.address, "/metrics").await?.body;
     assert!(closed.contains("fanfare_connections_closed_total{reason=\"internal\"} 4\n"), "{closed}");
     drop(other);
-    node.stop(std::future::pending()).await;
+    node.stop(Duration::ZERO, std::future::pending()).await;
     Ok(())
 }
 
@@ -472,7 +472,7 @@ async fn a_client_that_must_wait_for_the_app_is_not_blamed_for_its_silence() -> 
         assert_eq!(wire.message().await?, n.to_string());
     }
     drop(wire);
-    node.stop(std::future::pending()).await;
+    node.stop(Duration::ZERO, std::future::pending()).await;
     Ok(())
 }
 
