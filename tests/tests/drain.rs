@@ -207,7 +207,7 @@ async fn a_second_signal_ends_the_node_at_once_and_its_clients_are_told() -> Res
         let status = node.ended().await?;
         ensure!(status.code() == Some(1), "{status}");
         ensure!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
-        ensure!(node.output().contains("stopped at once"), "{}", node.output());
+        node.line("stopped at once").await?;
         let ends: Vec<_> = join_all(clients.iter().map(Client::ended)).await.into_iter().collect::<Result<_>>()?;
         let gone = ends.iter().filter(|end| matches!(end, Ended::Closed(GONE, _))).count();
         let restarting = ends.iter().filter(|end| matches!(end, Ended::Closed(RESTARTING, _))).count();
