@@ -11,6 +11,7 @@ use crate::swarm::Swarm;
 
 /// Handshakes, and with native subscriptions, per CPU-second
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(crate) struct Options {
     #[command(flatten)]
     shape: Shape,
@@ -20,6 +21,7 @@ pub(crate) struct Options {
 
 /// Shape of a storm of connections
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub(crate) struct Shape {
     /// Connections to open
     #[arg(long, default_value_t = 5000)]

@@ -15,6 +15,7 @@ const LONGEST: usize = 128 * 1024;
 
 /// Shape of a fan-out
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub(crate) struct Shape {
     /// Connections that hear every message; the last of them publishes
     #[arg(long, default_value_t = 1000)]
@@ -41,6 +42,7 @@ pub(crate) struct Shape {
 
 /// Fan-out from one publisher to many subscribers
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(crate) struct Options {
     #[command(flatten)]
     shape: Shape,

@@ -22,6 +22,7 @@ const READY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close
 
 /// The floor program
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(crate) struct Options {
     /// Address to listen at, on loopback
     #[arg(long, default_value = "127.0.0.1:9000")]

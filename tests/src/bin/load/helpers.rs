@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A share of the receivers (started by the other commands)
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(crate) struct Options {
     #[arg(long)]
     url: String,

@@ -20,6 +20,7 @@ const STEADY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Memory and CPU time of idle connections
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(crate) struct Options {
     #[command(flatten)]
     shape: Shape,
@@ -29,6 +30,7 @@ pub(crate) struct Options {
 
 /// Shape of a silent crowd
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub(crate) struct Shape {
     /// Connections to open
     #[arg(long, default_value_t = 10_000)]

@@ -21,6 +21,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Fan-out at a fixed rate while some connections never read
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(crate) struct Options {
     #[command(flatten)]
     shape: Shape,
@@ -30,6 +31,7 @@ pub(crate) struct Options {
 
 /// Shape of a crowd with stalled members
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub(crate) struct Shape {
     /// Connections that read
     #[arg(long, default_value_t = 1000)]

@@ -11,6 +11,7 @@ use crate::target::Target;
 
 /// Which server, and how to speak to it
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub(crate) struct Options {
     /// WebSocket of the server, on this machine [default: ws://127.0.0.1:{port}/raw/bench, or /ws for native]
     #[arg(long)]

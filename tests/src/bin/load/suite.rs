@@ -17,6 +17,7 @@ use crate::{connect, fanout, idle, stalled};
 
 /// All measurements, floor and gateway in turn, as a table in Markdown
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(crate) struct Options {
     /// The gateway's binary
     #[arg(long, value_name = "PATH_TO_FANFARE")]
