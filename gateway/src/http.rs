@@ -28,6 +28,7 @@ use crate::handshake::{self, Refusal};
 use crate::ingress::{Client, Entrant, Place, TooMany};
 use crate::listener::Admission;
 use crate::metrics::Refused;
+use crate::node::PROBES;
 use crate::protocol::{Protocol, native};
 use crate::socket::{Route, Socket, SocketError};
 use crate::stream::Stream;
@@ -117,7 +118,8 @@ fn answer(
         _ => None,
     };
     let (response, page) = match (handshake::check_host(request.version(), request.headers()), socket) {
-        _ if asker.too_many => (Some(too_many(worker)), None),
+        // A balancer that is not trusted has one address for all its clients: its checks must not fail for their number.
+        _ if asker.too_many && !PROBES.contains(&request.uri().path()) => (Some(too_many(worker)), None),
         (Err(refusal), _) => (Some(refused(refusal)), None),
         (Ok(()), Some(found)) => {
             let (parts, _) = request.into_parts();
@@ -154,6 +156,10 @@ fn agree(
     let accepted = accepted.map_err(|refusal| Box::new(refused(refusal)))?;
     if worker.is_leaving() {
         return Err(later("this node is going away: reconnect, to another\n"));
+    }
+    if !shared.ingress.lets_upgrade(entrant) {
+        shared.metrics.refused(Refused::Rate);
+        return Err(later("this node takes no more connections now: retry\n"));
     }
     let route = route(worker, &endpoint, parameters, head.uri.query())?;
     let client = shared.ingress.client(entrant, &head.headers);

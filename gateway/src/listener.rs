@@ -4,7 +4,6 @@
 //! may, answers 503 with `Retry-After` before it spends anything on the client. Loses: nothing but what it refuses.
 
 mod parting;
-mod rate;
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -15,11 +14,9 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::sync::mpsc;
 
 use self::parting::Parting;
-use self::rate::Rate;
-use crate::clock;
-use crate::config::Http;
 use crate::ingress::Place;
-use crate::metrics::{Metrics, Refused};
+use crate::metrics::Refused;
+use crate::node::Shared;
 
 /// Connections that the kernel completes while we are busy.
 const BACKLOG: i32 = 4096;
@@ -101,14 +98,7 @@ impl Listener {
     }
 
     /// Accepts for ever.
-    pub(crate) async fn run(
-        self,
-        workers: Vec<mpsc::Sender<Accepted>>,
-        counts: Arc<Counts>,
-        http: Http,
-        metrics: Arc<Metrics>,
-    ) {
-        let mut rate = Rate::new(http.accept_rate, clock::now());
+    pub(crate) async fn run(self, workers: Vec<mpsc::Sender<Accepted>>, counts: Arc<Counts>, shared: Arc<Shared>) {
         let mut parting = Parting::default();
         loop {
             let accepted = tokio::select! {
@@ -126,13 +116,13 @@ impl Listener {
             };
             let admission = match Admission::take(&counts) {
                 None => Err(Refused::Full),
-                Some(_) if !rate.take(clock::now()) => Err(Refused::Rate),
+                Some(_) if !shared.ingress.lets_in(peer) => Err(Refused::Rate),
                 Some(admission) => Ok(admission),
             };
             let admission = match admission {
                 Ok(admission) => admission,
                 Err(why) => {
-                    metrics.refused(why);
+                    shared.metrics.refused(why);
                     parting.refuse(stream);
                     continue;
                 }

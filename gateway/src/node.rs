@@ -114,7 +114,7 @@ impl Node {
         let relay = Relay { partitions: log.partitions(), health: Arc::clone(&health), window, workers: crew.relayed };
         tasks.spawn(relay.run(log.tail_all(Resume::Recent(HISTORY))));
         let counts = Arc::new(Counts::new(crew.threads.len(), config.http.max_connections));
-        tasks.spawn(listener.run(crew.accepted, Arc::clone(&counts), config.http.clone(), metrics));
+        tasks.spawn(listener.run(crew.accepted, Arc::clone(&counts), Arc::clone(&shared)));
         let at = agent.as_ref().map(|agent| agent.address);
         if let Some(agent) = agent {
             tasks.spawn(agent.run(Arc::clone(&health), counts));
@@ -188,11 +188,15 @@ pub(crate) fn start_log(broker: Arc<dyn Broker>, config: &Config, clock: fn() ->
     Log::start(broker, set.partitions, Timing { heartbeat: set.heartbeat, clock }, budget)
 }
 
+/// What balancers ask for.
+pub(crate) const PROBES: [&str; 2] = ["/live", "/ready"];
+
 /// Adds the pages that balancers and monitoring ask for.
 fn with_probes(mut app: App, health: &Arc<Health>, metrics: &Arc<Metrics>, log: &Arc<Log>) -> App {
-    app.get("/live", async || "live\n");
+    let [live, ready_to_serve] = PROBES;
+    app.get(live, async || "live\n");
     let ready = Arc::clone(health);
-    app.get("/ready", async move || match ready.ready() {
+    app.get(ready_to_serve, async move || match ready.ready() {
         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
     });

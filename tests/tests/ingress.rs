@@ -199,6 +199,10 @@ async fn an_address_has_its_share_of_connections_and_more_are_told_429() -> Resu
     }
     ensure!(refused(STRANGER, Some("203.0.113.77")).await?);
     ensure!(!refused("127.0.0.4", None).await?, "another address is served");
+    let mut check = Wire::from(STRANGER, node.address).await?;
+    check.send(Head::get("/ready").bytes()).await?;
+    ensure!(check.response().await?.status == 200, "a health check is served");
+    drop(check);
 
     let mut forwarded = Vec::new();
     for _ in 0..3 {
@@ -253,6 +257,25 @@ async fn clients_that_all_come_back_at_once_are_taken_at_a_rate_and_told_when_to
     let counted =
         page.lines().find_map(|line| line.strip_prefix("fanfare_connections_refused_total{reason=\"rate\"} "));
     ensure!(counted.context("no count")?.parse::<usize>()? >= refused, "{page}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_s_health_checks_are_answered_however_many_clients_it_brings() -> Result<()> {
+    const CLIENTS: usize = 300;
+    let node = believing(&[("FANFARE__HTTP__ACCEPT_RATE", "10")]).await?;
+    let ask = async |head: Head| {
+        let mut wire = Wire::from(PROXY, node.address).await?;
+        wire.send(head.bytes()).await?;
+        anyhow::Ok(wire.response().await?)
+    };
+    let upgrades = try_join_all((0..CLIENTS).map(|_| ask(Head::upgrade("/ws"))));
+    let checks = try_join_all((0..CLIENTS).map(|_| ask(Head::get("/ready"))));
+    let (upgrades, checks) = tokio::try_join!(upgrades, checks)?;
+    ensure!(checks.iter().all(|answer| answer.status == 200), "{checks:?}");
+    let (taken, refused): (Vec<_>, Vec<_>) = upgrades.iter().partition(|answer| answer.status == 101);
+    ensure!(!taken.is_empty() && refused.len() > CLIENTS / 2, "{} were taken", taken.len());
+    ensure!(refused.iter().all(|answer| answer.status == 503 && answer.header("retry-after").is_some()), "{refused:?}");
     Ok(())
 }
 

@@ -29,7 +29,10 @@ const RESTARTING: u16 = 1012;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_under_load_loses_no_message_and_floods_no_node() -> Result<()> {
     let plan = Cluster::of(3).redis().agents().set("FANFARE__TIMING__DRAIN_WAIT", "1s");
-    let plan = plan.set("FANFARE__TIMING__DRAIN", "4s").set("FANFARE__HTTP__ACCEPT_RATE", &ACCEPT_RATE.to_string());
+    let plan = plan
+        .set("FANFARE__HTTP__TRUSTED_PROXIES", "127.0.0.1")
+        .set("FANFARE__TIMING__DRAIN", "4s")
+        .set("FANFARE__HTTP__ACCEPT_RATE", &ACCEPT_RATE.to_string());
     let mut cluster = plan.start().await?;
     let balancer = Tunnel::before(&cluster.asked()).await?;
     for number in 1..=3 {

@@ -88,6 +88,7 @@ pub struct Http {
     pub max_connections: usize,
     /// Connections taken per second at most, and as many more at once after a quiet second; further ones are answered with
     /// 503 before anything is read. Default: 5000. What all clients coming back at once may cost: lower it for TLS with RSA.
+    /// Of what `trusted_proxies` bring, the upgrades count, so that their health checks are always answered.
     #[serde(deserialize_with = "number::between::<_, _, 1, 1_000_000>")]
     pub accept_rate: u32,
     /// Networks of the proxies in front of the node, such as `10.0.0.0/8`. Default: none. What they say of a client's

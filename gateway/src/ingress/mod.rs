@@ -6,12 +6,13 @@
 mod addresses;
 mod forwarded;
 mod proxy_header;
+mod rate;
 mod tls;
 mod turned;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -19,10 +20,12 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 pub(crate) use self::addresses::{Addresses, Place};
+use self::rate::Rate;
 pub(crate) use self::tls::Tls;
 pub use self::tls::TlsError;
 pub(crate) use self::turned::Turned;
 use self::turned::Warnings;
+use crate::clock;
 use crate::config::{Config, Network};
 use crate::handshake::Scheme;
 use crate::stream::Stream;
@@ -33,6 +36,7 @@ pub(crate) struct Ingress {
     trusted: Vec<Network>,
     tls: Option<Tls>,
     addresses: Arc<Addresses>,
+    rate: Mutex<Rate>,
     /// How long each of PROXY header and TLS handshake may take.
     patience: Duration,
     warnings: Warnings,
@@ -45,9 +49,25 @@ impl Ingress {
             trusted: config.http.trusted_proxies.clone(),
             tls,
             addresses: Arc::new(Addresses::new(config.limits.connections_per_address)),
+            rate: Mutex::new(Rate::new(config.http.accept_rate, clock::now())),
             patience: config.http.head_time,
             warnings: Warnings::default(),
         }
+    }
+
+    /// Whether a connection may come in now. A trusted proxy's always may, as it brings health checks too, and costs no
+    /// handshake of TLS with each client: it is the sockets that are counted there.
+    pub(crate) fn lets_in(&self, peer: SocketAddr) -> bool {
+        self.trusts(peer) || self.take()
+    }
+
+    /// Whether it may become a WebSocket now.
+    pub(crate) fn lets_upgrade(&self, entrant: Entrant) -> bool {
+        !entrant.through_proxy || self.take()
+    }
+
+    fn take(&self) -> bool {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(clock::now())
     }
 
     /// Takes from a new socket what comes before HTTP.
@@ -65,7 +85,8 @@ impl Ingress {
             None => Stream::Tcp(tcp),
             Some(tls) => Stream::encrypted(Box::pin(tls.accept(tcp, self.patience)).await.map_err(Turned::Tls)?),
         };
-        Ok((stream, Entrant { address: canonical(client), is_proxy: self.trusts(client) }))
+        let address = canonical(client);
+        Ok((stream, Entrant { address, through_proxy: self.trusts(peer), is_proxy: self.trusts(client) }))
     }
 
     fn trusts(&self, peer: SocketAddr) -> bool {
@@ -113,6 +134,8 @@ pub(crate) struct TooMany;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entrant {
     address: SocketAddr,
+    /// The connection is a trusted proxy's.
+    through_proxy: bool,
     /// It may speak for others.
     is_proxy: bool,
 }
