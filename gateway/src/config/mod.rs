@@ -87,7 +87,7 @@ pub struct Http {
     #[serde(deserialize_with = "number::between::<_, _, 1, 10_000_000>")]
     pub max_connections: usize,
     /// Connections taken per second at most, and as many more at once after a quiet second; further ones are answered with
-    /// 503 before anything is read. Default: 5000. What all clients coming back at once may cost: lower it for TLS with RSA.
+    /// 503 before anything is read. Default: 20000, about what a core can do; with TLS in the node a tenth of it is.
     /// Of what `trusted_proxies` bring, the upgrades count, so that their health checks are always answered.
     #[serde(deserialize_with = "number::between::<_, _, 1, 1_000_000>")]
     pub accept_rate: u32,
@@ -242,7 +242,7 @@ impl Default for Http {
             origins: Vec::new(),
             head_time: Duration::from_secs(5),
             max_connections: 100_000,
-            accept_rate: 5000,
+            accept_rate: 20_000,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
         }
