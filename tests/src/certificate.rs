@@ -1,4 +1,4 @@
-//! A certificate for 127.0.0.1 that signs itself, made by openssl.
+//! A certificate for this machine and for example.com that signs itself, made by openssl.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,7 +9,8 @@ use tokio::process::Command;
 
 /// What stands in it. Not that of a CA: clients that trust it take it for the server's own.
 const REQUEST: &str = "[req]\ndistinguished_name = dn\nx509_extensions = ext\n[dn]\n[ext]\n\
-    basicConstraints = critical, CA:FALSE\nsubjectAltName = IP:127.0.0.1, DNS:localhost\n";
+    basicConstraints = critical, CA:FALSE\nsubjectAltName = IP:127.0.0.1, DNS:localhost, DNS:example.com, \
+    DNS:*.example.com, DNS:*.ws.example.com\n";
 
 /// A certificate and its key, in files that go with it.
 #[derive(Debug)]
@@ -41,6 +42,13 @@ impl Certificate {
     #[must_use]
     pub fn key(&self) -> PathBuf {
         self.directory.path().join("key.pem")
+    }
+
+    /// A file with both, as HAProxy wants it.
+    pub fn both(&self) -> Result<PathBuf> {
+        let both = self.directory.path().join("both.pem");
+        std::fs::write(&both, [std::fs::read(self.file())?, std::fs::read(self.key())?].concat())?;
+        Ok(both)
     }
 
     /// Puts another certificate into this one's files.

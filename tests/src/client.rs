@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result, bail};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -17,6 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::PATIENCE;
+use crate::door::{Door, Line};
 use crate::history::Outcome;
 
 /// The channel that all sockets of the echo server share.
@@ -116,15 +116,25 @@ impl Client {
         Self::connect(url, ECHO, Speaks::Echo).await
     }
 
+    /// Connects to `/ws` with `fanfare.v1`, through a balancer's door.
+    pub async fn native_at(door: &Door) -> Result<Self> {
+        Self::shake_hands(door, "/ws", Speaks::Native).await
+    }
+
     async fn connect(url: &str, path: &str, speaks: Speaks) -> Result<Self> {
-        let host = url.strip_prefix("http://").context("a URL begins with http://")?;
+        let address = url.strip_prefix("http://").context("a URL begins with http://")?;
+        Self::shake_hands(&Door::resolved(address).await?, path, speaks).await
+    }
+
+    async fn shake_hands(door: &Door, path: &str, speaks: Speaks) -> Result<Self> {
+        let host = door.host();
         let mut request = format!("ws://{host}{path}").into_client_request()?;
         if matches!(speaks, Speaks::Native) {
             request.headers_mut().insert("sec-websocket-protocol", "fanfare.v1".parse()?);
         }
-        let connected = async { Ok(client_async(request, TcpStream::connect(host).await?).await?) };
+        let connected = async { Ok(client_async(request, door.open().await?).await?) };
         let connected: Result<_> = timeout(PATIENCE, connected).await.context("no answer")?;
-        let (socket, response) = connected.with_context(|| format!("cannot connect to {url}{path}"))?;
+        let (socket, response) = connected.with_context(|| format!("cannot connect to {host}{path}"))?;
         let node = response.headers().get("x-backend").map_or(Ok(""), |node| node.to_str())?.to_owned();
         let (outgoing, from) = mpsc::channel(OUTGOING);
         let record = Arc::new(Record::default());
@@ -369,7 +379,7 @@ fn native(text: &str) -> Incoming {
 
 /// Reads and writes until the connection or the client ends.
 async fn keep(
-    mut socket: WebSocketStream<TcpStream>,
+    mut socket: WebSocketStream<Box<dyn Line>>,
     mut outgoing: mpsc::Receiver<Message>,
     speaks: Speaks,
     record: Arc<Record>,

@@ -91,7 +91,7 @@ impl Plan {
         }
         if self.balanced {
             let servers = cluster.members.iter().map(|member| (member.name.as_str(), member.port.address));
-            cluster.balancer = Some(Balancer::start(servers)?);
+            cluster.balancer = Some(Balancer::by("port").servers(servers).start()?);
             cluster.balanced().await?;
         }
         Ok(cluster)

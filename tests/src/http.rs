@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -41,7 +41,7 @@ pub async fn get(address: impl ToSocketAddrs + Display, path: &str) -> Result<An
 }
 
 /// Sends a request on an open connection, which the answer may leave open.
-pub async fn ask(stream: &mut TcpStream, request: &str) -> Result<Answer> {
+pub async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> Result<Answer> {
     let exchange = async {
         stream.write_all(request.as_bytes()).await?;
         let mut bytes = Vec::new();
@@ -63,7 +63,7 @@ pub async fn ask(stream: &mut TcpStream, request: &str) -> Result<Answer> {
     timeout(PATIENCE, exchange).await.context("no answer")?
 }
 
-async fn rest(stream: &mut TcpStream, answer: &Answer, mut body: Vec<u8>) -> Result<Vec<u8>> {
+async fn rest(stream: &mut (impl AsyncRead + Unpin), answer: &Answer, mut body: Vec<u8>) -> Result<Vec<u8>> {
     if answer.status == 101 {
         return Ok(body);
     }

@@ -171,7 +171,7 @@ async fn sockets_outlive_a_reload_of_the_balancer(broker: Broker) -> Result<()> 
     let mut cluster = Cluster::of(2).shared(broker).haproxy().start().await?;
     let url = cluster.gateway_url();
     let before = subscribed(&url, 0).await?;
-    cluster.balancer_mut().reload()?;
+    cluster.balancer_mut().reload().await?;
     cluster.balanced().await?;
     let after = subscribed(&url, 1).await?;
     before.publish("news", "over the old process").await?;

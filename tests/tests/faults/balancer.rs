@@ -11,7 +11,7 @@ use crate::stage::{CHANNELS, Case, Stage};
 
 pub(crate) async fn sockets_outlive_a_reload_of_the_balancer(case: Case) -> Result<()> {
     let mut stage = Stage::set(case).await?;
-    stage.cluster.balancer_mut().reload()?;
+    stage.cluster.balancer_mut().reload().await?;
     stage.cluster.balanced().await?;
     let new = Client::native(&stage.cluster.gateway_url()).await?;
     ensure!(new.node.starts_with("node-"), "the new process takes clients");

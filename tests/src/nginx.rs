@@ -1,0 +1,116 @@
+//! A real nginx: an ordinary web server to stand beside the nodes, or the balancer of `deploy/nginx/` before them.
+//!
+//! One process without workers, so that it ends with its owner.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use real_brokers::{Port, Scratch, inherited};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+use crate::PATIENCE;
+use crate::certificate::Certificate;
+
+/// Where Debian's nginx includes a site, as far as it matters here.
+const AROUND: &str = "daemon off; master_process off; pid pid; error_log stderr; events {}\n\
+    http { access_log access.log; client_body_temp_path body; proxy_temp_path proxy;\n\
+    fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi; include site.conf; }\n";
+
+/// How often it is looked at.
+const GLANCE: Duration = Duration::from_millis(25);
+
+/// A running nginx.
+#[derive(Debug)]
+pub struct Nginx {
+    ports: Vec<Port>,
+    directory: Scratch,
+    child: Child,
+}
+
+impl Nginx {
+    /// An ordinary web server: every page says what it was told about the client.
+    pub async fn web() -> Result<Self> {
+        let port = Port::take()?;
+        let told = "$http_x_forwarded_for $http_x_forwarded_proto $http_x_forwarded_port";
+        let page = format!("default_type text/plain; return 200 \"an ordinary page for {told}\\n\";");
+        let site = format!("server {{ listen {}; {page} }}", port.address);
+        Self::start(&site, vec![port]).await
+    }
+
+    /// The balancer of `deploy/nginx/`, before two nodes and a web server.
+    pub async fn balancer(nodes: [SocketAddr; 2], web: SocketAddr, certificate: &Certificate) -> Result<Self> {
+        let (http, https) = (Port::take()?, Port::take()?);
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/nginx/by-path.conf.template");
+        let template = std::fs::File::open(&file).with_context(|| file.display().to_string())?;
+        let mut filled = Command::new("envsubst");
+        filled.arg("$NODE_1 $NODE_2 $WEB $HTTP $HTTPS $CERTIFICATE $KEY").env_clear().envs(inherited()).stdin(template);
+        for (name, value) in [
+            ("NODE_1", nodes[0].to_string()),
+            ("NODE_2", nodes[1].to_string()),
+            ("WEB", web.to_string()),
+            ("HTTP", http.address.to_string()),
+            ("HTTPS", https.address.to_string()),
+            ("CERTIFICATE", certificate.file().display().to_string()),
+            ("KEY", certificate.key().display().to_string()),
+        ] {
+            filled.env(name, value);
+        }
+        let site = filled.output().await.context("envsubst cannot be run: apt-get install gettext-base")?;
+        ensure!(site.status.success(), "envsubst: {}", String::from_utf8_lossy(&site.stderr));
+        Self::start(&String::from_utf8(site.stdout)?, vec![http, https]).await
+    }
+
+    /// Where it listens first: of a balancer, where it redirects to https.
+    #[must_use]
+    pub fn http(&self) -> SocketAddr {
+        self.ports[0].address
+    }
+
+    /// Where a balancer speaks TLS.
+    #[must_use]
+    pub fn https(&self) -> SocketAddr {
+        self.ports[1].address
+    }
+
+    async fn start(site: &str, ports: Vec<Port>) -> Result<Self> {
+        let directory = Scratch::new("nginx")?;
+        let file = |name| directory.path().join(name);
+        std::fs::write(file("nginx.conf"), AROUND)?;
+        std::fs::write(file("site.conf"), site)?;
+        let command = || {
+            let mut nginx = Command::new("nginx");
+            nginx.arg("-p").arg(directory.path()).args(["-e", "stderr", "-c", "nginx.conf"]);
+            nginx.env_clear().envs(inherited()).stdin(Stdio::null()).kill_on_drop(true);
+            nginx
+        };
+        let missing = "nginx cannot be run: apt-get install nginx";
+        let checked = command().arg("-t").output().await.context(missing)?;
+        let said = String::from_utf8_lossy(&checked.stderr);
+        ensure!(checked.status.success() && !said.contains("[warn]"), "{said}");
+        let log = std::fs::File::create(file("log"))?;
+        let child = command().stdout(log.try_clone()?).stderr(log).spawn().context(missing)?;
+        let mut nginx = Self { ports, directory, child };
+        nginx.listens().await?;
+        Ok(nginx)
+    }
+
+    async fn listens(&mut self) -> Result<()> {
+        let begin = Instant::now();
+        while TcpStream::connect(self.http()).await.is_err() {
+            let log = || std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+            if let Some(status) = self.child.try_wait()? {
+                bail!("nginx ended with {status}:\n{}", log());
+            }
+            if begin.elapsed() > PATIENCE {
+                bail!("nginx does not listen:\n{}", log());
+            }
+            sleep(GLANCE).await;
+        }
+        Ok(())
+    }
+}
