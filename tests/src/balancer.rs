@@ -211,6 +211,24 @@ impl Balancer {
         }
     }
 
+    /// Waits until a server's column of the statistics, such as `status` or `weight`, is as wanted.
+    pub async fn sees(&self, server: &str, title: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            let table = self.table().await?;
+            let column = table.lines().next().and_then(|line| line.split(',').position(|found| found == title));
+            let row = table.lines().find(|line| line.starts_with(&format!("{server},"))).context("no such server")?;
+            let now = column.and_then(|column| row.split(',').nth(column)).context("no such column")?;
+            if wanted(now) {
+                return Ok(());
+            }
+            if begin.elapsed() > PATIENCE {
+                bail!("the {title} of {server} is {now:?}:\n{}", self.log());
+            }
+            sleep(GLANCE).await;
+        }
+    }
+
     /// Each server, and whether it is ready; `None` before its first check.
     async fn states(&self) -> Result<Vec<(String, Option<bool>)>> {
         let table = self.table().await?;
