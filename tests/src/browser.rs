@@ -79,6 +79,8 @@ impl Browser {
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": { "args": args },
             "goog:loggingPrefs": { "browser": "ALL" },
+            // Those of the tests sign themselves.
+            "acceptInsecureCerts": true,
         } } });
         let started = session.http("POST", "/session", &wanted).await.context("starting Chromium")?;
         session.id = text_of(&started["sessionId"])?;

@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use tests::balancer::{Balancer, Plan};
+use tests::browser::Browser;
 use tests::certificate::Certificate;
 use tests::door::Door;
 use tests::nginx::Nginx;
@@ -120,6 +121,22 @@ async fn by_host_a_sub_domain_is_the_nodes_and_other_hosts_are_the_web_servers()
     }
     site.serves_pages("example.com", &["/", "/ws", "/metrics"], &["/ws"]).await?;
     site.serves_pages("www.example.com", &["/"], &["/ws"]).await
+}
+
+#[tokio::test]
+async fn a_browser_opens_the_page_and_its_socket_over_one_connection_of_http_2() -> Result<()> {
+    let site = Site::by("host", |plan| plan.set("SOCKET_HOST", "localhost")).await?;
+    let browser = Browser::start().await?;
+    let page =
+        browser.open(&format!("https://localhost:{}/?channel=news", site.balancer.https_address().port())).await?;
+    page.wait_until("document.querySelector('#channels [data-channel=news][data-state=open]')", PATIENCE).await?;
+    let client = Client::native_at(&site.door("localhost")?).await?;
+    client.publish("news", "to the browser").await?;
+    page.wait_until("document.querySelector('.message').textContent.includes('to the browser')", PATIENCE).await?;
+    let log = site.balancer.log();
+    println!("{log}");
+    ensure!(log.lines().any(|line| line.contains("/ws HTTP/2.0")), "the socket came over HTTP/1.1: {log}");
+    Ok(())
 }
 
 #[tokio::test]
