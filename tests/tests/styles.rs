@@ -120,7 +120,7 @@ async fn by_host_a_sub_domain_is_the_nodes_and_other_hosts_are_the_web_servers()
         ensure!(door.page(path).await?.status == 404, "{path}");
     }
     site.serves_pages("example.com", &["/", "/ws", "/metrics"], &["/ws"]).await?;
-    site.serves_pages("www.example.com", &["/"], &["/ws"]).await
+    site.serves_pages("aws.example.com", &["/"], &["/ws"]).await
 }
 
 #[tokio::test]
@@ -136,6 +136,26 @@ async fn a_browser_opens_the_page_and_its_socket_over_one_connection_of_http_2()
     let log = site.balancer.log();
     println!("{log}");
     ensure!(log.lines().any(|line| line.contains("/ws HTTP/2.0")), "the socket came over HTTP/1.1: {log}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn sockets_that_come_over_one_connection_of_http_2_are_limited_by_address_too() -> Result<()> {
+    let site = Site::by("host", |plan| plan.set("SOCKET_HOST", "localhost").set("PER_ADDRESS", "20")).await?;
+    let browser = Browser::start().await?;
+    let page =
+        browser.open(&format!("https://localhost:{}/?channel=news", site.balancer.https_address().port())).await?;
+    page.wait_until("document.querySelector('#channels [data-channel=news][data-state=open]')", PATIENCE).await?;
+    let opened = "Promise.all(Array.from({ length: 22 }, () => new Promise(done => {
+        const socket = new WebSocket(`wss://${location.host}/ws`);
+        socket.onopen = () => done(1);
+        socket.onerror = () => done(0);
+    }))).then(all => all.reduce((sum, one) => sum + one))";
+    ensure!(page.eval(opened).await? == 19, "with the page's own they are 20: {}", site.balancer.log());
+    let log = site.balancer.log();
+    ensure!(log.lines().filter(|line| line.contains(" 429 ") && line.contains("/ws HTTP/2.0")).count() == 3, "{log}");
+    let answer = site.door("localhost")?.from("127.0.0.2")?.upgrade("/ws").await?;
+    ensure!(answer.status == 101, "nobody else feels it: {}", answer.head);
     Ok(())
 }
 
