@@ -49,6 +49,14 @@ impl Plan {
         servers.fold(self, |plan, (name, address)| plan.set(&variable(name), &address.to_string()))
     }
 
+    /// With these agents of the nodes to ask.
+    #[must_use]
+    pub fn agents<'a>(self, agents: impl IntoIterator<Item = (&'a str, SocketAddr)>) -> Self {
+        agents.into_iter().fold(self, |plan, (node, agent)| {
+            plan.set(&variable(node).replace("NODE", "AGENT"), &agent.port().to_string())
+        })
+    }
+
     /// Beside this web server.
     #[must_use]
     pub fn web(self, web: SocketAddr) -> Self {
@@ -274,8 +282,6 @@ impl Balancer {
         command.arg("-db").arg("-f").arg(folder.join("base.cfg")).arg("-f").arg(style).args(arguments);
         command.env_clear().envs(inherited());
         command.envs(SERVERS.map(|name| (variable(name), NOWHERE)));
-        // Agents that nobody hears change nothing.
-        command.envs(["AGENT_1", "AGENT_2", "AGENT_3"].map(|name| (name, "1")));
         command.env("WEB", NOWHERE).env("PER_ADDRESS", PER_ADDRESS).env("STATS_PASSWORD", PASSWORD);
         for (name, port) in [
             ("GATEWAY", &self.gateway),

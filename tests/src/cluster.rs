@@ -15,7 +15,6 @@ use crate::broker::{Broker, Log};
 use crate::http;
 use crate::measure::Process;
 use crate::program::Program;
-use crate::tunnel::Asked;
 
 /// Lines of each program that are shown when a test fails.
 const LAST_LINES: usize = 40;
@@ -91,7 +90,11 @@ impl Plan {
         }
         if self.balanced {
             let servers = cluster.members.iter().map(|member| (member.name.as_str(), member.port.address));
-            cluster.balancer = Some(Balancer::by("port").servers(servers).start()?);
+            let agents = cluster
+                .members
+                .iter()
+                .filter_map(|member| Some((member.name.as_str(), member.agent.as_ref()?.address)));
+            cluster.balancer = Some(Balancer::by("port").servers(servers).agents(agents).start()?);
             cluster.balanced().await?;
         }
         Ok(cluster)
@@ -180,17 +183,6 @@ impl Cluster {
     #[must_use]
     pub fn node_address(&self, number: usize) -> SocketAddr {
         self.address(&format!("node-{number}"))
-    }
-
-    /// The nodes, for a balancer that asks their agents.
-    ///
-    /// # Panics
-    /// Without [`Plan::agents`].
-    #[must_use]
-    pub fn asked(&self) -> Vec<Asked> {
-        let agent = |member: &Member| member.agent.as_ref().expect("the plan said agents()").address;
-        let nodes = self.members.iter().filter(|member| member.binary == "fanfare");
-        nodes.map(|node| Asked { name: node.name.clone(), address: node.port.address, agent: agent(node) }).collect()
     }
 
     /// Where an echo server listens; the first is 1.

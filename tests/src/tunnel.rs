@@ -1,5 +1,4 @@
-//! A real HAProxy with as little of a configuration as a test needs: before one server, in whichever way it is told to
-//! speak to it, or before several with their agents.
+//! A real HAProxy that passes TCP connections on to one server, in whichever way it is told to speak to it.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -25,43 +24,14 @@ pub struct Tunnel {
     child: Child,
 }
 
-/// A server with an agent.
-#[derive(Debug, Clone)]
-pub struct Asked {
-    /// Its name.
-    pub name: String,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Where its agent does.
-    pub agent: SocketAddr,
-}
-
 impl Tunnel {
     /// Starts it before `server`; `options` are those of HAProxy's `server` line, such as `send-proxy-v2`.
     pub async fn start(server: SocketAddr, options: &str) -> Result<Self> {
-        Self::with(&format!("    mode tcp\n    server node {server} {options}\n")).await
-    }
-
-    /// Starts it before servers whose agents say whether they take clients, and how many.
-    pub async fn before(servers: &[Asked]) -> Result<Self> {
-        let server = |Asked { name, address, agent }: &Asked| {
-            format!(
-                "    server {name} {address} check inter 200ms agent-check agent-inter 100ms agent-addr {} agent-port {}\n",
-                agent.ip(),
-                agent.port()
-            )
-        };
-        let servers: String = servers.iter().map(server).collect();
-        let rules = "    mode http\n    balance leastconn\n    option httpchk GET /live\n    http-response set-header x-backend %s\n";
-        Self::with(&(rules.to_owned() + &servers)).await
-    }
-
-    async fn with(rules: &str) -> Result<Self> {
         let (entry, statistics, directory) = (Port::take()?, Port::take()?, Scratch::new("tunnel")?);
         let config = format!(
             "global\n    maxconn 8000\n    stats timeout 1h\n\
-             defaults\n    timeout connect 5s\n    timeout client 1h\n    timeout server 1h\n\
-             listen tunnel\n    bind {}\n{rules}\
+             defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 1h\n    timeout server 1h\n\
+             listen tunnel\n    bind {}\n    server node {server} {options}\n\
              frontend statistics\n    mode http\n    bind {}\n    stats enable\n    stats uri /\n",
             entry.address, statistics.address
         );
@@ -83,47 +53,37 @@ impl Tunnel {
         self.entry.address
     }
 
-    /// What it logged.
-    #[must_use]
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
-    }
-
-    /// Waits until HAProxy's word for its only server's state begins so, as `UP` or `DRAIN`.
+    /// Waits until HAProxy's word for the server's state begins so, as `UP` or `DRAIN`.
     pub async fn sees(&self, state: &str) -> Result<()> {
-        self.sees_server("node", state).await
-    }
-
-    /// The same for one of several.
-    pub async fn sees_server(&self, name: &str, state: &str) -> Result<()> {
         let begin = Instant::now();
         loop {
-            let now = self.state(name).await?;
+            let now = self.state().await?;
             if now.starts_with(state) {
                 return Ok(());
             }
             if begin.elapsed() > PATIENCE {
-                bail!("HAProxy sees {name} {now}, not {state}:\n{}", self.log());
+                bail!("HAProxy sees its server {now}, not {state}");
             }
             sleep(GLANCE).await;
         }
     }
 
-    async fn state(&self, name: &str) -> Result<String> {
+    async fn state(&self) -> Result<String> {
         let table = http::get(self.statistics.address, "/;csv").await?.body;
         let column = table.lines().next().and_then(|line| line.split(',').position(|title| title == "status"));
-        let row = table.lines().find(|line| line.starts_with(&format!("tunnel,{name},"))).context("no server")?;
+        let row = table.lines().find(|line| line.starts_with("tunnel,node,")).context("no server")?;
         Ok(row.split(',').nth(column.context("no state")?).context("no state")?.to_owned())
     }
 
     async fn listens(&mut self) -> Result<()> {
         let begin = Instant::now();
         while TcpStream::connect(self.statistics.address).await.is_err() {
+            let log = || std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
             if let Some(status) = self.child.try_wait()? {
-                bail!("haproxy ended with {status}:\n{}", self.log());
+                bail!("haproxy ended with {status}:\n{}", log());
             }
             if begin.elapsed() > PATIENCE {
-                bail!("haproxy does not listen:\n{}", self.log());
+                bail!("haproxy does not listen:\n{}", log());
             }
             sleep(GLANCE).await;
         }

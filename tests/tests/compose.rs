@@ -58,11 +58,11 @@ async fn the_restart_of_the_broker_or_of_a_node_loses_nothing() -> Result<()> {
     let (leaving, staying): (Vec<_>, Vec<_>) = clients.iter().partition(|client| client.node == "node-1");
     let publisher = staying[0];
 
-    let last = publish_through("the broker's", &run, publisher, restart("broker")).await?;
+    let last = publish_through("the broker's", &run, publisher, restart("broker", &["--timeout", "2"])).await?;
     for client in &clients {
         client.sees(&last).await?;
     }
-    let last = publish_through("node-1's", &run, publisher, restart("node-1")).await?;
+    let last = publish_through("node-1's", &run, publisher, restart("node-1", &[])).await?;
     let mut back = Vec::new();
     for client in &leaving {
         let ended = client.ended().await?;
@@ -134,10 +134,10 @@ async fn resumed(gateway: &str, since: &str) -> Result<Client> {
     }
 }
 
-/// Restarts a container; what does not stop within two seconds is killed.
-async fn restart(service: &'static str) -> Result<()> {
-    let words = ["compose", "restart", "--timeout", "2", service];
-    let output = Command::new("docker").current_dir("..").args(words).output().await?;
+/// Restarts a container, which has its own time to stop unless told otherwise.
+async fn restart(service: &'static str, options: &'static [&str]) -> Result<()> {
+    let words = [&["compose", "restart", service], options].concat();
+    let output = Command::new("docker").current_dir("..").args(&words).output().await?;
     ensure!(output.status.success(), "docker {words:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }

@@ -7,7 +7,6 @@ use anyhow::{Result, ensure};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tests::history::{Outcome, Report, Run};
-use tests::tunnel::Tunnel;
 use tests::{Client, Cluster, Ended, Returning};
 use tokio::sync::watch;
 use tokio::time::interval;
@@ -28,17 +27,13 @@ const RESTARTING: u16 = 1012;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_under_load_loses_no_message_and_floods_no_node() -> Result<()> {
-    let plan = Cluster::of(3).redis().agents().set("FANFARE__TIMING__DRAIN_WAIT", "1s");
+    let plan = Cluster::of(3).redis().agents().haproxy().set("FANFARE__TIMING__DRAIN_WAIT", "1s");
     let plan = plan
         .set("FANFARE__HTTP__TRUSTED_PROXIES", "127.0.0.1")
         .set("FANFARE__TIMING__DRAIN", "4s")
         .set("FANFARE__HTTP__ACCEPT_RATE", &ACCEPT_RATE.to_string());
     let mut cluster = plan.start().await?;
-    let balancer = Tunnel::before(&cluster.asked()).await?;
-    for number in 1..=3 {
-        balancer.sees_server(&format!("node-{number}"), "UP").await?;
-    }
-    let url = format!("http://{}", balancer.address());
+    let url = cluster.gateway_url();
     let runs: Vec<_> = (0..CHANNELS).map(|number| Run::on(&format!("channel-{number}"))).collect();
     let one = async |number: usize| Returning::start(&url, &[runs[number % CHANNELS].channel()]).await;
     let sockets: Vec<_> = stream::iter(0..SOCKETS).map(one).buffered(AT_ONCE).try_collect().await?;
@@ -46,7 +41,7 @@ async fn a_rolling_restart_under_load_loses_no_message_and_floods_no_node() -> R
     let (stop, stopped) = watch::channel(false);
     let begin = Instant::now();
     let restarts = async {
-        let restarted = restart_all(&mut cluster, &balancer).await;
+        let restarted = restart_all(&mut cluster).await;
         stop.send_replace(true);
         restarted
     };
@@ -82,19 +77,19 @@ async fn a_rolling_restart_under_load_loses_no_message_and_floods_no_node() -> R
 }
 
 /// Restarts each node, as soon as the one before serves again.
-async fn restart_all(cluster: &mut Cluster, balancer: &Tunnel) -> Result<()> {
+async fn restart_all(cluster: &mut Cluster) -> Result<()> {
     for number in 1..=3 {
         let name = format!("node-{number}");
         let begin = Instant::now();
         let status = cluster.stop_node(&name).await?;
         let took = begin.elapsed();
         ensure!(status.code() == Some(0), "{name}: {status}\n{}", cluster.output(&name)?);
-        let drains = format!("Server tunnel/{name} enters drain state");
-        ensure!(balancer.log().contains(&drains), "HAProxy did not hear of {name}:\n{}", balancer.log());
+        let drains = format!("Server gateway/{name} enters drain state");
+        let log = cluster.balancer().log();
+        ensure!(log.contains(&drains), "HAProxy did not hear of {name}:\n{log}");
         cluster.start_node(&name).await?;
-        balancer.sees_server(&name, "UP").await?;
-        let down = format!("Server tunnel/{name} is DOWN, reason");
-        let log = balancer.log();
+        let down = format!("Server gateway/{name} is DOWN, reason");
+        let log = cluster.balancer().log();
         let early = log.lines().find(|line| line.contains(&down) && !line.contains(" 0 sessions active"));
         ensure!(early.is_none(), "{name} was down before it drained: {early:?}");
         println!("{name} ended after {took:?} and was back after {:?}", begin.elapsed());
