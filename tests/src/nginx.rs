@@ -77,6 +77,12 @@ impl Nginx {
         self.ports[1].address
     }
 
+    /// What it complained of.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
     async fn start(site: &str, ports: Vec<Port>) -> Result<Self> {
         let directory = Scratch::new("nginx")?;
         let file = |name| directory.path().join(name);
@@ -102,12 +108,11 @@ impl Nginx {
     async fn listens(&mut self) -> Result<()> {
         let begin = Instant::now();
         while TcpStream::connect(self.http()).await.is_err() {
-            let log = || std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
             if let Some(status) = self.child.try_wait()? {
-                bail!("nginx ended with {status}:\n{}", log());
+                bail!("nginx ended with {status}:\n{}", self.log());
             }
             if begin.elapsed() > PATIENCE {
-                bail!("nginx does not listen:\n{}", log());
+                bail!("nginx does not listen:\n{}", self.log());
             }
             sleep(GLANCE).await;
         }

@@ -1,20 +1,22 @@
 //! `deploy/nginx/`: a real nginx that ends TLS, before two nodes and an ordinary web server.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use real_brokers::signal;
 use tests::certificate::Certificate;
 use tests::door::Door;
 use tests::nginx::Nginx;
-use tests::wire::ACCEPT;
-use tests::{Broker, Client, Cluster};
+use tests::wire::{ACCEPT, Wire};
+use tests::{Broker, Client, Cluster, http};
 
 /// More connections than it takes to have one on each node.
 const ENOUGH: usize = 20;
 
 #[tokio::test]
 async fn behind_nginx_sockets_reach_the_nodes_and_pages_the_web_server() -> Result<()> {
-    let mut cluster = Cluster::of(2).shared(Broker::Redis).start().await?;
+    let mut cluster = Cluster::of(2).shared(Broker::Redis).set("FANFARE__TIMING__DRAIN_WAIT", "off").start().await?;
     let (web, certificate) = (Nginx::web().await?, Certificate::make("site").await?);
     let nodes = [cluster.node_address(1), cluster.node_address(2)];
     let nginx = Nginx::balancer(nodes, web.http(), &certificate).await?;
@@ -49,11 +51,28 @@ async fn behind_nginx_sockets_reach_the_nodes_and_pages_the_web_server() -> Resu
     let told = Door::plain(nginx.http()).called("ws.example.com").page("/ws?a=b").await?;
     ensure!(told.status == 308 && told.header("location") == Some("https://ws.example.com/ws?a=b"), "{}", told.head);
 
+    // It does not answer the close frame, so that its node is going for a while.
+    let slow = Wire::open(nodes[0], "/raw/news").await?;
+    signal(cluster.process("node-1")?.pid, "TERM").await?;
+    http::until(nodes[0], "/ready", |answer| answer.status == 503).await?;
+    let met = goes_to(&door, nodes[1]).await.with_context(|| nginx.log())?;
+    ensure!(
+        met.iter().any(|node| node.starts_with(&nodes[0].to_string())),
+        "{met:?}: the node that goes was not asked"
+    );
+    drop(slow);
     cluster.kill_node("node-1").await?;
-    for _ in 0..4 {
-        let client = Client::native_at(&door).await?;
-        // Those that nginx tried first stand before it.
-        ensure!(client.node.ends_with(&nodes[1].to_string()), "{}", client.node);
-    }
+    goes_to(&door, nodes[1]).await.with_context(|| nginx.log())?;
     Ok(())
+}
+
+/// Connects some clients, which must all come to this node; says which nodes nginx asked for each.
+async fn goes_to(door: &Door, node: SocketAddr) -> Result<Vec<String>> {
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        let client = Client::native_at(door).await?;
+        ensure!(client.node.ends_with(&node.to_string()), "{}", client.node);
+        asked.push(client.node.clone());
+    }
+    Ok(asked)
 }
