@@ -71,7 +71,8 @@ async fn a_rolling_restart_under_load_loses_no_message_and_floods_no_node() -> R
     let arrivals: Vec<_> = sockets.iter().flat_map(Returning::arrivals).filter(|(at, _)| *at >= begin).collect();
     let busiest = busiest_second(&arrivals);
     println!("the most clients that a node took within a second: {busiest:?}");
-    ensure!(busiest.values().all(|most| *most <= ACCEPT_RATE), "{busiest:?}");
+    // A second's worth may have been saved up when the second begins.
+    ensure!(busiest.values().all(|most| *most <= 2 * ACCEPT_RATE), "{busiest:?}");
     cluster.well();
     Ok(())
 }
