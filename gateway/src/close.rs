@@ -119,6 +119,7 @@ impl From<Violation> for CloseReason {
             Violation::TooManyFragments => Self::TooManyFragments,
             Violation::MessageTooSlow => Self::MessageTooSlow,
             Violation::Unmasked
+            | Violation::Masked
             | Violation::ReservedBit
             | Violation::ReservedOpcode(_)
             | Violation::ControlTooLong

@@ -1,7 +1,7 @@
-//! Bytes from one client to complete events.
+//! Bytes from one peer to complete events.
 //!
-//! Owned by that client's worker. Idle, it is two words and no heap; while a frame or a message is incomplete, it owns
-//! one box and the bytes that arrived, which it gives away with the event.
+//! Owned, in a node, by that client's worker. Idle, it is two words and no heap; while a frame or a message is
+//! incomplete, it owns one box and the bytes that arrived, which it gives away with the event.
 //! Never buffers ahead of a limit: a length is judged by the header, before its payload.
 
 use std::borrow::Cow;
@@ -22,6 +22,8 @@ mod tests;
 #[derive(Debug)]
 pub struct Decoder {
     extensions: Extensions,
+    /// What comes is from a client.
+    masked: bool,
     partial: Option<Box<Partial>>,
 }
 
@@ -51,9 +53,14 @@ enum Body {
 }
 
 impl Decoder {
-    /// A decoder for a connection that has just been upgraded.
+    /// A server's decoder for a connection that has just been upgraded.
     pub fn new(extensions: Extensions) -> Self {
-        Self { extensions, partial: None }
+        Self { extensions, masked: true, partial: None }
+    }
+
+    /// A client's.
+    pub fn of_client(extensions: Extensions) -> Self {
+        Self { masked: false, ..Self::new(extensions) }
     }
 
     /// Takes bytes from the front of `input`, unmasking them in place, up to the end of the next event; `None` when all
@@ -110,9 +117,9 @@ impl Decoder {
 
     /// Reads a header from the input, or its beginning from what an earlier input left.
     fn header(&mut self, input: &mut &mut [u8], now: Instant) -> Result<Option<Frame>, Violation> {
-        let extensions = self.extensions;
+        let (extensions, masked) = (self.extensions, self.masked);
         if self.partial.as_ref().is_none_or(|partial| partial.head_length == 0)
-            && let Some((frame, length)) = Frame::parse(input, extensions)?
+            && let Some((frame, length)) = Frame::parse(input, extensions, masked)?
         {
             take(input, length);
             return Ok(Some(frame));
@@ -121,7 +128,7 @@ impl Decoder {
         while !input.is_empty() {
             partial.head[partial.head_length] = take(input, 1)[0];
             partial.head_length += 1;
-            if let Some((frame, _)) = Frame::parse(&partial.head[..partial.head_length], extensions)? {
+            if let Some((frame, _)) = Frame::parse(&partial.head[..partial.head_length], extensions, masked)? {
                 partial.head_length = 0;
                 return Ok(Some(frame));
             }

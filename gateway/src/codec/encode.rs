@@ -1,4 +1,4 @@
-//! Frames from server to client: never masked, never fragmented (RFC 6455 §5.1, §5.4).
+//! Frames, never fragmented: a server's have no mask, a client's have one (RFC 6455 §5.1, §5.4).
 
 use bytes::Bytes;
 
@@ -70,6 +70,17 @@ pub fn pong(payload: &[u8]) -> Bytes {
     frame(Opcode::Pong, &payload[..payload.len().min(CONTROL_MAX)])
 }
 
+/// A whole frame from a client. Who sends other people's bytes needs a mask that nobody can guess (RFC 6455 §10.3).
+pub fn masked(opcode: Opcode, payload: &[u8], mask: [u8; 4]) -> Bytes {
+    let header = header(opcode, payload.len());
+    let mut bytes = Vec::with_capacity(header.as_slice().len() + mask.len() + payload.len());
+    bytes.extend_from_slice(header.as_slice());
+    bytes[1] |= 0x80;
+    bytes.extend_from_slice(&mask);
+    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    Bytes::from(bytes)
+}
+
 fn join(opcode: Opcode, payload: &[&[u8]]) -> Bytes {
     let length = payload.iter().map(|part| part.len()).sum();
     let header = header(opcode, length);
@@ -107,6 +118,13 @@ mod tests {
         let long = frame(Opcode::Binary, &[7; 0x1_0000]);
         assert_eq!(long[..10], b"\x82\x7F\x00\x00\x00\x00\x00\x01\x00\x00"[..]);
         assert_eq!(long[10..], [7; 0x1_0000]);
+    }
+
+    #[test]
+    fn a_client_masks_its_frames() {
+        let hello = masked(Opcode::Text, b"Hello", [0x37, 0xFA, 0x21, 0x3D]);
+        assert_eq!(hello[..], b"\x81\x85\x37\xFA\x21\x3D\x7F\x9F\x4D\x51\x58"[..]); // RFC 6455 §5.7
+        assert_eq!(masked(Opcode::Binary, &[0; 126], [1, 2, 3, 4])[..9], b"\x82\xFE\x00\x7E\x01\x02\x03\x04\x01"[..]);
     }
 
     #[test]

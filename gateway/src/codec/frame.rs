@@ -1,4 +1,4 @@
-//! One frame as a client sends it: the header's rules, the mask, and what a close frame holds (RFC 6455 §5, §7.4).
+//! One frame as it comes: the header's rules, the mask, and what a close frame holds (RFC 6455 §5, §7.4).
 //!
 //! Stateless: knows nothing of messages, so nothing of continuation or limits.
 
@@ -47,17 +47,21 @@ pub(super) struct Frame {
     pub(super) fin: bool,
     /// Payload bytes yet to come.
     pub(super) remaining: u64,
-    /// Turned so that its first byte masks the next payload byte.
+    /// Turned so that its first byte masks the next payload byte; zeros in a frame without one.
     mask: [u8; 4],
 }
 
 impl Frame {
-    /// The longest header a client can send, in bytes.
+    /// The longest header, in bytes.
     pub(super) const HEADER_MAX: usize = 14;
 
     /// Reads a header from the front of `bytes`; with it, how long the header is. `None` when it is cut short: even
-    /// then, each rule is checked on the bytes that are there.
-    pub(super) fn parse(bytes: &[u8], extensions: Extensions) -> Result<Option<(Self, usize)>, Violation> {
+    /// then, each rule is checked on the bytes that are there. Frames of a client are `masked`, those of a server not.
+    pub(super) fn parse(
+        bytes: &[u8],
+        extensions: Extensions,
+        masked: bool,
+    ) -> Result<Option<(Self, usize)>, Violation> {
         let Some(&first) = bytes.first() else { return Ok(None) };
         if first & 0x70 & !extensions.reserved_bits != 0 {
             return Err(Violation::ReservedBit);
@@ -68,14 +72,17 @@ impl Frame {
             return Err(Violation::ControlFragmented);
         }
         let Some(&second) = bytes.get(1) else { return Ok(None) };
-        if second & 0x80 == 0 {
-            return Err(Violation::Unmasked);
+        if (second & 0x80 != 0) != masked {
+            return Err(if masked { Violation::Unmasked } else { Violation::Masked });
         }
         let short = second & 0x7F;
         if opcode.is_control() && usize::from(short) > CONTROL_MAX {
             return Err(Violation::ControlTooLong);
         }
         let Some((remaining, mask_at)) = length(short, &bytes[2..])? else { return Ok(None) };
+        if !masked {
+            return Ok(Some((Self { opcode, fin, remaining, mask: [0; 4] }, mask_at)));
+        }
         let Some(&mask) = bytes[mask_at..].first_chunk() else { return Ok(None) };
         Ok(Some((Self { opcode, fin, remaining, mask }, mask_at + mask.len())))
     }
@@ -96,7 +103,8 @@ impl Frame {
     }
 }
 
-/// The payload length, given its 7-bit form and the bytes after it; with it, where in the frame the mask begins.
+/// The payload length, given its 7-bit form and the bytes after it; with it, where in the frame the
+/// mask, or the payload, begins.
 fn length(short: u8, after: &[u8]) -> Result<Option<(u64, usize)>, Violation> {
     let (length, minimum, mask_at) = match short {
         126 => match after.first_chunk() {

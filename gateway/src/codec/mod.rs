@@ -1,4 +1,5 @@
-//! The WebSocket wire format (RFC 6455), as the server sees it: bytes to events, payloads to frames.
+//! The WebSocket wire format (RFC 6455): bytes to events, payloads to frames. As the server sees it, and for
+//! `fanfare probe` as a client does.
 //!
 //! Pure state: no sockets, no clock of its own, no tasks. Strict: what RFC 6455 forbids is a [`Violation`], found as
 //! soon as the byte that breaks the rule has arrived.
@@ -13,7 +14,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 pub use decode::Decoder;
-pub use encode::{Header, close, frame, header, ping, pong};
+pub use encode::{Header, close, frame, header, masked, ping, pong};
 pub use frame::Opcode;
 
 /// The most payload a control frame can hold, in bytes (RFC 6455 §5.5).
@@ -50,7 +51,7 @@ impl Extensions {
     }
 }
 
-/// One complete thing that a client sent. Borrowed when it lay whole, in one frame, in the input; otherwise owned.
+/// One complete thing that the other side sent. Borrowed when it lay whole, in one frame, in the input; else owned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event<'b> {
     /// A text message: valid UTF-8, checked once, as its bytes arrived.
@@ -61,11 +62,12 @@ pub enum Event<'b> {
     Ping(Cow<'b, [u8]>),
     /// A pong of at most [`CONTROL_MAX`] bytes, asked for or not.
     Pong(Cow<'b, [u8]>),
-    /// The client ends the connection; `None` when it gave no code. Nothing after it has a meaning (RFC 6455 §5.5.1).
+    /// The other side ends the connection; `None` when it gave no code. Nothing after it has a meaning (RFC 6455
+    /// §5.5.1).
     Close(Option<CloseFrame>),
 }
 
-/// Why a client says that it closes.
+/// Why the other side says that it closes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseFrame {
     /// A code that may be on the wire (RFC 6455 §7.4), so it may be echoed.
@@ -74,12 +76,15 @@ pub struct CloseFrame {
     pub reason: String,
 }
 
-/// How a client broke the protocol or a limit. The connection must end: the decoder is of no use afterwards.
+/// How the other side broke the protocol or a limit. The connection must end: the decoder is of no use afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// RFC 6455 §5.1: a client masks every frame.
     #[error("a client frame is not masked")]
     Unmasked,
+    /// RFC 6455 §5.1: a server masks none.
+    #[error("a server frame is masked")]
+    Masked,
     /// RFC 6455 §5.2: no agreed extension gives this RSV bit a meaning.
     #[error("a reserved bit is set")]
     ReservedBit,
