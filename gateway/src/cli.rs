@@ -13,6 +13,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::capacity;
 use crate::config::{Config, Overrides};
 
 /// Time that [`ready`] waits for the whole answer.
@@ -42,6 +43,8 @@ pub enum Command {
         /// What flags set.
         overrides: Overrides,
     },
+    /// Say what so many connections take; see [`capacity::report`].
+    Capacity(capacity::Options),
 }
 
 /// Clustered WebSocket gateway: a message sent to any node reaches the subscribers of all nodes.
@@ -67,6 +70,8 @@ enum Word {
         #[command(flatten)]
         listen: ListenFlag,
     },
+    /// Say what a number of connections takes, and whether this machine allows it.
+    Capacity(capacity::Options),
 }
 
 #[derive(Debug, Args)]
@@ -111,6 +116,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Some(Word::Ready { file, listen }) => {
             Command::Ready { file: file.config, overrides: Overrides { listen: listen.listen, ..Overrides::default() } }
         }
+        Some(Word::Capacity(options)) => Command::Capacity(options),
     })
 }
 

@@ -4,10 +4,12 @@
 
 mod agent;
 pub mod app;
+pub mod capacity;
 pub mod cli;
 mod clock;
 pub mod close;
 pub mod codec;
+mod columns;
 pub mod config;
 mod drain;
 pub mod handshake;

@@ -1,8 +1,9 @@
-//! What every program built on this library does at its command line: serve, check, ready.
+//! What every program built on this library does at its command line: serve, check, ready, capacity.
 //!
 //! The one place that prints: a program that serves says where, under which name and through which broker.
 
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
+use crate::capacity;
 use crate::cli::{self, Command};
 use crate::config::{Config, Overrides, load};
 use crate::node::{self, Node};
@@ -34,7 +36,16 @@ pub async fn run(app: App, address: &str) -> anyhow::Result<()> {
             println!("ready");
             Ok(())
         }
+        Command::Capacity(options) => {
+            let report = capacity::report(&options);
+            say(&if options.json { serde_json::to_string(&report)? } else { report.to_string() })
+        }
     }
+}
+
+/// A line, to where somebody may have stopped reading, as `head` does: an error, then, and no panic.
+fn say(line: &dyn fmt::Display) -> anyhow::Result<()> {
+    Ok(writeln!(io::stdout(), "{line}")?)
 }
 
 /// The configuration, where a program's own address is weaker than all that an operator says.

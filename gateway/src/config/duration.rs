@@ -49,7 +49,7 @@ fn display(duration: Duration) -> String {
 }
 
 /// What is wrong is said in words that follow "key = value: ".
-fn parse(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let unit = unit.trim();

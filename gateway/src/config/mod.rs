@@ -21,6 +21,7 @@ use std::{fmt, fs, net::SocketAddr, process, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::duration::parse as parse_duration;
 pub(crate) use self::network::masked;
 pub use self::{
     broker_url::{BrokerUrl, redacted},
