@@ -13,8 +13,8 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::capacity;
 use crate::config::{Config, Overrides};
+use crate::{capacity, probe};
 
 /// Time that [`ready`] waits for the whole answer.
 const READY_TIME: Duration = Duration::from_secs(2);
@@ -43,6 +43,8 @@ pub enum Command {
         /// What flags set.
         overrides: Overrides,
     },
+    /// Look at a WebSocket from outside; see [`probe::run`].
+    Probe(Box<probe::Options>),
     /// Say what so many connections take; see [`capacity::report`].
     Capacity(capacity::Options),
 }
@@ -70,6 +72,9 @@ enum Word {
         #[command(flatten)]
         listen: ListenFlag,
     },
+    /// Look at a WebSocket from outside, step by step; exit with 1 if something is wrong.
+    #[command(after_help = probe::EXIT)]
+    Probe(Box<probe::Options>),
     /// Say what a number of connections takes, and whether this machine allows it.
     Capacity(capacity::Options),
 }
@@ -116,6 +121,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Some(Word::Ready { file, listen }) => {
             Command::Ready { file: file.config, overrides: Overrides { listen: listen.listen, ..Overrides::default() } }
         }
+        Some(Word::Probe(options)) => Command::Probe(options),
         Some(Word::Capacity(options)) => Command::Capacity(options),
     })
 }

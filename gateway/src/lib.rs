@@ -20,6 +20,7 @@ mod listener;
 mod message;
 mod metrics;
 pub mod node;
+pub mod probe;
 pub mod program;
 mod protocol;
 mod relay;

@@ -1,4 +1,4 @@
-//! What every program built on this library does at its command line: serve, check, ready, capacity.
+//! What every program built on this library does at its command line: serve, check, ready, probe, capacity.
 //!
 //! The one place that prints: a program that serves says where, under which name and through which broker.
 
@@ -14,10 +14,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
-use crate::capacity;
 use crate::cli::{self, Command};
 use crate::config::{Config, Overrides, load};
 use crate::node::{self, Node};
+use crate::{capacity, probe};
 
 /// Carries out the process's command line; `address` is where to listen unless something says otherwise.
 pub async fn run(app: App, address: &str) -> anyhow::Result<()> {
@@ -36,11 +36,38 @@ pub async fn run(app: App, address: &str) -> anyhow::Result<()> {
             println!("ready");
             Ok(())
         }
+        Command::Probe(options) => look(&options).await,
         Command::Capacity(options) => {
             let report = capacity::report(&options);
             say(&if options.json { serde_json::to_string(&report)? } else { report.to_string() })
         }
     }
+}
+
+/// Prints the steps as they are made, or one JSON object.
+async fn look(options: &probe::Options) -> anyhow::Result<()> {
+    let report = if options.json {
+        let report = probe::run(options, &mut |_| {}).await;
+        say(&serde_json::to_string(&report)?)?;
+        report
+    } else {
+        say(&format!("{}\n", options.url))?;
+        let mut told = Ok(());
+        let mut tell = |line: &dyn fmt::Display| {
+            if told.is_ok() {
+                told = say(line);
+            }
+        };
+        let report = probe::run(options, &mut tell).await;
+        told?;
+        if report.ok {
+            say(&"\nAll is well.")?;
+        }
+        report
+    };
+    let wrong = report.wrong();
+    anyhow::ensure!(wrong.is_empty(), "wrong: {}", wrong.join(", "));
+    Ok(())
 }
 
 /// A line, to where somebody may have stopped reading, as `head` does: an error, then, and no panic.

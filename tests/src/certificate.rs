@@ -1,4 +1,4 @@
-//! A certificate for this machine and for example.com that signs itself, made by openssl.
+//! A certificate that signs itself, for this machine and example.com or for another name, made by openssl.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,8 +9,10 @@ use tokio::process::Command;
 
 /// What stands in it. Not that of a CA: clients that trust it take it for the server's own.
 const REQUEST: &str = "[req]\ndistinguished_name = dn\nx509_extensions = ext\n[dn]\n[ext]\n\
-    basicConstraints = critical, CA:FALSE\nsubjectAltName = IP:127.0.0.1, DNS:localhost, DNS:example.com, \
-    DNS:*.example.com, DNS:*.ws.example.com\n";
+    basicConstraints = critical, CA:FALSE\nsubjectAltName = ";
+
+/// Whom one is for unless a test says otherwise.
+const NAMES: &str = "IP:127.0.0.1, DNS:localhost, DNS:example.com, DNS:*.example.com, DNS:*.ws.example.com";
 
 /// A certificate and its key, in files that go with it.
 #[derive(Debug)]
@@ -19,17 +21,37 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Makes one; `name` tells it from others.
+    /// Makes one for this machine and example.com; `name` tells it from others.
     pub async fn make(name: &str) -> Result<Self> {
+        Self::signed(name, NAMES, 2).await
+    }
+
+    /// Makes one for a host name, good for so many days: with 0 it ends as it begins.
+    pub async fn of(host: &str, days: u32) -> Result<Self> {
+        Self::signed(host, &format!("DNS:{host}"), days).await
+    }
+
+    async fn signed(name: &str, names: &str, days: u32) -> Result<Self> {
         let certificate = Self { directory: Scratch::new("certificate")? };
-        std::fs::write(certificate.directory.path().join("request"), REQUEST)?;
-        let mut openssl = Command::new("openssl");
-        openssl.current_dir(certificate.directory.path()).stdin(Stdio::null());
-        openssl.args(["req", "-x509", "-config", "request", "-days", "2", "-nodes", "-newkey", "ec"]);
-        openssl.args(["-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", "key.pem", "-out", "certificate.pem"]);
-        let made = openssl.args(["-subj", &format!("/CN={name}")]).output().await.context("openssl cannot be run")?;
-        ensure!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
+        std::fs::write(certificate.directory.path().join("request"), format!("{REQUEST}{names}\n"))?;
+        let subject = format!("/CN={name}");
+        let ask =
+            ["req", "-new", "-config", "request", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+        certificate
+            .openssl(&[&ask[..], &["-subj", &subject, "-keyout", "key.pem", "-out", "ask.pem"]].concat())
+            .await?;
+        let sign =
+            ["x509", "-req", "-in", "ask.pem", "-signkey", "key.pem", "-extfile", "request", "-extensions", "ext"];
+        let days = days.to_string();
+        certificate.openssl(&[&sign[..], &["-days", &days, "-out", "certificate.pem"]].concat()).await?;
         Ok(certificate)
+    }
+
+    async fn openssl(&self, words: &[&str]) -> Result<()> {
+        let run = Command::new("openssl").current_dir(self.directory.path()).args(words).stdin(Stdio::null()).output();
+        let output = run.await.context("openssl cannot be run")?;
+        ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
     }
 
     /// The certificate's file.

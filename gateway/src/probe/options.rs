@@ -1,0 +1,211 @@
+//! What `fanfare probe` is asked: flags and where to look.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::http::{HeaderName, HeaderValue, Uri, uri::Scheme};
+use clap::Args;
+
+use crate::config::parse_duration;
+
+/// What to look at, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Options {
+    /// WebSocket to look at, such as wss://example.com/ws; http and https do as well.
+    #[arg(value_name = "URL")]
+    pub url: Target,
+    /// Hold idle connections for so long, such as 2m, and say what ended them.
+    #[arg(long, value_name = "TIME", value_parser = long_enough)]
+    pub idle: Option<Duration>,
+    /// Connections that are opened to see which nodes answer.
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(2..=1000))]
+    pub connections: u16,
+    /// Host to ask for instead of the URL's: the Host header and the name in TLS.
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<Host>,
+    /// Header to send too, such as 'Origin: https://example.com'; may be repeated.
+    #[arg(long = "header", value_name = "K: V")]
+    pub headers: Vec<Header>,
+    /// Go on with a certificate that cannot be trusted.
+    #[arg(long)]
+    pub insecure: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Options {
+    /// The Host header.
+    pub(super) fn authority(&self) -> String {
+        if let Some(header) = self.headers.iter().find(|header| header.name == "host") {
+            return header.value.clone();
+        }
+        let host = self.host.as_ref().map_or(&self.url.host, |host| &host.0);
+        let standard = if self.url.secure { 443 } else { 80 };
+        let bare = self.url.port == standard || has_port(host);
+        if bare { host.clone() } else { format!("{host}:{}", self.url.port) }
+    }
+
+    /// The name that the certificate must have.
+    pub(super) fn name(&self) -> &str {
+        let host = self.host.as_ref().map_or(&self.url.host, |host| &host.0);
+        let name = if has_port(host) { host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name) } else { host };
+        name.trim_start_matches('[').trim_end_matches(']')
+    }
+}
+
+/// A second: what is shorter tells nothing of time-outs.
+fn long_enough(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        time if time < Duration::from_secs(1) => Err("expected at least 1s".to_owned()),
+        time => Ok(time),
+    }
+}
+
+fn has_port(host: &str) -> bool {
+    host.rsplit_once(':').is_some_and(|(name, port)| {
+        !port.is_empty()
+            && port.bytes().all(|byte| byte.is_ascii_digit())
+            && (!name.contains(':') || name.ends_with(']'))
+    })
+}
+
+/// A server's address and the path of its WebSocket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Whether TLS is spoken.
+    pub secure: bool,
+    /// A name or an address; one of IPv6 in brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Path and query.
+    pub path: String,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const EXPECTED: &str = "expected a URL such as ws://localhost:8080/ws or wss://example.com/ws";
+        let uri: Uri = text.parse().map_err(|_| EXPECTED.to_owned())?;
+        let secure = match uri.scheme().map(Scheme::as_str) {
+            Some("ws" | "http") => false,
+            Some("wss" | "https") => true,
+            _ => return Err(EXPECTED.to_owned()),
+        };
+        let authority = uri.authority().ok_or(EXPECTED)?;
+        if authority.as_str().contains('@') {
+            return Err("no user or password in the URL: give --header 'Authorization: …'".to_owned());
+        }
+        let port = uri.port_u16();
+        if port.is_none() && authority.as_str() != authority.host() {
+            return Err("the port must be a number from 1 to 65535".to_owned());
+        }
+        let port = port.unwrap_or(if secure { 443 } else { 80 });
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        Ok(Self { secure, host: authority.host().to_owned(), port, path: path.to_owned() })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.secure { "wss" } else { "ws" };
+        write!(f, "{scheme}://{}:{}{}", self.host, self.port, self.path)
+    }
+}
+
+/// A host name, with or without a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host(String);
+
+impl FromStr for Host {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/@,".contains(&byte));
+        if plain { Ok(Self(text.to_owned())) } else { Err("expected a host name, such as example.com") }
+    }
+}
+
+/// A header of the requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// In lower case.
+    pub name: String,
+    /// As given.
+    pub value: String,
+}
+
+impl FromStr for Header {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "expected a name, a colon and a value, such as 'Origin: https://example.com'";
+        let (name, value) = text.split_once(':').ok_or(EXPECTED)?;
+        let (name, value) = (HeaderName::try_from(name.trim()), HeaderValue::from_str(value.trim()));
+        match (name, value.as_ref().map(HeaderValue::to_str)) {
+            (Ok(name), Ok(Ok(value))) => Ok(Self { name: name.to_string(), value: value.to_owned() }),
+            _ => Err(EXPECTED),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) fn options(line: &str) -> Result<Options, clap::Error> {
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+    let words = line.split_whitespace().map(|word| word.replace('_', " "));
+    Line::try_parse_from(["probe".to_owned()].into_iter().chain(words)).map(|line| line.options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_says_where_to_connect_and_what_to_ask_for() {
+        for (line, url, authority, name) in [
+            ("ws://localhost:8080/ws", "ws://localhost:8080/ws", "localhost:8080", "localhost"),
+            ("http://10.0.0.7", "ws://10.0.0.7:80/", "10.0.0.7", "10.0.0.7"),
+            ("wss://example.com/ws?node", "wss://example.com:443/ws?node", "example.com", "example.com"),
+            ("https://[::1]:8443/a", "wss://[::1]:8443/a", "[::1]:8443", "::1"),
+            ("wss://10.0.0.7:8443 --host b.example", "wss://10.0.0.7:8443/", "b.example:8443", "b.example"),
+            ("ws://10.0.0.7 --host b.example:99", "ws://10.0.0.7:80/", "b.example:99", "b.example"),
+            ("ws://10.0.0.7 --header Host:_c.example", "ws://10.0.0.7:80/", "c.example", "10.0.0.7"),
+        ] {
+            let options = options(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!((options.url.to_string().as_str(), options.authority().as_str()), (url, authority), "{line}");
+            assert_eq!(options.name(), name, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_a_usage_error() {
+        for (line, told) in [
+            ("localhost:8080/ws", "expected a URL"),
+            ("ftp://localhost", "expected a URL"),
+            ("ws://localhost:0x1/", "the port must be a number"),
+            ("ws://localhost:99999/", "the port must be a number"),
+            ("ws://user:secret@localhost/", "no user or password in the URL"),
+            ("ws://h --header Origin", "expected a name, a colon and a value"),
+            ("ws://h --header a:\r\nb:c", "unexpected argument"),
+            ("ws://h --host a/b", "expected a host name"),
+            ("ws://h --idle 5", "such as \"5s\""),
+            ("ws://h --idle 500ms", "at least 1s"),
+            ("ws://h --connections 1", "1 is not in 2..=1000"),
+            ("", "<URL>"),
+        ] {
+            let error = options(line).expect_err(line);
+            assert!(error.to_string().contains(told), "{line}: {error}");
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+        assert!("a: b\r\nc: d".parse::<Header>().is_err(), "no line of its own");
+    }
+}

@@ -1,0 +1,174 @@
+//! One step of a probe: how it went, how long it took, and, where it failed, what that means and what to look at.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use crate::columns::wrapped;
+
+/// How a step went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// As it should.
+    Ok,
+    /// Not as it should.
+    Wrong,
+    /// It does not apply here.
+    Skipped,
+}
+
+/// What a step that failed tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) what: String,
+    pub(super) means: String,
+    pub(super) look: String,
+    pub(super) facts: Value,
+}
+
+impl Trouble {
+    pub(super) fn new(what: impl Into<String>, means: impl Into<String>, look: impl Into<String>) -> Self {
+        Self { what: tame(&what.into()), means: means.into(), look: look.into(), facts: Value::Null }
+    }
+
+    /// With facts for scripts.
+    pub(super) fn with(self, facts: Value) -> Self {
+        Self { facts, ..self }
+    }
+}
+
+/// What a step that went well tells, with its facts for scripts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Good {
+    pub(super) what: String,
+    pub(super) facts: Value,
+    pub(super) skipped: bool,
+}
+
+impl Good {
+    pub(super) fn new(what: impl Into<String>, facts: Value) -> Self {
+        Self { what: tame(&what.into()), facts, skipped: false }
+    }
+
+    pub(super) fn skipped(what: impl Into<String>) -> Self {
+        Self { skipped: true, ..Self::new(what, Value::Null) }
+    }
+}
+
+/// A step that was made.
+#[derive(Debug, Clone, Serialize)]
+pub struct Step {
+    /// One word.
+    pub name: &'static str,
+    /// How it went.
+    pub outcome: Outcome,
+    /// Its time, where it took any; in JSON `milliseconds`.
+    #[serde(rename = "milliseconds", serialize_with = "milliseconds")]
+    pub took: Option<Duration>,
+    /// What was seen, in one line.
+    pub what: String,
+    /// Details, a line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// What it means that it failed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub means: String,
+    /// What to look at then.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub look: String,
+    /// The same for scripts.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub facts: Value,
+}
+
+impl Step {
+    pub(super) fn of(name: &'static str, took: Option<Duration>, result: Result<Good, Trouble>) -> Self {
+        let (notes, none) = (Vec::new(), String::new);
+        match result {
+            Ok(Good { what, facts, skipped }) => {
+                let outcome = if skipped { Outcome::Skipped } else { Outcome::Ok };
+                Self { name, outcome, took, what, notes, means: none(), look: none(), facts }
+            }
+            Err(Trouble { what, means, look, facts }) => {
+                Self { name, outcome: Outcome::Wrong, took, what, notes, means, look, facts }
+            }
+        }
+    }
+}
+
+fn milliseconds<S: Serializer>(took: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match took {
+        Some(took) => serializer.serialize_f64((took.as_secs_f64() * 1e6).round() / 1e3),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// What is going on while a person waits, in the columns of a step.
+pub(super) fn meanwhile(name: &str, what: &str) -> String {
+    format!("{:<6} {name:<9} {:>8}   {what}", "...", "")
+}
+
+/// Columns before the text.
+const INDENT: usize = 28;
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match self.outcome {
+            Outcome::Ok => "ok",
+            Outcome::Wrong => "WRONG",
+            Outcome::Skipped => "-",
+        };
+        let took = self.took.map(time).unwrap_or_default();
+        write!(f, "{mark:<6} {:<9} {took:>8}   ", self.name)?;
+        wrapped(f, INDENT, &self.what)?;
+        let look = if self.look.is_empty() { String::new() } else { format!("Look at: {}", self.look) };
+        for line in self.notes.iter().chain([&self.means, &look]).filter(|line| !line.is_empty()) {
+            write!(f, "\n{:INDENT$}", "")?;
+            wrapped(f, INDENT, line)?;
+        }
+        Ok(())
+    }
+}
+
+/// A time with three digits.
+pub(super) fn time(time: Duration) -> String {
+    match time.as_secs_f64() {
+        s if s < 0.01 => format!("{:.2} ms", s * 1e3),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s => format!("{s:.1} s"),
+    }
+}
+
+/// A server's words without what a terminal would obey, and not too many of them.
+pub(super) fn tame(text: &str) -> String {
+    const MOST: usize = 400;
+    let tame: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST).collect();
+    tame.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_aligned_and_wrapped() {
+        let good = Step::of("tcp", Some(Duration::from_micros(340)), Ok(Good::new("connected", Value::Null)));
+        assert_eq!(good.to_string(), "ok     tcp        0.34 ms   connected");
+        let long = "word ".repeat(40);
+        let wrong =
+            Step::of("upgrade", Some(Duration::from_secs(5)), Err(Trouble::new("404", long.trim(), "the path")));
+        let text = wrong.to_string();
+        assert!(text.starts_with("WRONG  upgrade      5.0 s   404\n                            word word"), "{text}");
+        assert!(text.ends_with("\n                            Look at: the path"), "{text}");
+    }
+
+    #[test]
+    fn a_server_cannot_draw_on_the_terminal() {
+        let step = Step::of("upgrade", None, Err(Trouble::new("400 \x1b[2J\r\nok", "", "")));
+        assert_eq!(step.to_string(), "WRONG  upgrade              400  [2J  ok");
+        assert_eq!(tame(&"x".repeat(10_000)).len(), 400);
+    }
+}

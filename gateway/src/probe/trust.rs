@@ -1,0 +1,245 @@
+//! TLS of the probe: rustls with the system's CAs, and in words what is wrong with a certificate.
+//!
+//! Sees each certificate, also one that is refused, so that it can be told. With `--insecure` a bad one is told and
+//! taken.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
+
+use super::certificate::{self, Certificate};
+use super::step::{Good, Trouble, tame};
+
+/// A certificate that ends in fewer days should have been renewed: those who do so by themselves begin at 30.
+const SOON: i64 = 15;
+
+/// Makes TLS of a connection.
+#[derive(Clone)]
+pub(super) struct Tls {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// The certificate of the last connection.
+#[derive(Debug, Default)]
+struct Seen {
+    certificate: Option<Certificate>,
+    problem: Option<Error>,
+}
+
+impl Tls {
+    pub(super) fn new(name: &str, insecure: bool) -> Result<Self, Trouble> {
+        let server = ServerName::try_from(name.to_owned()).map_err(|_| {
+            Trouble::new(format!("{name} is no name for TLS"), "A certificate cannot have it.", "--host.")
+        })?;
+        let provider = Arc::new(ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().ok();
+        if judge.is_none() && !insecure {
+            return Err(Trouble::new(
+                "this machine has no CA certificates",
+                "No server's certificate can be checked here.",
+                "the package ca-certificates; SSL_CERT_FILE; or --insecure.",
+            ));
+        }
+        let seen = Arc::default();
+        let witness = Witness { judge, insecure, provider: Arc::clone(&provider), seen: Arc::clone(&seen) };
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Trouble::new(error.to_string(), "TLS cannot be set up.", "a fault of this program."))?;
+        let mut config = config.dangerous().with_custom_certificate_verifier(Arc::new(witness)).with_no_client_auth();
+        // A WebSocket handshake is HTTP/1.1: a balancer that is told so does not answer in HTTP/2.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name: server, seen })
+    }
+
+    pub(super) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, Trouble> {
+        self.connector.connect(self.name.clone(), stream).await.map_err(|error| {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+                Some(error) => refused(error, &self.name.to_str(), seen.certificate.as_ref()),
+                None => Trouble::new(
+                    format!("the connection ended within the TLS handshake: {error}"),
+                    "Whatever listens there does not want TLS, or expects a PROXY header before it.",
+                    "ws:// instead of wss://; `accept-proxy` on the listener.",
+                ),
+            }
+        })
+    }
+
+    /// What was agreed on.
+    pub(super) fn told(&self, stream: &TlsStream<TcpStream>) -> Good {
+        let session = stream.get_ref().1;
+        let version =
+            session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS").replace('_', ".");
+        let cipher = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("?");
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let days = |certificate: &Certificate| certificate.last_day - today();
+        let mut what = format!("{version}, {cipher}");
+        if let Some(certificate) = &seen.certificate {
+            let days = days(certificate);
+            what += &format!("; {} until {} ({days} days", names(certificate), certificate.until);
+            what += if (0..SOON).contains(&days) { ": renew it)" } else { ")" };
+        }
+        if let Some(problem) = &seen.problem {
+            what +=
+                &format!("; NOT TRUSTED: {}", refused(problem, &self.name.to_str(), seen.certificate.as_ref()).what);
+        }
+        let certificate = seen.certificate.as_ref();
+        let facts = json!({
+            "version": version, "cipher": cipher, "trusted": seen.problem.is_none(),
+            "names": certificate.map(|one| &one.names), "until": certificate.map(|one| &one.until),
+            "days_left": certificate.map(days),
+        });
+        Good::new(what, facts)
+    }
+}
+
+fn today() -> i64 {
+    const DAY: u64 = 24 * 3600;
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| (time.as_secs() / DAY).cast_signed())
+}
+
+fn names(certificate: &Certificate) -> String {
+    let mut names: Vec<_> = certificate.names.iter().take(4).map(String::as_str).collect();
+    if names.is_empty() {
+        names.push("no name");
+    }
+    if certificate.names.len() > 4 {
+        names.push("…");
+    }
+    tame(&names.join(", "))
+}
+
+fn refused(error: &Error, name: &str, certificate: Option<&Certificate>) -> Trouble {
+    let until = || certificate.map_or(String::new(), |one| format!(" on {}", one.until));
+    let (what, means, look) = match error {
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => (
+            format!("the certificate is for {}, not for {name}", certificate.map_or("other names".to_owned(), names)),
+            "Browsers refuse it: the name in the URL is none of the certificate's.",
+            "the URL's host; --host NAME; which certificate the balancer chooses (`crt` of the bind line, SNI).",
+        ),
+        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => (
+            format!("the certificate expired{}", until()),
+            "Browsers refuse it.",
+            "its renewal; whether the balancer was reloaded after it; this machine's clock.",
+        ),
+        Error::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => (
+            "the certificate is not valid yet".to_owned(),
+            "Browsers refuse it.",
+            "the clocks of this machine and the CA.",
+        ),
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => (
+            "nobody known has signed the certificate".to_owned(),
+            "It signed itself, is of a private CA, or the server does not send the certificates in between.",
+            "the chain in the balancer's file (certificate, then intermediates); the CA in this machine's store or \
+             SSL_CERT_FILE; --insecure to go on.",
+        ),
+        Error::InvalidCertificate(CertificateError::BadSignature) => (
+            "the certificate's signature is not of the CA that has its issuer's name here".to_owned(),
+            "The CA was made anew, or another has the same name.",
+            "the CA in this machine's store or SSL_CERT_FILE; the chain in the balancer's file; --insecure to go on.",
+        ),
+        Error::InvalidCertificate(CertificateError::Other(why)) if format!("{why:?}").contains("CaUsedAsEndEntity") => {
+            (
+                "the certificate is a CA's, used as a server's".to_owned(),
+                "Browsers refuse it. `openssl req -x509` makes such.",
+                "a certificate with CA:FALSE (-addext basicConstraints=critical,CA:FALSE); --insecure to go on.",
+            )
+        }
+        Error::AlertReceived(AlertDescription::NoApplicationProtocol) => (
+            "the server refuses HTTP/1.1 (ALPN)".to_owned(),
+            "This listener speaks HTTP/2 only. A WebSocket handshake is HTTP/1.1.",
+            "`alpn h2,http/1.1` on HAProxy's bind line.",
+        ),
+        Error::AlertReceived(AlertDescription::ProtocolVersion) => (
+            "no common version of TLS".to_owned(),
+            "The server knows none from 1.2 on.",
+            "`ssl-min-ver`, `ssl-max-ver`.",
+        ),
+        Error::AlertReceived(AlertDescription::HandshakeFailure) => (
+            "no common cipher".to_owned(),
+            "The server accepts no modern cipher, or asks for a client's certificate.",
+            "`ciphers`, `ciphersuites` and `verify` on the bind line.",
+        ),
+        Error::AlertReceived(AlertDescription::UnrecognisedName) => (
+            format!("the server does not know {name}"),
+            "No certificate there has this name.",
+            "the URL's host; --host; `strict-sni` on the bind line.",
+        ),
+        Error::InvalidMessage(_) => (
+            "what answers is not TLS".to_owned(),
+            "This port speaks something else, most likely plain HTTP.",
+            "ws:// instead of wss://; `ssl` on the bind line.",
+        ),
+        other => (other.to_string(), "The TLS handshake failed.", "the balancer's log at this moment."),
+    };
+    Trouble::new(what, means, look)
+}
+
+/// Asks the real judge, keeps what it saw, and with `--insecure` overrules it.
+#[derive(Debug)]
+struct Witness {
+    judge: Option<Arc<WebPkiServerVerifier>>,
+    insecure: bool,
+    provider: Arc<CryptoProvider>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl ServerCertVerifier for Witness {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verdict = match &self.judge {
+            Some(judge) => judge.verify_server_cert(certificate, chain, name, ocsp, now),
+            None => Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
+        };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = Seen { certificate: certificate::read(certificate), problem: verdict.as_ref().err().cloned() };
+        if self.insecure { Ok(ServerCertVerified::assertion()) } else { verdict }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        tokio_rustls::rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        tokio_rustls::rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
