@@ -66,7 +66,8 @@ struct Asker {
 /// Serves one accepted socket, as HTTP and perhaps as a WebSocket after that.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, mut admission: Admission) {
     let shared = &worker.shared;
-    let (stream, entrant) = match shared.ingress.enter(stream, peer).await {
+    // Boxed: what this needs for a moment must not be part of the task, whose room is between those of connections that stay.
+    let (stream, entrant) = match Box::pin(shared.ingress.enter(stream, peer)).await {
         Ok(entered) => entered,
         Err(turned) => {
             shared.metrics.refused(Refused::from(&turned));
