@@ -13,7 +13,7 @@ use axum::http::{Method, Response, StatusCode, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-pub use origins::{OriginError, Origins, Scheme};
+pub use origins::{OriginError, Origins};
 
 /// What the 101 response says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,11 +108,11 @@ pub fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Refusal> 
     host(headers).map(drop)
 }
 
-/// Checks an upgrade request, which came over `scheme` if that is known. Of the client's subprotocols, the first that is
+/// Checks an upgrade request; `over_tls` if it is known to have come so. Of the client's subprotocols, the first that is
 /// `supported` is taken; that none is, is no error.
 pub fn check(
     parts: &Parts,
-    scheme: Option<Scheme>,
+    over_tls: bool,
     origins: &Origins,
     supported: &[&'static str],
 ) -> Result<Accepted, Refusal> {
@@ -143,7 +143,7 @@ pub fn check(
     // No browser omits the Origin, and whoever is not a browser can send any: absence gives nothing away.
     let allowed = match (origin_lines.next(), origin_lines.next()) {
         (None, _) => true,
-        (Some(origin), None) => origin.to_str().is_ok_and(|origin| origins.allow(origin, &host, scheme)),
+        (Some(origin), None) => origin.to_str().is_ok_and(|origin| origins.allow(origin, &host, over_tls)),
         (Some(_), Some(_)) => false,
     };
     if !allowed {

@@ -152,8 +152,8 @@ fn agree(
     (endpoint, parameters): (Endpoint, Vec<(String, String)>),
 ) -> Result<(Upgrade, Response<Body>), Box<Response<Body>>> {
     let shared = &worker.shared;
-    let scheme = shared.ingress.scheme(entrant, &head.headers);
-    let accepted = handshake::check(head, scheme, &shared.origins, &[native::NAME]);
+    let over_tls = shared.ingress.over_tls(entrant, &head.headers);
+    let accepted = handshake::check(head, over_tls, &shared.origins, &[native::NAME]);
     let accepted = accepted.map_err(|refusal| Box::new(refused(refusal)))?;
     if worker.is_leaving() {
         return Err(later("this node is going away: reconnect, to another\n"));

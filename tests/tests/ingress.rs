@@ -296,6 +296,7 @@ async fn a_page_that_anyone_could_have_changed_does_not_reach_a_socket_over_tls(
         (PROXY, Some("https"), "https://localhost", 101),
         (PROXY, Some("https"), "http://localhost", 403),
         (PROXY, Some("http"), "http://localhost", 101),
+        (PROXY, Some("http"), "https://localhost", 101), // behind another that ended TLS
         (PROXY, None, "http://localhost", 101),
         (STRANGER, Some("https"), "http://localhost", 101),
     ] {

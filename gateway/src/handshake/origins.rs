@@ -23,15 +23,6 @@ pub enum OriginError {
     Host(String),
 }
 
-/// How a page or a request came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
-    /// Readable by everyone on the way.
-    Http,
-    /// Over TLS.
-    Https,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pattern {
     Any,
@@ -60,15 +51,15 @@ impl Origins {
         entries.into_iter().map(|entry| Pattern::parse(entry.as_ref())).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether a page of `origin`, the header's value, may connect to the server that it calls `host`, over `scheme` if that
-    /// is known.
-    pub(super) fn allow(&self, origin: &str, host: &Host, scheme: Option<Scheme>) -> bool {
+    /// Whether a page of `origin`, the header's value, may connect to the server that it calls `host`; `over_tls` if it is
+    /// known to have come so.
+    pub(super) fn allow(&self, origin: &str, host: &Host, over_tls: bool) -> bool {
         if self.0.contains(&Pattern::Any) {
             return true;
         }
         // `null` (a sandboxed frame, a file) does not parse: it could be anyone's.
         let Some(origin) = Origin::parse(origin) else { return false };
-        origin.is_of(host, scheme) || self.0.iter().any(|pattern| pattern.matches(&origin))
+        origin.is_of(host, over_tls) || self.0.iter().any(|pattern| pattern.matches(&origin))
     }
 }
 
@@ -118,16 +109,12 @@ impl Origin {
     }
 
     /// Whether a page of this origin was served under the name `host`. A balancer that ends TLS and does not say so hides
-    /// which of the two schemes it was, so both default ports stand for none.
-    fn is_of(&self, host: &Host, scheme: Option<Scheme>) -> bool {
-        let same = match scheme {
-            None => default_port(&self.scheme).is_some(),
-            // Who may change a page on its way must not reach over TLS from it.
-            Some(Scheme::Http) => self.scheme == "http",
-            Some(Scheme::Https) => self.scheme == "https",
-        };
+    /// which of the two schemes it was, so both default ports stand for none. Who may change a page on its way must not
+    /// reach over TLS from it.
+    fn is_of(&self, host: &Host, over_tls: bool) -> bool {
+        let scheme = self.scheme == "https" || self.scheme == "http" && !over_tls;
         let port = host.port.filter(|port| ![80, 443].contains(port));
-        same && self.host.name == host.name && self.host.port == port
+        scheme && self.host.name == host.name && self.host.port == port
     }
 }
 
@@ -171,7 +158,7 @@ mod tests {
     use super::*;
 
     fn allowed(list: &[&str], origin: &str, host: &str) -> bool {
-        Origins::parse(list).unwrap().allow(origin, &Host::parse(host).unwrap(), None)
+        Origins::parse(list).unwrap().allow(origin, &Host::parse(host).unwrap(), false)
     }
 
     #[test]
@@ -199,17 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn where_the_scheme_is_known_it_is_part_of_the_origin() {
+    fn a_page_that_came_without_tls_does_not_reach_over_tls() {
         let host = Host::parse("example.com").unwrap();
-        for (origin, scheme, expected) in [
-            ("https://example.com", Scheme::Https, true),
-            ("http://example.com", Scheme::Http, true),
-            ("http://example.com", Scheme::Https, false),
-            ("https://example.com", Scheme::Http, false),
-            ("http://listed.org", Scheme::Https, true),
-        ] {
-            let origins = Origins::parse(["http://listed.org"]).unwrap();
-            assert_eq!(origins.allow(origin, &host, Some(scheme)), expected, "{origin} over {scheme:?}");
+        let origins = Origins::parse(["http://listed.org"]).unwrap();
+        for (origin, expected) in
+            [("https://example.com", true), ("http://example.com", false), ("http://listed.org", true)]
+        {
+            assert_eq!(origins.allow(origin, &host, true), expected, "{origin}");
         }
     }
 

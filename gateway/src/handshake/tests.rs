@@ -28,7 +28,7 @@ fn request(changes: &[(&str, &[&str])]) -> Parts {
 
 fn checked(changes: &[(&str, &[&str])]) -> Result<Accepted, Refusal> {
     let origins = Origins::parse(["https://listed.org"]).unwrap();
-    check(&request(changes), None, &origins, &["fanfare.v1", "other"])
+    check(&request(changes), false, &origins, &["fanfare.v1", "other"])
 }
 
 #[test]
@@ -43,12 +43,12 @@ fn only_a_get_over_http_1_1_can_be_upgraded() {
     for method in [Method::POST, Method::HEAD, Method::OPTIONS, Method::CONNECT] {
         let mut parts = request(&[("content-length", &["5"])]);
         parts.method = method;
-        assert_eq!(check(&parts, None, &origins, &[]), Err(Refusal::Method));
+        assert_eq!(check(&parts, false, &origins, &[]), Err(Refusal::Method));
     }
     for version in [Version::HTTP_09, Version::HTTP_10, Version::HTTP_2] {
         let mut parts = request(&[]);
         parts.version = version;
-        assert_eq!(check(&parts, None, &origins, &[]), Err(Refusal::HttpVersion));
+        assert_eq!(check(&parts, false, &origins, &[]), Err(Refusal::HttpVersion));
     }
 }
 

@@ -7,7 +7,6 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::HeaderMap;
 
 use crate::config::Network;
-use crate::handshake::Scheme;
 
 /// The client of a request that came from the proxy `peer`: the right-most hop that is not trusted itself, since what
 /// stands left of it is that client's own word. Its port is 0 where the proxy does not tell it.
@@ -38,15 +37,11 @@ fn hop_address(hop: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
-/// How the client came to its proxy, if the proxies agree on it.
-pub(super) fn scheme(headers: &HeaderMap) -> Option<Scheme> {
+/// Whether the client came to its proxy over TLS. One that says no may stand behind another that ended TLS.
+pub(super) fn over_tls(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all("x-forwarded-proto").iter();
-    let (line, None) = (lines.next()?, lines.next()) else { return None };
-    match line.as_bytes() {
-        b"https" | b"wss" => Some(Scheme::Https),
-        b"http" | b"ws" => Some(Scheme::Http),
-        _ => None,
-    }
+    let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+    matches!(line.as_bytes(), b"https" | b"wss")
 }
 
 #[cfg(test)]
@@ -99,17 +94,17 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_is_known_when_it_is_told_once_and_plainly() {
+    fn tls_is_known_when_it_is_told_once_and_plainly() {
         for (lines, expected) in [
-            (&[][..], None),
-            (&["https"], Some(Scheme::Https)),
-            (&["http"], Some(Scheme::Http)),
-            (&["wss"], Some(Scheme::Https)),
-            (&["https, http"], None),
-            (&["https", "http"], None),
-            (&["gopher"], None),
+            (&[][..], false),
+            (&["https"], true),
+            (&["wss"], true),
+            (&["http"], false),
+            (&["https, http"], false),
+            (&["https", "http"], false),
+            (&["gopher"], false),
         ] {
-            assert_eq!(scheme(&headers("x-forwarded-proto", lines)), expected, "{lines:?}");
+            assert_eq!(over_tls(&headers("x-forwarded-proto", lines)), expected, "{lines:?}");
         }
     }
 }

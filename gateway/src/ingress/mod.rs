@@ -27,7 +27,6 @@ pub(crate) use self::turned::Turned;
 use self::turned::Warnings;
 use crate::clock;
 use crate::config::{Config, Network};
-use crate::handshake::Scheme;
 use crate::stream::Stream;
 
 /// The ways into a node.
@@ -101,10 +100,9 @@ impl Ingress {
         }
     }
 
-    /// How the client came, if that is known: a proxy that is not trusted may have ended TLS.
-    pub(crate) fn scheme(&self, entrant: Entrant, headers: &HeaderMap) -> Option<Scheme> {
-        let told = if entrant.is_proxy { forwarded::scheme(headers) } else { None };
-        told.or(self.tls.is_some().then_some(Scheme::Https))
+    /// Whether the client is known to have come over TLS.
+    pub(crate) fn over_tls(&self, entrant: Entrant, headers: &HeaderMap) -> bool {
+        self.tls.is_some() || entrant.is_proxy && forwarded::over_tls(headers)
     }
 
     /// A place in the count of a client's address. Proxies have as many as they want.
