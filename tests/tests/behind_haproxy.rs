@@ -140,6 +140,21 @@ async fn a_node_that_stops_is_drained_first_and_gets_clients_again_when_it_is_ba
 }
 
 #[tokio::test]
+async fn a_node_of_half_the_weight_gets_half_as_many_clients() -> Result<()> {
+    const CLIENTS: usize = 30;
+    let site = Site::start(&[], |plan| plan.set("WEIGHT_1", "50")).await?;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(Client::native_at(&site.door()?).await?);
+    }
+    let of_one = clients.iter().filter(|client| client.node == "node-1").count();
+    // A check may be counted for a moment.
+    ensure!((CLIENTS / 3 - 2..=CLIENTS / 3 + 2).contains(&of_one), "{of_one} of {CLIENTS}");
+    // The agent's word leaves the weight as it is.
+    site.balancer.sees("gateway,node-1", "weight", |weight| weight == "50").await
+}
+
+#[tokio::test]
 async fn a_full_node_gets_no_more_clients() -> Result<()> {
     const MOST: usize = 20;
     let site = Site::start(&[("FANFARE__HTTP__MAX_CONNECTIONS", &MOST.to_string())], |plan| plan).await?;
