@@ -19,7 +19,7 @@ use crate::metrics::Refused;
 use crate::node::Shared;
 
 /// Connections that the kernel completes while we are busy.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// Unsent bytes that the kernel holds for one socket before it makes us wait (`TCP_NOTSENT_LOWAT`): without
 /// it, megabytes hide there, and a client that does not read is noticed late.

@@ -1,11 +1,9 @@
 //! A certificate that signs itself, for this machine and example.com or for another name, made by openssl.
 
 use std::path::PathBuf;
-use std::process::Stdio;
 
-use anyhow::{Context, Result, ensure};
-use real_brokers::Scratch;
-use tokio::process::Command;
+use anyhow::Result;
+use real_brokers::{Scratch, openssl};
 
 /// What stands in it. Not that of a CA: clients that trust it take it for the server's own.
 const REQUEST: &str = "[req]\ndistinguished_name = dn\nx509_extensions = ext\n[dn]\n[ext]\n\
@@ -37,21 +35,13 @@ impl Certificate {
         let subject = format!("/CN={name}");
         let ask =
             ["req", "-new", "-config", "request", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
-        certificate
-            .openssl(&[&ask[..], &["-subj", &subject, "-keyout", "key.pem", "-out", "ask.pem"]].concat())
-            .await?;
+        let directory = certificate.directory.path();
+        openssl(directory, &[&ask[..], &["-subj", &subject, "-keyout", "key.pem", "-out", "ask.pem"]].concat()).await?;
         let sign =
             ["x509", "-req", "-in", "ask.pem", "-signkey", "key.pem", "-extfile", "request", "-extensions", "ext"];
         let days = days.to_string();
-        certificate.openssl(&[&sign[..], &["-days", &days, "-out", "certificate.pem"]].concat()).await?;
+        openssl(directory, &[&sign[..], &["-days", &days, "-out", "certificate.pem"]].concat()).await?;
         Ok(certificate)
-    }
-
-    async fn openssl(&self, words: &[&str]) -> Result<()> {
-        let run = Command::new("openssl").current_dir(self.directory.path()).args(words).stdin(Stdio::null()).output();
-        let output = run.await.context("openssl cannot be run")?;
-        ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
     }
 
     /// The certificate's file.

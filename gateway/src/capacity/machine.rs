@@ -8,9 +8,8 @@ use serde::Serialize;
 
 use super::plan::Needs;
 use crate::columns::grouped;
+use crate::listener::BACKLOG;
 
-/// The accept queue that a node asks for.
-const BACKLOG: u64 = 4096;
 /// Source ports between two addresses, at most: those from 1,024 on.
 const PORTS: f64 = 64_512.0;
 /// Of the memory, what connections may take.
@@ -96,7 +95,7 @@ impl Machine {
         };
         let raise = format!("sysctl -w net.ipv4.ip_local_port_range='1024 65535'{more}");
         check(self.ports, needs.connections, "source ports, from the balancer to one node", &raise);
-        check(self.accept_queue, BACKLOG as f64, "accept queue", "sysctl -w net.core.somaxconn=NEED");
+        check(self.accept_queue, f64::from(BACKLOG), "accept queue", "sysctl -w net.core.somaxconn=NEED");
         check(
             self.tracked,
             2.0 * needs.maxconn,

@@ -12,6 +12,8 @@ use super::costs::{
     TLS_TUNNEL, TUNNEL,
 };
 use crate::columns::grouped;
+use crate::config::{Limits, Window};
+use crate::window::OVERHEAD;
 
 /// Descriptors of a node beyond its clients': broker, listeners, epoll, log; 20 were counted.
 const NODE_FILES: f64 = 64.0;
@@ -29,12 +31,6 @@ const SEGMENT_SIZE: f64 = 1448.0;
 const ENVELOPE: f64 = 90.0;
 /// A TLS record's header, tag and content type.
 const TLS_RECORD: f64 = 22.0;
-/// The window's defaults (`window.age`, `window.bytes`), and what it counts for a message beside twice its size.
-const WINDOW_AGE: f64 = 300.0;
-const WINDOW_BYTES: f64 = 64.0 * 1024.0 * 1024.0;
-const WINDOW_COUNTED: f64 = 256.0;
-/// `limits.outbox_total`.
-const OUTBOXES: f64 = 256.0 * 1024.0 * 1024.0;
 
 /// What stands in the way of many connections in the configuration of a node.
 const ALLOW: &str = "http.max_connections and limits.connections_per_address (with trusted_proxies) must allow it";
@@ -177,10 +173,12 @@ impl Wish {
     fn node(&self) -> (Vec<Figure>, Need) {
         let Self { each, rate, size, ping, .. } = *self;
         let deliveries = self.deliveries / self.left;
-        let kept = (rate * WINDOW_AGE).min(WINDOW_BYTES / (2.0 * size + WINDOW_COUNTED));
+        let Window { age, bytes } = Window::default();
+        let kept = (rate * age.as_secs_f64()).min(bytes.bytes() as f64 / (2.0 * size + OVERHEAD as f64));
         let window = kept * (2.0 * size + RECORD.value);
         let ids = if rate > 0.0 { IDS.value } else { 0.0 };
         let user = NODE.value + ids + window + each * CONNECTION.value;
+        let outboxes = Limits::default().outbox_total.bytes() as f64;
         let kernel = each * SOCKET.value;
         let busy = rate * PUBLISH.seconds() + deliveries * DELIVERY.seconds() + each / ping * PING.seconds();
         let (files, cores, bytes) = (each + NODE_FILES, busy * ROOM, wire(size, false));
@@ -202,13 +200,13 @@ impl Wish {
             figure("descriptors", files, Unit::Count, format!("connections + {NODE_FILES}")),
             figure("memory, node", user, Unit::Bytes, memory),
             figure("memory, kernel", kernel, Unit::Bytes, format!("connections × {} B", SOCKET.value)),
-            figure("memory, slow clients", OUTBOXES, Unit::Bytes, "at most, in outboxes (limits.outbox_total)"),
-            figure("memory in all", user + kernel + OUTBOXES, Unit::Bytes, "the three together"),
+            figure("memory, slow clients", outboxes, Unit::Bytes, "at most, in outboxes (limits.outbox_total)"),
+            figure("memory in all", user + kernel + outboxes, Unit::Bytes, "the three together"),
             figure("CPU", cores, Unit::Cores, cpu),
             figure("bandwidth out", out * 8.0, Unit::BitsPerSecond, sent),
             figure("bandwidth in", into * 8.0, Unit::BitsPerSecond, received),
         ];
-        (figures, Need { files, memory: user + kernel + OUTBOXES, cores })
+        (figures, Need { files, memory: user + kernel + outboxes, cores })
     }
 
     fn balancer(&self) -> (Vec<Figure>, Need) {
@@ -268,6 +266,10 @@ impl Wish {
 mod tests {
     use super::super::options;
     use super::*;
+
+    /// Defaults of `limits.outbox_total` and `window.bytes`.
+    const OUTBOXES: f64 = 256.0 * 1024.0 * 1024.0;
+    const WINDOW_BYTES: f64 = 64.0 * 1024.0 * 1024.0;
 
     fn value(figures: &[Figure], name: &str) -> f64 {
         figures.iter().find(|figure| figure.name == name).map_or(f64::NAN, |figure| figure.value)

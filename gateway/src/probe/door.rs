@@ -17,6 +17,7 @@ use super::socket::{Socket, Stream};
 use super::step::{Good, Trouble, tame};
 use super::trust::Tls;
 use super::upgrade;
+use crate::protocol::native;
 
 /// The longest that one attempt may take.
 pub(super) const STEP: Duration = Duration::from_secs(5);
@@ -130,7 +131,7 @@ impl Door<'_> {
         let (response, stream, rest) = exchange(stream, &head::upgrade(self.options)).await?;
         let mut socket = Socket::new(stream, rest);
         socket.node = response.header("x-backend").map(|node| tame(&node));
-        socket.native = response.header("sec-websocket-protocol").as_deref() == Some(head::NATIVE);
+        socket.native = response.header("sec-websocket-protocol").as_deref() == Some(native::NAME);
         Ok((socket, response))
     }
 

@@ -3,13 +3,12 @@
 //! Pure. An answer that is no HTTP/1 is told as what it looks like.
 
 use super::options::Options;
+use crate::protocol::native;
 
 /// RFC 6455 §1.3: the one key whose right answer can be read by eye.
 pub(super) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// The right answer to it.
 pub(super) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-/// The native protocol; servers that do not know it leave it out of their answer.
-pub(super) const NATIVE: &str = "fanfare.v1";
 /// The longest head that is read, in bytes.
 pub(super) const LONGEST: usize = 32 << 10;
 
@@ -20,7 +19,7 @@ pub(super) fn upgrade(options: &Options) -> String {
         ("connection", "Upgrade"),
         ("sec-websocket-version", "13"),
         ("sec-websocket-key", KEY),
-        ("sec-websocket-protocol", NATIVE),
+        ("sec-websocket-protocol", native::NAME),
     ];
     request(&options.url.path, options, &own)
 }
@@ -40,7 +39,8 @@ pub(super) fn offered(options: &Options) -> Vec<&str> {
     let mut given = options.headers.iter().filter(|header| header.name == "sec-websocket-protocol").peekable();
     match given.peek() {
         Some(_) => given.flat_map(|header| header.value.split(',').map(str::trim)).collect(),
-        None => vec![NATIVE],
+        // Servers that do not know it leave it out of their answer.
+        None => vec![native::NAME],
     }
 }
 

@@ -10,6 +10,7 @@ use super::door::{Door, STEP};
 use super::socket::{End, Socket};
 use super::step::{Good, Trouble, tame, time};
 use crate::codec::Opcode;
+use crate::protocol::native::NAME;
 
 /// How long a server that may repeat messages has for it.
 const ECHO: Duration = Duration::from_secs(2);
@@ -94,8 +95,8 @@ async fn native(first: &mut Socket, second: &mut Socket) -> Result<Good, Trouble
     })?;
     let took = begin.elapsed();
     object(first, is_ours).await.map_err(Failed::trouble)?;
-    let what = format!("delivered in {}, {way}, and back to its sender (fanfare.v1)", time(took));
-    Ok(Good::new(what, json!({"protocol": "fanfare.v1", "from": first.node, "to": second.node})))
+    let what = format!("delivered in {}, {way}, and back to its sender ({})", time(took), NAME);
+    Ok(Good::new(what, json!({"protocol": NAME, "from": first.node, "to": second.node})))
 }
 
 /// Servers that repeat every text to all, as chats and `/raw/` do, or to its sender.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use broker_adapters::{Log, Offset, Partition, Position};
 
 use self::ring::{Bounds, Ring};
-pub(crate) use self::ring::{Missed, Recent};
+pub(crate) use self::ring::{Missed, OVERHEAD, Recent};
 
 /// Records read back from the broker at a time.
 const PAGE: usize = 1000;

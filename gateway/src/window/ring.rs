@@ -11,8 +11,8 @@ use broker_adapters::{Check, Offset, Partition, Position, Seen};
 
 use crate::message::Message;
 
-/// Bytes that a record costs beside its content.
-const OVERHEAD: usize = 256;
+/// Bytes that a record is counted for beside its content.
+pub(crate) const OVERHEAD: usize = 256;
 
 /// Repeated messages that are remembered beyond the ring.
 const REPEATED: usize = 65_536;

@@ -1,6 +1,7 @@
 //! A CA, a certificate of it for 127.0.0.1, and a CA that nobody should trust: made once, for all brokers.
 
 use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
@@ -41,8 +42,9 @@ async fn make() -> Result<Vec<Vec<u8>>> {
     FILES.iter().map(|name| Ok(read(name)?)).collect()
 }
 
-async fn openssl(directory: &Path, words: &[&str]) -> Result<()> {
-    let run = Command::new("openssl").current_dir(directory).args(words).output().await;
+/// Runs openssl in a directory; its words are shown when it fails.
+pub async fn openssl(directory: &Path, words: &[&str]) -> Result<()> {
+    let run = Command::new("openssl").current_dir(directory).args(words).stdin(Stdio::null()).output().await;
     let output = run.context("openssl cannot be run: apt-get install openssl")?;
     ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())

@@ -14,6 +14,7 @@ mod scratch;
 mod server;
 mod wire;
 
+pub use certificates::openssl;
 pub use kafka::Kafka;
 pub use port::{Port, established};
 pub use process::{Process, inherited, signal};
