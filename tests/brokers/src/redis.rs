@@ -73,7 +73,9 @@ impl Server for Redis {
         std::fs::create_dir_all(self.process.file(DATA))?;
         let (port, tls) = (self.port.number().to_string(), self.tls.number().to_string());
         let mut command = self.process.command("redis-server");
-        command.args(["--bind", "127.0.0.1", "--port", &port, "--requirepass", PASSWORD, "--dir", DATA]);
+        command.args(["--bind", "127.0.0.1", "--port", &port, "--dir", DATA]);
+        // One may be made the replica of another.
+        command.args(["--requirepass", PASSWORD, "--masterauth", PASSWORD]);
         command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""]);
         command.args(["--tls-port", &tls, "--tls-auth-clients", "no"]);
         for (option, file) in [("ca-cert", "ca.pem"), ("cert", "server.pem"), ("key", "server.key")] {

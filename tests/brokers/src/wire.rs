@@ -1,4 +1,4 @@
-//! A TCP proxy between a node and its broker that can be cut and stalled.
+//! A TCP proxy between a node and its broker that can be cut, stalled, and led elsewhere.
 //!
 //! Cut: connections end with a reset, and so does every new one. Stalled: bytes of a direction vanish, without
 //! a reset, for as long as the connection lives, even after the wire is mended.
@@ -34,6 +34,8 @@ struct State {
     dead: [bool; 2],
     /// How many connections there are.
     live: usize,
+    /// Where new connections go, if not to the broker that it was made for.
+    elsewhere: Option<SocketAddr>,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +99,11 @@ impl Wire {
         drop(self.shared.set(|state| (state.cut, state.dead) = (false, [false; 2])));
     }
 
+    /// New connections go to another broker, as after a failover; those that are made stay where they are.
+    pub fn lead_to(&self, broker: SocketAddr) {
+        drop(self.shared.set(|state| state.elsewhere = Some(broker)));
+    }
+
     fn order_cut(&self) -> MutexGuard<'_, State> {
         self.shared.set(|state| *state = State { cut: true, cuts: state.cuts + 1, dead: [false; 2], ..*state })
     }
@@ -145,6 +152,7 @@ async fn accept(
             let _ = client.set_zero_linger();
         } else {
             state.live += 1;
+            let broker = state.elsewhere.unwrap_or(broker);
             tokio::spawn(connection(Live(Arc::clone(&shared)), client, broker, *state, shared.orders.subscribe()));
         }
     }
