@@ -3,7 +3,8 @@
 use redis::{Pipeline, Value};
 use tokio::time::Instant;
 
-use super::link::{Line, NoAnswer, refusal};
+use super::link::{Line, NoAnswer};
+use super::refusal::refusal;
 use super::url::Address;
 use super::value;
 use crate::broker::{Append, AppendError, Stored};
@@ -29,8 +30,9 @@ pub(super) async fn append(
     let calls = || order.chunk_by(|&a, &b| batch[a].partition == batch[b].partition);
     let mut pipeline = Pipeline::with_capacity(batch.len());
     for call in calls() {
-        let command = pipeline.cmd("EVALSHA").arg(&link.append_sha).arg(2);
-        command.arg(&address.partition_keys(batch[call[0]].partition.0)).arg(value::new_epoch()).arg(keep);
+        let command = pipeline.cmd("EVALSHA").arg(&link.scripts.append).arg(2);
+        command.arg(&address.partition_keys(batch[call[0]].partition.0));
+        command.arg(value::new_epoch()).arg(address.adopt()).arg(keep);
         for &index in call {
             command.arg(&batch[index].bytes[..]);
         }
@@ -40,12 +42,10 @@ pub(super) async fn append(
         Err(NoAnswer::Late) => return all(AppendError::Unknown("no answer in time".into())),
         Err(NoAnswer::Broken(why)) => return all(AppendError::Unknown(why)),
     };
-    if answers.iter().any(|answer| refusal(answer).is_some_and(|why| why.starts_with("NOSCRIPT"))) {
-        // The script is loaded on each new connection.
-        link.give_up();
-    }
+    answers.iter().filter_map(refusal).for_each(|refusal| line.heed(&link, &refusal));
     let mut outcomes: Vec<Outcome> = all(AppendError::Unknown("no answer".into()));
     for (call, answer) in calls().zip(&answers) {
+        value::report_damage(batch[call[0]].partition, answer);
         for (&index, outcome) in call.iter().zip(outcomes_of(answer, call.len())) {
             outcomes[index] = outcome;
         }
@@ -59,7 +59,7 @@ fn outcomes_of(answer: &Value, count: usize) -> impl Iterator<Item = Outcome> {
         Some((epoch, last)) => Ok((epoch, (last + 1).saturating_sub(count as u64))),
         None => Err(match refusal(answer) {
             // Whatever the error: the script stores all of its records or none.
-            Some(why) => AppendError::NotStored(why),
+            Some(why) => AppendError::NotStored(why.to_string()),
             None => AppendError::Unknown("not the answer of the append script".into()),
         }),
     };

@@ -6,8 +6,12 @@
 //! the tails tell it.
 
 mod append;
+mod diagnosis;
+mod dial;
 mod link;
+mod primary;
 mod read;
+mod refusal;
 mod url;
 mod value;
 
@@ -19,7 +23,8 @@ use tokio::time::Instant;
 use crate::broker::{Append, AppendError, Broker, Capabilities, Entry, LinkError, Opened, Start, Stored};
 use crate::connect::{ConnectError, Settings};
 use crate::position::{Offset, Partition};
-use link::{Dialer, Line};
+use dial::Dialer;
+use link::Line;
 use url::Address;
 
 /// The largest envelope. Redis itself takes 512 MB.
@@ -35,9 +40,10 @@ pub struct Redis {
 
 impl Redis {
     /// Takes `redis[s]://[[user]:password@]host[:port][/database]` with `?prefix=` for the names of its keys
-    /// (`fanfare`) and `ca=` for a file of CAs to trust instead of the system's. Connects when first used.
+    /// (`fanfare`), `adopt=true` to delete what stands in its keys and is not Fanfare's, and `ca=` for a file of CAs to
+    /// trust instead of the system's. Connects when first used.
     pub fn new(url: &str, settings: Settings) -> Result<Self, ConnectError> {
-        let dialer = Arc::new(Dialer { address: Address::parse(url)?, partitions: settings.partitions });
+        let dialer = Arc::new(Dialer::new(Address::parse(url)?, settings.partitions));
         let [appends, reads] = [0, 1].map(|_| Line::new(Arc::clone(&dialer)));
         Ok(Self { dialer, retention: settings.retention, appends, reads })
     }

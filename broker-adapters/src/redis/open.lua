@@ -1,6 +1,16 @@
--- How one partition stands: KEYS meta, log; ARGV new epoch. Returns the epoch and the last offset.
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'last')
-if meta[1] then return meta end
-redis.call('UNLINK', KEYS[2])
-redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'last', 0)
-return { ARGV[1], 0 }
+-- How one partition stands, for a reader: ARGV new epoch, `adopt` or nothing. Returns the epoch, the last offset
+-- and, where the log was damaged and begins anew, why.
+-- It writes even if nothing changes: who cannot append here, to a replica or a full server, would wait for records in
+-- vain, and hears the reason now.
+local there = look()
+if there.foreign and ARGV[2] ~= 'adopt' then return foreign(there.foreign) end
+if not there.epoch then
+  local epoch, last = begin(ARGV[1])
+  return { epoch, last, there.damage or there.foreign }
+end
+local written = redis.pcall('HSET', KEYS[1], 'epoch', there.epoch, 'last', number(there.last))
+if type(written) == 'table' and written.err then
+  make_room(written.err)
+  return redis.error_reply(written.err)
+end
+return { there.epoch, number(there.last) }

@@ -1,9 +1,13 @@
 //! Reading: a blocking `XREAD` over all partitions of a reader, on a connection of its own; and back by pages.
 
 use redis::{Cmd, Pipeline};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::link::{Dialer, Line, Link, NoAnswer, refusal};
+use super::dial::Dialer;
+use super::link::{Line, Link, NoAnswer};
+use super::primary::{Current, outdated};
+use super::refusal::refusal;
 use super::value;
 use crate::broker::{Entry, LinkError, OPEN_TIMEOUT, Opened, Reader, Standing, Start};
 use crate::position::{Offset, Partition};
@@ -17,25 +21,29 @@ const BYTES: usize = 1 << 20;
 
 pub(super) async fn open(dialer: &Dialer, from: &[(Partition, Start)]) -> Result<Opened, LinkError> {
     let link = dialer.dial().await?;
+    let current = dialer.primary.watch();
     let mut pipeline = Pipeline::with_capacity(from.len());
     for (partition, _) in from {
         let keys = dialer.address.partition_keys(partition.0);
-        pipeline.cmd("EVAL").arg(include_str!("open.lua")).arg(2).arg(&keys).arg(value::new_epoch());
+        let open = pipeline.cmd("EVALSHA").arg(&link.scripts.open).arg(2).arg(&keys);
+        open.arg(value::new_epoch()).arg(dialer.address.adopt());
     }
     let answers = link.ask_for_ever(&pipeline).await.map_err(LinkError)?;
     let mut standings = Vec::with_capacity(from.len());
     let mut streams = Vec::with_capacity(from.len());
     for (&(partition, start), answer) in from.iter().zip(&answers) {
         let Some((epoch, last)) = value::standing(answer) else {
-            let why = refusal(answer).unwrap_or_else(|| "it does not say how a partition stands".into());
-            return Err(LinkError(format!("Redis: {why}")));
+            let why = refusal(answer).map(|refusal| refusal.to_string());
+            let why = why.unwrap_or_else(|| "it does not say how a partition stands".into());
+            return Err(LinkError(format!("{}: {why}", dialer.address)));
         };
+        value::report_damage(partition, answer);
         let next = Offset(last.saturating_add(1));
         standings.push(Standing { partition, epoch, next });
         let [_, key] = dialer.address.partition_keys(partition.0);
         streams.push(Stream { partition, key: key.into_bytes(), after: start.first(next).0.saturating_sub(1) });
     }
-    Ok(Opened { standings, reader: Box::new(RedisReader { link, streams, count: COUNT / 8 }) })
+    Ok(Opened { standings, reader: Box::new(RedisReader { link, current, streams, count: COUNT / 8, spoilt: false }) })
 }
 
 struct Stream {
@@ -47,8 +55,11 @@ struct Stream {
 
 struct RedisReader {
     link: Link,
+    current: watch::Receiver<Current>,
     streams: Vec<Stream>,
     count: usize,
+    /// Somebody wrote an entry with an id that leaves no room behind it: opening anew begins another log.
+    spoilt: bool,
 }
 
 impl RedisReader {
@@ -74,6 +85,10 @@ impl RedisReader {
             for value in read {
                 let entry = value::entry(stream.partition, value);
                 let entry = entry.ok_or_else(|| LinkError::new("Redis gave an entry without a place"))?;
+                if entry.offset.0 >= value::LIMIT {
+                    self.spoilt = true;
+                    break;
+                }
                 // A foreign id `n-1` beside our `n-0` stands for nothing lost.
                 if entry.offset.0 > stream.after {
                     stream.after = entry.offset.0;
@@ -91,7 +106,15 @@ impl RedisReader {
 impl Reader for RedisReader {
     async fn next(&mut self) -> Result<Vec<Entry>, LinkError> {
         loop {
-            let answer = self.link.wait_for(&self.command()).await?;
+            if self.spoilt {
+                return Err(LinkError::new("somebody wrote to the log with an id that leaves no room behind it"));
+            }
+            let command = self.command();
+            let answer = tokio::select! {
+                biased;
+                why = outdated(&mut self.current, &self.link.place) => return Err(why),
+                answer = self.link.wait_for(&command) => answer?,
+            };
             let streams = value::streams(answer).ok_or_else(|| LinkError::new("not an answer to XREAD"))?;
             let entries = self.take(streams)?;
             if !entries.is_empty() {
@@ -130,7 +153,9 @@ pub(super) async fn read_back(
             Ok(entries)
         }
         other => {
-            Err(LinkError(other.as_ref().and_then(refusal).unwrap_or_else(|| "not an answer to XREVRANGE".into())))
+            let refusal = other.as_ref().and_then(refusal);
+            refusal.iter().for_each(|refusal| line.heed(&link, refusal));
+            Err(LinkError(refusal.map_or_else(|| "not an answer to XREVRANGE".into(), |refusal| refusal.to_string())))
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What a `redis://` or `rediss://` URL says.
 //!
-//! `redis[s]://[[user]:password@]host[:port][/database][?prefix=NAME][&ca=FILE]`. Nothing here ever shows the
+//! `redis[s]://[[user]:password@]host[:port][/database][?prefix=NAME][&adopt=true][&ca=FILE]`. Nothing here ever shows the
 //! password.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ pub(super) struct Address {
     pub(super) login: RedisConnectionInfo,
     pub(super) tls: Option<Tls>,
     prefix: String,
+    adopt: bool,
 }
 
 /// How to make a connection private.
@@ -39,13 +41,25 @@ impl Address {
             return Err(wrong("`#…` is not known here; for a private CA use `rediss://…?ca=FILE`".into()));
         }
         let tls = url.scheme() == "rediss";
-        let (mut prefix, mut ca) = ("fanfare".to_owned(), None);
+        if url.password().is_none() && !url.username().is_empty() {
+            return Err(wrong(
+                "it has a user without a password; for a password alone write redis://:PASSWORD@…, and where the user \
+                 needs none, any word"
+                    .into(),
+            ));
+        }
+        let (mut prefix, mut adopt, mut ca) = ("fanfare".to_owned(), false, None);
         for (key, value) in url.query_pairs() {
             match &*key {
                 "prefix" => prefix = value.into_owned(),
+                "adopt" if value == "true" => adopt = true,
+                "adopt" => return Err(wrong("`adopt` takes `true` only; leave it out otherwise".into())),
                 "ca" if tls => ca = Some(value.into_owned()),
                 "ca" => return Err(wrong("`ca` needs rediss://".into())),
-                _ => return Err(wrong(format!("`{}` is not known; there are `prefix` and `ca`", key.escape_debug()))),
+                key => {
+                    let key = key.escape_debug();
+                    return Err(wrong(format!("`{key}` is not known; there are `prefix`, `adopt` and `ca`")));
+                }
             }
         }
         if prefix.is_empty() || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b)) {
@@ -57,8 +71,12 @@ impl Address {
         let info = url.into_connection_info().map_err(|error| wrong(error.to_string()))?;
         let ConnectionAddr::Tcp(host, port) = info.addr() else { return Err(wrong("a host is missing".into())) };
         let tls = tls.then(|| Tls::new(host, ca.as_deref().map(Path::new))).transpose()?;
-        let login = info.redis_settings().clone().set_lib_name("fanfare", env!("CARGO_PKG_VERSION"));
-        Ok(Self { host: host.clone(), port: *port, login, tls, prefix })
+        Ok(Self { host: host.clone(), port: *port, login: info.redis_settings().clone(), tls, prefix, adopt })
+    }
+
+    /// What the scripts are told of keys that are not Fanfare's.
+    pub(super) fn adopt(&self) -> &'static str {
+        if self.adopt { "adopt" } else { "" }
     }
 
     /// The hash of what holds for the whole log.
@@ -69,6 +87,12 @@ impl Address {
     /// A partition's keys: its epoch and last offset, and its records. Both in one slot of a Redis Cluster.
     pub(super) fn partition_keys(&self, partition: u16) -> [String; 2] {
         ["meta", "log"].map(|part| format!("{}:{{{partition}}}:{part}", self.prefix))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Redis at {}:{}", self.host, self.port)
     }
 }
 
@@ -131,6 +155,19 @@ mod tests {
         assert_eq!(parse("redis://h").partition_keys(3), ["fanfare:{3}:meta", "fanfare:{3}:log"]);
         assert_eq!(parse("redis://h/?prefix=chat.v2").partition_keys(11), ["chat.v2:{11}:meta", "chat.v2:{11}:log"]);
         assert_eq!(parse("redis://h?prefix=a").settings_key(), "a:settings");
+    }
+
+    #[test]
+    fn a_lone_word_before_the_host_is_taken_for_no_password() {
+        let Err(error) = Address::parse("redis://hunter2@host") else { panic!("it is taken") };
+        let error = error.to_string();
+        assert!(error.contains("redis://:PASSWORD@") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn adopting_must_be_meant() {
+        assert_eq!((parse("redis://h").adopt(), parse("redis://h?adopt=true").adopt()), ("", "adopt"));
+        assert!(Address::parse("redis://h?adopt").is_err() && Address::parse("redis://h?adopt=false").is_err());
     }
 
     #[test]

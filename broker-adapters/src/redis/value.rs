@@ -6,6 +6,9 @@ use redis::Value;
 use crate::broker::Entry;
 use crate::position::{Epoch, Offset, Partition};
 
+/// From here on an id is no offset, as in the scripts.
+pub(super) const LIMIT: u64 = 1_000_000_000_000_000;
+
 /// An epoch for a log that has none yet, as it stands in Redis.
 pub(super) fn new_epoch() -> String {
     format!("{:016x}", fastrand::u64(1..))
@@ -25,9 +28,18 @@ fn number(text: &[u8]) -> Option<u64> {
 pub(super) fn standing(answer: &Value) -> Option<(Epoch, u64)> {
     let Value::Array(parts) = answer else { return None };
     match &parts[..] {
-        [Value::BulkString(text), Value::BulkString(last)] => Some((epoch(text)?, number(last)?)),
-        [Value::BulkString(text), Value::Int(last)] => Some((epoch(text)?, u64::try_from(*last).ok()?)),
+        [Value::BulkString(text), Value::BulkString(last), ..] => Some((epoch(text)?, number(last)?)),
+        [Value::BulkString(text), Value::Int(last), ..] => Some((epoch(text)?, u64::try_from(*last).ok()?)),
         _ => None,
+    }
+}
+
+/// Logs what the scripts say of a log that they had to begin anew.
+pub(super) fn report_damage(partition: Partition, answer: &Value) {
+    let Value::Array(parts) = answer else { return };
+    if let [_, _, Value::BulkString(why)] = &parts[..] {
+        let why = String::from_utf8_lossy(why);
+        tracing::warn!(partition = partition.0, %why, "a partition of the log in Redis was damaged; it begins anew");
     }
 }
 

@@ -28,6 +28,10 @@ pub(crate) enum Ability {
     MemoryLimit,
     /// Its log can be written to by somebody else, in another format.
     Foreigners,
+    /// What it keeps beside the records of a partition can be spoilt, or left without room behind it.
+    Bookkeeping,
+    /// Another server can take its place while connections to it stay open.
+    Failover,
     /// Its data can be set back to an older state.
     Snapshots,
     /// A partition is kept in parts that can be deleted one by one.
@@ -117,6 +121,16 @@ pub(crate) trait Fixture: Send + Sync {
     /// Somebody else writes to a partition's log, by other means than this library.
     async fn foreign_entry(&self, _partition: Partition) {
         lacks(Ability::Foreigners)
+    }
+
+    /// Spoils a partition in one of so many ways, by number; says what was done, or that there is no such way.
+    async fn spoil(&self, _partition: Partition, _way: usize) -> Option<String> {
+        lacks(Ability::Bookkeeping)
+    }
+
+    /// Another server, which has all records, takes its place; connections to the old one stay open.
+    async fn fail_over(&self) {
+        lacks(Ability::Failover)
     }
 
     /// Somebody adds partitions, until there are this many.

@@ -91,6 +91,7 @@ const CASES: &[Case] = cases! {
         a_broker_that_lost_its_disk_is_told_and_goes_on [Process],
         connections_closed_by_the_broker_lose_nothing [Connections],
         no_connection_is_left_behind [Connections],
+        a_failover_with_connections_open_loses_nothing [Failover],
     }
     damage {
         a_wiped_log_is_told_and_goes_on,
@@ -104,6 +105,7 @@ const CASES: &[Case] = cases! {
         a_log_set_back_and_regrown_behind_a_cut_wire_is_told [Process, Snapshots],
         a_deleted_part_of_a_log_is_told [Parts],
         an_entry_of_somebody_else_is_told_and_passed_over [Foreigners],
+        a_spoilt_partition_is_told_and_goes_on [Bookkeeping],
         a_full_broker_takes_nothing_and_then_goes_on [MemoryLimit],
         a_broker_that_fills_up_gives_up_its_oldest_records [MemoryLimit],
     }

@@ -1,12 +1,14 @@
 //! A real Redis of its own for every case.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use broker_adapters::{Broker, ConnectError, Partition, Settings, connect};
 use real_brokers::{Direction, PASSWORD, Redis, Server};
+use tokio::time::{Instant, sleep};
 
-use crate::fixture::{Ability, Fixture, Kind};
+use crate::fixture::{Ability, Fixture, Kind, PATIENCE};
 
 pub(crate) const KIND: Kind = Kind {
     name: "redis",
@@ -17,6 +19,8 @@ pub(crate) const KIND: Kind = Kind {
         Ability::Connections,
         Ability::MemoryLimit,
         Ability::Foreigners,
+        Ability::Bookkeeping,
+        Ability::Failover,
         Ability::Snapshots,
         Ability::Parts,
         Ability::FixedPartitions,
@@ -26,13 +30,28 @@ pub(crate) const KIND: Kind = Kind {
     start: |_| Box::pin(async { Arc::new(RedisServer::start().await) as Arc<dyn Fixture> }),
 };
 
-struct RedisServer(Redis);
+/// A server, and the one that has taken its place.
+struct RedisServer(Redis, Mutex<Option<Redis>>);
+
+/// What spoils a partition, after the name of its `meta` or `log` key.
+const SPOILS: &[(&str, &str, &[&str])] = &[
+    ("XADD", "log", &["18446744073709551615-18446744073709551615", "who", "a stranger"]),
+    ("XADD", "log", &["9007199254740993-0", "who", "a stranger"]),
+    ("XSETID", "log", &["18446744073709551615-18446744073709551615"]),
+    ("HSET", "meta", &["last", "9007199254740992"]),
+    ("HSET", "meta", &["last", "a lot"]),
+    ("HSET", "meta", &["last", "-1"]),
+    ("HSET", "meta", &["epoch", "a word"]),
+    ("HSET", "meta", &["epoch", "00000000000000ff"]),
+    ("HDEL", "meta", &["last"]),
+    ("HDEL", "meta", &["epoch"]),
+];
 
 impl RedisServer {
     async fn start() -> Self {
         let redis = Redis::new(2).expect("a Redis");
         redis.start().await.expect("Redis starts");
-        Self(redis)
+        Self(redis, Mutex::default())
     }
 
     /// Runs a command at the server, without going over a wire.
@@ -126,6 +145,28 @@ impl Fixture for RedisServer {
         self.command(&["XADD", &format!("fanfare:{{{partition}}}:log"), "*", "who", "an operator"]).await;
     }
 
+    async fn spoil(&self, Partition(partition): Partition, way: usize) -> Option<String> {
+        let (command, part, rest) = SPOILS.get(way)?;
+        let key = format!("fanfare:{{{partition}}}:{part}");
+        let words = [&[*command, &key], *rest].concat();
+        self.command(&words).await;
+        Some(words.join(" "))
+    }
+
+    async fn fail_over(&self) {
+        let replica = Redis::new(0).expect("a Redis");
+        replica.start().await.expect("Redis starts");
+        let port = self.0.port().number().to_string();
+        replica.tool(&["REPLICAOF", "127.0.0.1", &port]).await.expect("Redis obeys");
+        until_says(&replica, "master_link_status:up").await;
+        self.command(&["FAILOVER"]).await;
+        until_says(&replica, "role:master").await;
+        for wire in self.0.wires() {
+            wire.lead_to(replica.port().address);
+        }
+        *self.1.lock().expect("no panic") = Some(replica);
+    }
+
     fn connect_with_wrong_password(&self, settings: Settings) -> Arc<dyn Broker> {
         connect(&self.0.inside_url().replace(PASSWORD, "a-wrong-one"), settings).expect("a good URL")
     }
@@ -133,5 +174,14 @@ impl Fixture for RedisServer {
     fn connect_tls(&self, trust: bool, settings: Settings) -> Result<Arc<dyn Broker>, ConnectError> {
         let ca = self.0.process().file(if trust { "ca.pem" } else { "other-ca.pem" });
         connect(&self.0.tls_url(&ca.display().to_string()), settings)
+    }
+}
+
+/// Waits until a Redis says this of its replication.
+async fn until_says(redis: &Redis, what: &str) {
+    let begin = Instant::now();
+    while !redis.tool(&["INFO", "replication"]).await.expect("Redis obeys").contains(what) {
+        assert!(begin.elapsed() < PATIENCE, "it does not say {what}");
+        sleep(Duration::from_millis(20)).await;
     }
 }

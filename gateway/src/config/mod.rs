@@ -179,7 +179,7 @@ pub struct Timing {
 pub struct Broker {
     /// Where messages go through; nodes with the same broker are one cluster. Default: "memory:", a log inside this one
     /// node. README.md says what each of these needs, and what its options are:
-    /// `redis[s]://[user:password@]host[:port][/database][?prefix=&ca=]`,
+    /// `redis[s]://[[user]:password@]host[:port][/database][?prefix=&adopt=&ca=]`,
     /// `kafka[+ssl]://[user:password@]host[:port][,host…][/topic][?replication=&retention=&sasl=&ca=]`,
     /// `amqp[s]://[user[:password]@]host[:port][/vhost][?prefix=&max-bytes=&ca=]` for RabbitMQ.
     pub url: BrokerUrl,

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_adapters::{Append, BreakReason, Partition, Position, PublishError, Resume};
+use broker_adapters::{Append, Break, BreakReason, Partition, Position, PublishError, Resume};
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::outage::BACK;
 use crate::fixture::Fixture;
-use crate::history::History;
-use crate::load::{Load, flowing, verdict};
-use crate::node::{Follower, SETTINGS, Seen, channel_in, cluster, log, log_without_heartbeats, node, say, text};
+use crate::history::{History, Outcome};
+use crate::load::{Load, flowing, publish, verdict};
+use crate::node::{
+    DEADLINE, Follower, SETTINGS, Seen, channel_in, cluster, log, log_without_heartbeats, node, say, text,
+};
 
 fn told(seen: &Seen, reason: BreakReason) -> usize {
     let mut partitions: Vec<_> =
@@ -131,6 +133,32 @@ pub(crate) async fn a_deleted_part_of_a_log_is_told(broker: Arc<dyn Fixture>) {
     }
     load.stop().await;
     verdict("parts deleted", &history, &logs[0], &followers).await.assert_lawful();
+}
+
+pub(crate) async fn a_spoilt_partition_is_told_and_goes_on(broker: Arc<dyn Fixture>) {
+    let history = History::default();
+    let (logs, followers) = cluster(&*broker, &history).await;
+    let load = Load::start(&history, &logs);
+    let partition = Partition(1);
+    for way in 0.. {
+        flowing(&followers).await;
+        let resets = |seen: &Seen| {
+            let reset = |lost: &&Break| lost.reason == BreakReason::Reset && lost.at.partition == partition;
+            seen.breaks.iter().filter(reset).count()
+        };
+        let before: Vec<_> = followers.iter().map(|follower| resets(&follower.seen())).collect();
+        let begin = Instant::now();
+        let Some(done) = broker.spoil(partition, way).await else { break };
+        for (follower, before) in followers.iter().zip(before) {
+            follower.until(&format!("it was told of `{done}`"), |seen| resets(seen) > before && seen.all_up()).await;
+        }
+        assert!(begin.elapsed() < BACK, "`{done}` was told only after {:?}", begin.elapsed());
+        let channel = channel_in(&logs[0], partition.0);
+        let outcome = publish(&history, &logs[0], &channel, &done, DEADLINE).await;
+        assert_eq!(outcome, Outcome::Acknowledged, "after `{done}`");
+    }
+    load.stop().await;
+    verdict("spoilt", &history, &logs[0], &followers).await.assert_lawful();
 }
 
 pub(crate) async fn a_log_trimmed_behind_a_cut_wire_is_told(broker: Arc<dyn Fixture>) {

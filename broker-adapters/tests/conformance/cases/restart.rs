@@ -129,6 +129,19 @@ pub(crate) async fn no_connection_is_left_behind(broker: Arc<dyn Fixture>) {
     until_connections(&*broker, 0).await;
 }
 
+pub(crate) async fn a_failover_with_connections_open_loses_nothing(broker: Arc<dyn Fixture>) {
+    let history = History::default();
+    let (logs, followers) = cluster(&*broker, &history).await;
+    let load = Load::start(&history, &logs);
+    flowing(&followers).await;
+    broker.fail_over().await;
+    let begin = Instant::now();
+    flowing(&followers).await;
+    assert!(begin.elapsed() < BACK, "messages flow only after {:?}", begin.elapsed());
+    load.stop().await;
+    verdict("failed over", &history, &logs[0], &followers).await.assert_whole();
+}
+
 /// Waits until there are this many connections.
 async fn until_connections(broker: &dyn Fixture, wanted: usize) {
     let begin = Instant::now();
