@@ -86,6 +86,8 @@ const FAULTS: &[Row] = faults! {
         xtrim_is_told_to_those_who_had_not_read on [Redis], always [Redis];
         a_deleted_stream_is_told_to_its_subscribers_only on [Redis], always [Redis];
         a_full_redis_fails_publishes_and_goes_on on [Redis], always [Redis];
+        a_failover_with_connections_open_loses_nothing on [Redis], always [Redis];
+        redis_demoted_with_connections_open_is_left_by_every_node on [Redis], always [Redis];
     }
     kafka {
         a_topic_made_anew_is_told_to_every_subscriber on [Kafka], always [Kafka];

@@ -1,10 +1,14 @@
 //! What an operator can do to a Redis.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
-use tests::Client;
+use real_brokers::{Redis, Server};
+use tests::{Client, PATIENCE};
+use tokio::time::{Instant, sleep};
 
 use crate::load::PUBLISHERS;
-use crate::stage::{CHANNELS, Case, Stage, partition};
+use crate::stage::{BACK, CHANNELS, Case, Stage, partition};
 
 pub(crate) async fn flushall_is_told_to_every_subscriber(case: Case) -> Result<()> {
     let mut stage = Stage::set(case).await?;
@@ -62,4 +66,60 @@ pub(crate) async fn a_full_redis_fails_publishes_and_goes_on(case: Case) -> Resu
     stage.back().await?;
     ensure!(stage.load.outcomes().unknown == 0, "a full Redis has surely stored nothing");
     stage.whole().await
+}
+
+pub(crate) async fn a_failover_with_connections_open_loses_nothing(case: Case) -> Result<()> {
+    let stage = Stage::set(case).await?;
+    let (primary, replica) = (stage.cluster.broker(), replica_of(&stage).await?);
+    primary.tool(&["FAILOVER"]).await?;
+    until_role(&replica, "master").await?;
+    lead_to(&stage, &replica)?;
+    stage.back().await?;
+    stage.whole().await
+}
+
+/// Without a word between the two: what only the old primary had is lost, and told.
+pub(crate) async fn redis_demoted_with_connections_open_is_left_by_every_node(case: Case) -> Result<()> {
+    let stage = Stage::set(case).await?;
+    let (primary, replica) = (stage.cluster.broker(), replica_of(&stage).await?);
+    let promoted = Instant::now();
+    replica.tool(&["REPLICAOF", "NO", "ONE"]).await?;
+    lead_to(&stage, &replica)?;
+    primary.tool(&["REPLICAOF", "127.0.0.1", &replica.port().number().to_string()]).await?;
+    stage.load.more("acknowledged by the new primary", 3 * PUBLISHERS, |outcomes| outcomes.acked).await?;
+    let took = promoted.elapsed();
+    println!("{case}: publishing is back {took:.1?} after the promotion");
+    ensure!(took <= BACK, "publishing is back only {took:?} after the promotion");
+    stage.back().await?;
+    stage.lawful().await
+}
+
+/// A second Redis, which has all that the first one has.
+async fn replica_of(stage: &Stage) -> Result<Redis> {
+    let (primary, replica) = (stage.cluster.broker(), Redis::new(0)?);
+    replica.start().await?;
+    replica.tool(&["REPLICAOF", "127.0.0.1", &primary.ports()[0].to_string()]).await?;
+    until_role(&replica, "slave").await?;
+    Ok(replica)
+}
+
+/// Waits until a Redis is the primary, or a replica that keeps up with one.
+async fn until_role(redis: &Redis, role: &str) -> Result<()> {
+    let (role, begin) = (format!("role:{role}"), Instant::now());
+    loop {
+        let said = redis.tool(&["INFO", "replication"]).await?;
+        if said.contains(&role) && (role == "role:master" || said.contains("master_link_status:up")) {
+            return Ok(());
+        }
+        ensure!(begin.elapsed() < PATIENCE, "it does not say {role}: {said}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The name leads to another Redis: new connections go there, open ones stay.
+fn lead_to(stage: &Stage, redis: &Redis) -> Result<()> {
+    for node in ["node-1", "node-2", "node-3"] {
+        stage.cluster.wire(node)?.lead_to(redis.port().address);
+    }
+    Ok(())
 }

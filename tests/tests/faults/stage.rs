@@ -21,7 +21,7 @@ const EACH: usize = 9;
 /// So many more messages on a channel: it is alive.
 const FLOW: usize = 20;
 /// How soon there must be messages again once a broker serves.
-const BACK: Duration = Duration::from_secs(5);
+pub(crate) const BACK: Duration = Duration::from_secs(5);
 /// `broker.publish_timeout`, as it is unless a test says otherwise.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
 /// How far behind its deadline a publish may end as its client sees it, on a busy machine.
