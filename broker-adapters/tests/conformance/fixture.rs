@@ -40,6 +40,8 @@ pub(crate) enum Ability {
     FixedPartitions,
     /// Partitions that somebody can add.
     MorePartitions,
+    /// It compresses what it stores.
+    Codecs,
     /// Users and passwords.
     Login,
     /// TLS.
@@ -136,6 +138,11 @@ pub(crate) trait Fixture: Send + Sync {
     /// Somebody adds partitions, until there are this many.
     async fn grow(&self, _partitions: u16) {
         lacks(Ability::MorePartitions)
+    }
+
+    /// The broker compresses with this codec from now on.
+    async fn compress(&self, _codec: &str) {
+        lacks(Ability::Codecs)
     }
 
     /// A connection with another password than the right one, which is `hunter2`.

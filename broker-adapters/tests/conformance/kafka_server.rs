@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use broker_adapters::{Broker, ConnectError, Partition, Settings, connect};
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -30,6 +32,7 @@ pub(crate) const KIND: Kind = Kind {
         Ability::Snapshots,
         Ability::FixedPartitions,
         Ability::MorePartitions,
+        Ability::Codecs,
         Ability::Login,
         Ability::Tls,
     ],
@@ -231,6 +234,12 @@ impl Fixture for KafkaServer {
             producer.flush(PATIENCE).expect("it is stored");
         });
         sent.await.expect("no panic");
+    }
+
+    async fn compress(&self, codec: &str) {
+        let topic = AlterConfig::new(ResourceSpecifier::Topic(&self.topic)).set("compression.type", codec);
+        let altered = self.admin().alter_configs([&topic], &patient()).await.expect("Kafka answers");
+        assert!(altered.iter().all(Result::is_ok), "{altered:?}");
     }
 
     async fn grow(&self, partitions: u16) {

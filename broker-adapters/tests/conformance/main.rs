@@ -70,6 +70,7 @@ const CASES: &[Case] = cases! {
         a_channel_name_over_65535_bytes_is_refused,
         every_kind_of_payload_arrives_unchanged,
         the_largest_payload_arrives_and_one_byte_more_is_refused,
+        records_that_the_broker_compresses_are_read [Codecs],
     }
     outage {
         a_cut_wire_loses_nothing,

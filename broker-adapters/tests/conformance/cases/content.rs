@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use broker_adapters::{ENVELOPE_OVERHEAD, MessageId, NewRecord, Payload, PublishError};
+use broker_adapters::{ENVELOPE_OVERHEAD, MessageId, NewRecord, Payload, PublishError, Resume};
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::fixture::Fixture;
 use crate::history::History;
-use crate::node::{DEADLINE, node, publish, say};
+use crate::node::{DEADLINE, Follower, node, publish, say};
 
 pub(crate) async fn every_channel_name_arrives_unchanged(broker: Arc<dyn Fixture>) {
     let (log, follower) = node(&*broker, 0, &History::default()).await;
@@ -86,4 +86,23 @@ pub(crate) async fn the_largest_payload_arrives_and_one_byte_more_is_refused(bro
     follower.until_has("after").await;
     let sizes: Vec<_> = follower.seen().records.iter().map(|record| record.payload.bytes().len()).collect();
     assert_eq!((sizes, follower.seen().breaks.len()), (vec![most, "after".len()], 0));
+}
+
+pub(crate) async fn records_that_the_broker_compresses_are_read(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    // Long enough to be worth compressing.
+    let long = "compressed ".repeat(500);
+    let codecs = ["gzip", "snappy", "lz4", "zstd"];
+    for codec in codecs {
+        broker.compress(codec).await;
+        for n in 0..20 {
+            say(&log, "room", &format!("{codec} {n} {long}")).await;
+        }
+        follower.until("all came", |seen| seen.texts().last().is_some_and(|last| last.starts_with(codec))).await;
+    }
+    follower.until("all came", |seen| seen.records.len() == 20 * codecs.len()).await;
+    // Read from the broker's disk, by a node that is new.
+    let fresh = Follower::of(log.tail_all(Resume::Recent(1000)), "a new node", &History::default());
+    fresh.until("all came", |seen| seen.texts() == follower.seen().texts()).await;
+    assert!(fresh.seen().breaks.is_empty() && follower.seen().downs.is_empty());
 }
