@@ -140,6 +140,13 @@ pub(crate) fn read(bytes: &Bytes) -> Result<Envelope, Unreadable> {
     Ok(Envelope { id: MessageId(number(4, 16)), time: u64::try_from(number(20, 8)).unwrap_or(0), content })
 }
 
+/// Whether this was written by Fanfare, of this release or of another one.
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+pub(crate) fn is_ours(bytes: &[u8]) -> bool {
+    // Versions are small: a text that begins with an F is none.
+    matches!(bytes, [MAGIC, VERSION..b' ', ..]) && bytes.len() >= ENVELOPE_OVERHEAD
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +184,20 @@ mod tests {
         expected.extend(1..=16);
         expected.extend([0, 0, 0, 0, 0, 0, 1, 2, 0, 1, 0, 0, 0, 1, b'c', b't']);
         assert_eq!(&bytes[..], &expected[..]);
+    }
+
+    #[test]
+    #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+    fn a_record_of_any_release_is_known_as_ours() {
+        let mut newer = message(&sample(), 1).to_vec();
+        newer[1] = 2;
+        assert!(is_ours(&message(&sample(), 1)) && is_ours(&heartbeat(MessageId(5), 9)) && is_ours(&newer));
+        let text = b"Frames, 40 bytes of a text in plain ASCII".as_slice();
+        for other in
+            [b"".as_slice(), b"F", b"F\x01\0\0", text, b"{\"order\":1,\"what\":\"a record of another program\"}"]
+        {
+            assert!(!is_ours(other), "{other:?}");
+        }
     }
 
     #[test]

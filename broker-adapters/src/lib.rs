@@ -22,6 +22,8 @@ mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod tail;
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+mod writes;
 
 /// Filter of logs: libraries below the adapters that log as errors what the adapters handle and report themselves.
 pub const HANDLED: &str = "lapin=off";

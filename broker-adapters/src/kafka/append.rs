@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::watch::Watch;
+use super::words;
 use super::writer::Line;
 use crate::broker::{Append, AppendError, Stored};
 use crate::position::Offset;
@@ -27,7 +28,10 @@ pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> 
         // Nothing overtakes a record that was not taken.
         let sent = match &full {
             Some(error) => Err(AppendError::clone(error)),
-            None => writer.send(append, Ticket { of: Arc::clone(&pending), index }).map_err(|error| not_taken(&error)),
+            None => writer.send(append, Ticket { of: Arc::clone(&pending), index }).map_err(|error| {
+                line.doubt(&error);
+                not_taken(&error)
+            }),
         };
         if let Err(error) = sent {
             if matches!(error, AppendError::NotStored(_)) {
@@ -99,16 +103,41 @@ impl ProducerContext for Watch {
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
         let outcome = match result {
             Ok(message) => {
+                self.known.writes.stored();
                 let offset = u64::try_from(message.offset()).ok();
                 let place = |offset: u64| Some((self.epoch()?, Offset(offset.saturating_add(1))));
                 Ok(Stored { at: offset.and_then(place) })
             }
-            Err((error, _)) => {
+            Err((error, message)) => {
                 self.set_doubt();
-                Err(not_confirmed(error))
+                Err(self.judge(error, message.payload_len()))
             }
         };
         ticket.of.settle(ticket.index, outcome);
+    }
+}
+
+impl Watch {
+    /// What an error says of a record of this many bytes, and of those to come.
+    fn judge(&self, error: &KafkaError, bytes: usize) -> AppendError {
+        let code = error.rdkafka_error_code();
+        if let Some(why) = code.and_then(|code| words::refusal(code, &self.topic)) {
+            self.known.writes.refused(why.clone());
+            self.known.examine_again();
+            return AppendError::NotStored(why);
+        }
+        match (code, self.known.largest()) {
+            (Some(Code::MessageSizeTooLarge), Some(most)) if bytes <= most => {
+                // It was the batch, because the topic takes less than it did: in a smaller one it may fit.
+                self.known.examine_again();
+                AppendError::Unknown(error.to_string())
+            }
+            (Some(Code::MessageSizeTooLarge), _) => not_confirmed(error),
+            _ => {
+                self.known.writes.failed();
+                not_confirmed(error)
+            }
+        }
     }
 }
 
@@ -124,12 +153,7 @@ fn not_taken(error: &KafkaError) -> AppendError {
 /// refuses whatever the try is certain.
 fn not_confirmed(error: &KafkaError) -> AppendError {
     match error.rdkafka_error_code() {
-        Some(Code::MessageSizeTooLarge | Code::InvalidRecord | Code::PolicyViolation) => {
-            AppendError::Rejected(error.to_string())
-        }
-        Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
-            AppendError::NotStored(error.to_string())
-        }
+        Some(Code::MessageSizeTooLarge | Code::PolicyViolation) => AppendError::Rejected(error.to_string()),
         _ => AppendError::Unknown(error.to_string()),
     }
 }

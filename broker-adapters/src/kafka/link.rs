@@ -2,23 +2,23 @@
 //!
 //! Everything here blocks: it is called on threads made for it. The settings' reasons stand beside them.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::{Client, DefaultClientContext};
+use rdkafka::client::Client;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::KafkaError;
 use rdkafka::producer::ThreadedProducer;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::runtime::Handle;
 
+use super::known::Known;
 use super::url::Address;
 use super::watch::{DEBUG, Watch};
+use super::words::explain;
 use crate::broker::LinkError;
+use crate::position::Epoch;
 
 /// The longest wait for one answer, before looking at what the client has told meanwhile.
 const GLANCE: Duration = Duration::from_millis(200);
@@ -82,19 +82,25 @@ const CONSUMER: &[(&str, &str)] = &[
 pub(super) struct Dialer {
     pub(super) address: Address,
     pub(super) partitions: u16,
-    /// It is not sure that Kafka can be reached: look before sending.
-    pub(super) doubt: Arc<AtomicBool>,
+    pub(super) known: Arc<Known>,
+    /// Held while a topic is examined: whoever needs it too waits for the result.
+    examining: Mutex<()>,
 }
 
 impl Dialer {
+    pub(super) fn new(address: Address, partitions: u16) -> Self {
+        Self { address, partitions, known: Arc::default(), examining: Mutex::default() }
+    }
+
     /// A client that reads. With `ends` it also tells when it has come to the end of a partition.
     pub(super) fn consumer(&self, ends: bool) -> Result<BaseConsumer<Watch>, LinkError> {
         self.client(CONSUMER, &[("enable.partition.eof", if ends { "true" } else { "false" })])
     }
 
-    /// A client that writes.
-    pub(super) fn producer(&self) -> Result<ThreadedProducer<Watch>, LinkError> {
-        self.client(PRODUCER, &[])
+    /// A client that writes. No batch of it is larger than what the topic takes: Kafka refuses those as a whole.
+    pub(super) fn producer(&self, largest: usize) -> Result<ThreadedProducer<Watch>, LinkError> {
+        let largest = largest.to_string();
+        self.client(PRODUCER, &[("message.max.bytes", &largest), ("batch.size", &largest)])
     }
 
     fn client<C: FromClientConfigAndContext<Watch>>(
@@ -107,8 +113,22 @@ impl Dialer {
             config.set(*key, *value);
         }
         config.set_log_level(RDKafkaLogLevel::Debug);
-        let watch = Watch::new(&self.address.topic, Arc::clone(&self.doubt));
+        let watch = Watch::new(&self.address.topic, Arc::clone(&self.known));
         config.create_with_context(watch).map_err(|error| self.named(&explain(&error)))
+    }
+
+    /// Examines this topic, unless it was found good before.
+    pub(super) fn examined(
+        &self,
+        epoch: Epoch,
+        examine: impl FnOnce() -> Result<(), LinkError>,
+    ) -> Result<(), LinkError> {
+        let _one_at_a_time = self.examining.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.known.is_good(epoch) {
+            examine()?;
+            self.known.good(epoch);
+        }
+        Ok(())
     }
 
     /// Waits until Kafka answers, and makes sure that the topic is there and fits. `poll` serves the client.
@@ -161,9 +181,10 @@ impl Dialer {
         let here = self.partitions;
         match topic.error().map(RDKafkaErrorCode::from) {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition) => {
-                self.make_topic(runtime, until)?;
+                self.make_topic(metadata.brokers().len(), runtime, until)?;
                 Ok(Some(format!("topic `{name}` is being made")))
             }
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Err(self.named(&self.no_right("see"))),
             Some(code) => Ok(Some(format!("topic `{name}`: {code}"))),
             None if topic.partitions().len() == usize::from(here) => Ok(None),
             None => Err(self.named(&format!(
@@ -174,55 +195,10 @@ impl Dialer {
         }
     }
 
-    fn make_topic(&self, runtime: &Handle, until: Instant) -> Result<(), LinkError> {
-        let Address { topic, replication, retention, .. } = &self.address;
-        let refused = |why: String| {
-            let partitions = self.partitions;
-            self.named(&format!("topic `{topic}` cannot be made: {why}; make it yourself with {partitions} partitions"))
-        };
-        let copies = replication.map_or(-1, i32::from);
-        let mut wanted = NewTopic::new(topic, self.partitions.into(), TopicReplication::Fixed(copies));
-        wanted = wanted.set("cleanup.policy", "delete");
-        let retention = retention.map(super::url::Retention::milliseconds);
-        if let Some(retention) = &retention {
-            wanted = wanted.set("retention.ms", retention);
-        }
-        if copies >= 3 {
-            // What is acknowledged stands on two brokers.
-            wanted = wanted.set("min.insync.replicas", "2");
-        }
-        let admin: AdminClient<DefaultClientContext> =
-            self.address.client().create().map_err(|error| refused(explain(&error)))?;
-        let options = AdminOptions::new().request_timeout(Some(until.saturating_duration_since(Instant::now())));
-        let made = runtime.block_on(admin.create_topics([&wanted], &options));
-        match made.map_err(|error| refused(explain(&error)))?.into_iter().next() {
-            Some(Ok(_)) => {
-                tracing::info!(topic, partitions = self.partitions, "topic made");
-                Ok(())
-            }
-            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
-            Some(Err((_, code))) => Err(refused(code.to_string())),
-            None => Err(refused("no answer".into())),
-        }
-    }
-
     /// An error that says which Kafka it is about.
     pub(super) fn named(&self, why: &str) -> LinkError {
-        LinkError(format!("Kafka at {}: {why}", self.address.hosts))
-    }
-}
-
-/// The error without any setting's value: one of them is the password.
-pub(super) fn explain(error: &KafkaError) -> String {
-    match error {
-        KafkaError::ClientConfig(_, why, key, _) => format!("the setting {key}: {why}"),
-        KafkaError::ClientCreation(why) | KafkaError::AdminOpCreation(why) => why.clone(),
-        other => match other.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut) => {
-                "no answer in time".into()
-            }
-            Some(code) => code.to_string(),
-            None => other.to_string(),
-        },
+        let name = format!("Kafka at {}: ", self.address.hosts);
+        // What looked before an append may have said it.
+        LinkError(if why.starts_with(&name) { why.to_owned() } else { name + why })
     }
 }

@@ -6,14 +6,17 @@
 //! what an unclean election loses, and the tails tell it.
 
 mod append;
+mod known;
 mod link;
+mod ours;
 mod read;
+mod topic;
 mod url;
 mod watch;
+mod words;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
@@ -41,8 +44,7 @@ pub struct Kafka {
 impl Kafka {
     /// Takes `kafka://` and `kafka+ssl://` URLs; connects when first used.
     pub fn new(url: &str, settings: Settings) -> Result<Self, ConnectError> {
-        let (address, partitions) = (Address::parse(url)?, settings.partitions);
-        let dialer = Arc::new(Dialer { address, partitions, doubt: Arc::new(AtomicBool::new(false)) });
+        let dialer = Arc::new(Dialer::new(Address::parse(url)?, settings.partitions));
         let reads = Arc::new(Semaphore::new(READS));
         Ok(Self { appends: Line::new(Arc::clone(&dialer)), dialer, reads })
     }
@@ -59,7 +61,7 @@ impl Broker for Kafka {
     }
 
     async fn open(&self, from: &[(Partition, Start)]) -> Result<Opened, LinkError> {
-        read::open(&self.dialer, from).await
+        read::open(&self.dialer, &self.appends, from).await
     }
 
     async fn read_back(&self, partition: Partition, before: Offset, most: usize) -> Result<Vec<Entry>, LinkError> {

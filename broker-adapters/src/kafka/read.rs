@@ -15,10 +15,16 @@ use rdkafka::{Message, Offset as Raw, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::link::{Dialer, explain};
+use super::link::Dialer;
 use super::watch::Watch;
-use crate::broker::{Entry, LinkError, Opened, Reader, Standing, Start};
+use super::words::explain;
+use super::writer::Line;
+use super::{append, ours};
+use crate::broker::{Append, AppendError, Entry, LinkError, Opened, Reader, Standing, Start};
+use crate::envelope;
+use crate::log::wall_clock;
 use crate::position::{Epoch, Offset, Partition};
+use crate::record::MessageId;
 
 /// The longest that opening may take; a bit less than whoever opens waits, so that the reason is told.
 const DIAL: Duration = Duration::from_millis(4500);
@@ -37,8 +43,15 @@ const QUEUE: usize = 2;
 
 type Batch = Result<Vec<Entry>, LinkError>;
 
-/// Opens a reader.
-pub(super) async fn open(dialer: &Arc<Dialer>, from: &[(Partition, Start)]) -> Result<Opened, LinkError> {
+/// Opens a reader, once this node's own records are stored.
+pub(super) async fn open(
+    dialer: &Arc<Dialer>,
+    appends: &Line,
+    from: &[(Partition, Start)],
+) -> Result<Opened, LinkError> {
+    if !dialer.known.writes.are_stored() {
+        write_first(dialer, appends, from).await?;
+    }
     let (dialer, from, runtime) = (Arc::clone(dialer), from.to_vec(), Handle::current());
     let (opened, opens) = oneshot::channel();
     let (sender, batches) = mpsc::channel(QUEUE);
@@ -57,6 +70,35 @@ pub(super) async fn open(dialer: &Arc<Dialer>, from: &[(Partition, Start)]) -> R
     })?;
     let standings = opens.await.map_err(|_| LinkError::new("the reader's thread has ended"))??;
     Ok(Opened { standings, reader: Box::new(KafkaReader { batches }) })
+}
+
+/// Appends a heartbeat to each partition. If that fails it says why, and examines the topic for a better reason.
+async fn write_first(dialer: &Arc<Dialer>, appends: &Line, from: &[(Partition, Start)]) -> Result<(), LinkError> {
+    let heartbeat = |&(partition, _): &(Partition, Start)| {
+        let bytes = envelope::heartbeat(MessageId::random(), wall_clock());
+        Append { partition, bytes }
+    };
+    let batch: Vec<_> = from.iter().map(heartbeat).collect();
+    let until = tokio::time::Instant::now() + DIAL;
+    let failed = append::append(appends, &batch, until).await.into_iter().find_map(Result::err);
+    let Some(failed) = failed else { return Ok(()) };
+    let why = match failed {
+        // Kafka did not answer, or it refused, or the topic was found to be no log.
+        AppendError::NotStored(why) | AppendError::Rejected(why) => return Err(dialer.named(&why)),
+        AppendError::Unknown(why) => why,
+    };
+    let (dialer, runtime) = (Arc::clone(dialer), Handle::current());
+    dialer.known.examine_again();
+    let examined = tokio::task::spawn_blocking(move || {
+        examine(&dialer, &runtime, until.into_std())
+            .and_then(|()| Err(dialer.named(&format!("it stores nothing: {why}"))))
+    });
+    examined.await.unwrap_or_else(|error| Err(LinkError::new(error)))
+}
+
+/// Examines the topic, unless it was found good.
+pub(super) fn examine(dialer: &Arc<Dialer>, runtime: &Handle, until: Instant) -> Result<(), LinkError> {
+    Link::dial(Arc::clone(dialer), false, runtime, until).map(drop)
 }
 
 struct KafkaReader {
@@ -96,17 +138,17 @@ fn on_a_thread(work: impl FnOnce() + Send + 'static) -> Result<(), LinkError> {
 }
 
 /// A client that reads some partitions. Lives on the thread of its reader.
-struct Link {
-    dialer: Arc<Dialer>,
-    consumer: BaseConsumer<Watch>,
+pub(super) struct Link {
+    pub(super) dialer: Arc<Dialer>,
+    pub(super) consumer: BaseConsumer<Watch>,
     epoch: Epoch,
 }
 
 /// Where a partition begins and ends, in the log's offsets; `next` is behind the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Extent {
-    first: u64,
-    next: u64,
+pub(super) struct Extent {
+    pub(super) first: u64,
+    pub(super) next: u64,
 }
 
 impl Extent {
@@ -130,7 +172,9 @@ impl Link {
                 None => return Err(dialer.named("it gives topics no ids, as Kafka does from 2.8 on")),
             }
         };
-        Ok(Self { dialer, consumer, epoch })
+        let link = Self { dialer, consumer, epoch };
+        link.dialer.examined(epoch, || ours::examine(&link, runtime, until))?;
+        Ok(link)
     }
 
     fn open(
@@ -154,7 +198,7 @@ impl Link {
     }
 
     /// Asks the leaders, all partitions in two questions. A new topic has none at first.
-    fn extents(&self, partitions: &[Partition], until: Instant) -> Result<Vec<Extent>, LinkError> {
+    pub(super) fn extents(&self, partitions: &[Partition], until: Instant) -> Result<Vec<Extent>, LinkError> {
         loop {
             let first = self.offsets(partitions, Raw::Beginning);
             let next = first.and_then(|first| Ok((first, self.offsets(partitions, Raw::End)?)));
@@ -195,7 +239,7 @@ impl Link {
         partitions.iter().map(offset).collect()
     }
 
-    fn assign(&self, begins: impl Iterator<Item = (Partition, u64)>) -> Result<(), LinkError> {
+    pub(super) fn assign(&self, begins: impl Iterator<Item = (Partition, u64)>) -> Result<(), LinkError> {
         let failed = |error: KafkaError| self.dialer.named(&explain(&error));
         let mut list = TopicPartitionList::new();
         for (partition, begin) in begins {
@@ -208,7 +252,10 @@ impl Link {
     /// Reads until it fails or nobody wants the records any more.
     fn follow(self, batches: &mpsc::Sender<Batch>) {
         while !batches.is_closed() {
-            let batch = self.batch();
+            let batch = match self.dialer.known.writes.refusal() {
+                Some(why) => Err(self.dialer.named(&why)),
+                None => self.batch(),
+            };
             let failed = batch.is_err();
             if matches!(&batch, Ok(entries) if entries.is_empty()) {
                 continue;
@@ -255,7 +302,7 @@ impl Link {
     }
 
     /// Whether the client is of no more use.
-    fn judge(&self, error: &KafkaError) -> Result<(), LinkError> {
+    pub(super) fn judge(&self, error: &KafkaError) -> Result<(), LinkError> {
         use RDKafkaErrorCode as Code;
         if let Some(why) = self.consumer.context().take_trouble() {
             return Err(self.dialer.named(&why));
@@ -274,6 +321,8 @@ impl Link {
                 | Code::GroupAuthorizationFailed,
             ) => Ok(()),
             _ if matches!(error, KafkaError::PartitionEOF(_)) => Ok(()),
+            Some(Code::TopicAuthorizationFailed) => Err(self.dialer.named(&self.dialer.no_right("read"))),
+            Some(Code::UnknownTopicOrPartition) => Err(self.dialer.named("the topic was deleted")),
             Some(Code::AutoOffsetReset) => Err(self.dialer.named("the position is gone from the topic")),
             _ => Err(self.dialer.named(&explain(error))),
         }

@@ -11,7 +11,7 @@ use rdkafka::ClientConfig;
 use crate::connect::ConnectError;
 
 const SHAPE: &str = "it should read kafka://user:password@host:9092,host:9092/topic";
-const OPTIONS: &str = "there are `replication`, `retention`, `sasl` and `ca`";
+const OPTIONS: &str = "there are `replication`, `retention`, `sasl`, `ca` and `adopt`";
 /// The longest topic name that Kafka takes.
 const TOPIC_LENGTH: usize = 249;
 
@@ -24,6 +24,8 @@ pub(super) struct Address {
     pub(super) replication: Option<u16>,
     /// How long a new topic keeps its records; Kafka's own default without.
     pub(super) retention: Option<Retention>,
+    /// Write to the topic even if it holds records of other programs.
+    pub(super) adopt: bool,
     login: Option<Login>,
     tls: Option<Tls>,
 }
@@ -93,6 +95,7 @@ impl Address {
             topic: parse_topic(topic)?,
             replication: options.replication,
             retention: options.retention,
+            adopt: options.adopt,
             login: parse_login(login, options.sasl, tls)?,
             tls: tls.then_some(Tls { ca: options.ca }),
         })
@@ -125,6 +128,7 @@ struct Options {
     retention: Option<Retention>,
     sasl: Option<&'static str>,
     ca: Option<String>,
+    adopt: bool,
 }
 
 impl Options {
@@ -151,6 +155,10 @@ impl Options {
                     let mechanism = known.into_iter().find(|known| known.eq_ignore_ascii_case(&value));
                     let explain = || wrong("`sasl` takes `plain`, `scram-sha-256` or `scram-sha-512`".into());
                     options.sasl = Some(mechanism.ok_or_else(explain)?);
+                }
+                "adopt" => {
+                    let adopt = value.parse().ok().ok_or_else(|| wrong("`adopt` takes `true` or `false`".into()));
+                    options.adopt = adopt?;
                 }
                 "ca" if tls => options.ca = Some(checked_ca(value)?),
                 "ca" => return Err(wrong("`ca` needs kafka+ssl://".into())),
@@ -262,7 +270,8 @@ mod tests {
     #[test]
     fn options_say_how_to_make_the_topic() {
         let address = parse("kafka://h/t?replication=3&retention=24h");
-        assert_eq!(address.replication, Some(3));
+        assert_eq!((address.replication, address.adopt), (Some(3), false));
+        assert!(parse("kafka://h/t?adopt=true").adopt && !parse("kafka://h/t?adopt=false").adopt);
         assert_eq!(address.retention.map(Retention::milliseconds).as_deref(), Some("86400000"));
         for (text, milliseconds) in [("1500ms", "1500"), ("90m", "5400000"), ("7d", "604800000"), ("forever", "-1")] {
             assert_eq!(Retention::parse(text).map(Retention::milliseconds).as_deref(), Some(milliseconds));
@@ -300,6 +309,7 @@ mod tests {
             ("host,,other", "should read"),
             ("ho st", "should read"),
             ("host/a/b", "topic"),
+            ("host/t?adopt=maybe", "`adopt`"),
             ("host/..", "topic"),
             ("host?colour=red", "colour"),
             ("host?replication=0", "replication"),

@@ -14,6 +14,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaErrorCode;
 
+use super::known::Known;
+use super::words;
 use crate::position::Epoch;
 
 /// The debug context that shows topic ids.
@@ -21,6 +23,7 @@ pub(super) const DEBUG: &str = "metadata";
 
 /// What one client has told so far.
 pub(super) struct Watch {
+    pub(super) topic: String,
     /// How the line begins that tells a topic's id.
     id_line: String,
     /// The first id that was told, hashed; 0 before that.
@@ -28,8 +31,7 @@ pub(super) struct Watch {
     /// Another id was told later.
     replaced: AtomicBool,
     trouble: Mutex<Trouble>,
-    /// Shared by all clients of the adapter: it is not sure that Kafka can be reached.
-    doubt: Arc<AtomicBool>,
+    pub(super) known: Arc<Known>,
 }
 
 #[derive(Default)]
@@ -41,13 +43,14 @@ struct Trouble {
 }
 
 impl Watch {
-    pub(super) fn new(topic: &str, doubt: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(topic: &str, known: Arc<Known>) -> Self {
         Self {
+            topic: topic.to_owned(),
             id_line: format!("Topic {topic} changed id from "),
             epoch: AtomicU64::new(0),
             replaced: AtomicBool::new(false),
             trouble: Mutex::default(),
-            doubt,
+            known,
         }
     }
 
@@ -74,7 +77,7 @@ impl Watch {
 
     /// Something went wrong with sending: look before the next time.
     pub(super) fn set_doubt(&self) {
-        self.doubt.store(true, Ordering::Release);
+        self.known.doubt.store(true, Ordering::Release);
     }
 
     fn told_id(&self, from_to: &str) {
@@ -97,6 +100,12 @@ impl ClientContext for Watch {
         if let Some((_, from_to)) = line.split_once(&self.id_line) {
             self.told_id(from_to);
         }
+        // A connection that is closed at its start is no error to librdkafka, but its guess at the reason helps.
+        if facility == "FAIL"
+            && let Some(why) = words::port(line.split_once("]: ").map_or(line, |(_, said)| said))
+        {
+            self.trouble().last = why;
+        }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::warn!(target: "librdkafka", facility, "{line}");
@@ -108,7 +117,7 @@ impl ClientContext for Watch {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        use RDKafkaErrorCode::{AllBrokersDown, Authentication, SSL, SaslAuthenticationFailed};
+        use RDKafkaErrorCode::{AllBrokersDown, Authentication, Fatal, SSL, SaslAuthenticationFailed};
         tracing::debug!(target: "librdkafka", %error, "{reason}");
         let mut trouble = self.trouble();
         match error.rdkafka_error_code() {
@@ -117,14 +126,18 @@ impl ClientContext for Watch {
                 trouble.serious = Some(last.unwrap_or("the connection is gone").to_owned());
             }
             Some(Authentication | SaslAuthenticationFailed) => {
-                trouble.last = "it refused the user or the password of the broker's URL".into();
+                trouble.last = words::log_in(reason);
                 trouble.serious = Some(trouble.last.clone());
             }
             Some(SSL) => {
-                trouble.last = format!("TLS failed: {reason}");
+                trouble.last = format!("TLS failed: {}", words::connection(reason));
                 trouble.serious = Some(trouble.last.clone());
             }
-            _ => trouble.last = reason.to_owned(),
+            Some(Fatal) => {
+                trouble.last = format!("its client library cannot go on: {reason}");
+                trouble.serious = Some(trouble.last.clone());
+            }
+            _ => trouble.last = words::connection(reason),
         }
         if trouble.serious.is_some() {
             self.set_doubt();
@@ -167,8 +180,9 @@ mod tests {
 
     #[test]
     fn only_what_stops_the_client_is_trouble() {
-        let doubt = Arc::new(AtomicBool::new(false));
-        let watch = Watch::new("fanfare", Arc::clone(&doubt));
+        let known = Arc::<Known>::default();
+        let watch = Watch::new("fanfare", Arc::clone(&known));
+        let doubt = &known.doubt;
         let error = |code, reason| watch.error(KafkaError::Global(code), reason);
         error(RDKafkaErrorCode::BrokerTransportFailure, "b1: connection refused");
         assert_eq!((watch.take_trouble(), doubt.load(Ordering::Relaxed)), (None, false));

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -16,8 +17,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::append::Ticket;
 use super::link::Dialer;
+use super::read;
 use super::watch::Watch;
 use crate::broker::{Append, LinkError};
+use crate::position::Epoch;
 
 /// The longest that one look may take; reconnecting goes on in between.
 const LOOK: Duration = Duration::from_secs(4);
@@ -25,6 +28,8 @@ const LOOK: Duration = Duration::from_secs(4);
 /// A producer. Dropping it ends what is under way.
 pub(super) struct Writer {
     topic: String,
+    /// Bytes of its largest batch.
+    batch: usize,
     /// Always there but while it is dropped.
     producer: Option<ThreadedProducer<Watch>>,
 }
@@ -39,17 +44,20 @@ impl Writer {
         producer.send(record).map_err(|(error, _)| error)
     }
 
-    /// Whether it has failed for good: its numbering of records is broken.
-    fn failed(&self) -> bool {
-        self.producer.as_ref().is_none_or(|producer| producer.client().fatal_error().is_some())
+    /// Whether it is of use: its numbering of records is not broken, and its batches fit into the topic.
+    fn works(&self, dialer: &Dialer) -> bool {
+        let whole = |producer: &ThreadedProducer<_>| producer.client().fatal_error().is_none();
+        self.batch == dialer.known.batch() && self.producer.as_ref().is_some_and(whole)
     }
 
-    fn look(&self, dialer: &Dialer, runtime: &Handle) -> Result<(), LinkError> {
+    /// Looks whether Kafka answers it, and says which topic it is.
+    fn look(&self, dialer: &Dialer, runtime: &Handle, until: std::time::Instant) -> Result<Option<Epoch>, LinkError> {
         let Some(producer) = &self.producer else { return Err(LinkError::new("closed")) };
         let watch = producer.client().context();
         // What was told before this look does not count against it.
         watch.take_trouble();
-        dialer.agree(producer.client(), watch, || (), runtime, std::time::Instant::now() + LOOK)
+        dialer.agree(producer.client(), watch, || (), runtime, until)?;
+        Ok(watch.epoch())
     }
 }
 
@@ -101,7 +109,7 @@ impl Line {
             return Err(error.clone());
         }
         if let Some(writer) = &state.writer
-            && !self.dialer.doubt.load(Ordering::Acquire)
+            && !self.dialer.known.doubt.load(Ordering::Acquire)
         {
             return Ok(Arc::clone(writer));
         }
@@ -127,22 +135,21 @@ impl Line {
     fn look(&self, writer: Option<Arc<Writer>>) -> JoinHandle<Looked> {
         let (dialer, runtime) = (Arc::clone(&self.dialer), Handle::current());
         tokio::task::spawn_blocking(move || {
-            dialer.doubt.store(false, Ordering::Release);
-            let writer = writer.filter(|writer| !writer.failed());
-            let made = || {
-                let producer = Some(dialer.producer()?);
-                Ok(Arc::new(Writer { topic: dialer.address.topic.clone(), producer }))
-            };
-            let writer = match writer.map_or_else(made, Ok) {
-                Ok(writer) => writer,
-                Err(error) => return (None, Err(error)),
-            };
-            let result = writer.look(&dialer, &runtime);
+            dialer.known.doubt.store(false, Ordering::Release);
+            let (writer, result) = look(&dialer, writer, &runtime);
             if result.is_err() {
-                dialer.doubt.store(true, Ordering::Release);
+                dialer.known.doubt.store(true, Ordering::Release);
             }
-            (Some(writer), result)
+            (writer, result)
         })
+    }
+
+    /// The producer did not take a record. Unless that is for want of room, look before the next one.
+    pub(super) fn doubt(&self, error: &KafkaError) {
+        use RDKafkaErrorCode::{MessageSizeTooLarge, QueueFull};
+        if !matches!(error.rdkafka_error_code(), Some(MessageSizeTooLarge | QueueFull)) {
+            self.dialer.known.doubt.store(true, Ordering::Release);
+        }
     }
 
     pub(super) async fn close(&self) {
@@ -151,4 +158,30 @@ impl Line {
         state.writer = None;
         state.look = None;
     }
+}
+
+/// Finds out whether a producer can write to a topic that was examined; makes the producer where it is missing.
+fn look(dialer: &Arc<Dialer>, writer: Option<Arc<Writer>>, runtime: &Handle) -> Looked {
+    let until = std::time::Instant::now() + LOOK;
+    // The first producer is made for the topic as it is.
+    if !dialer.known.is_any_good()
+        && let Err(error) = read::examine(dialer, runtime, until)
+    {
+        return (writer, Err(error));
+    }
+    let made = || {
+        let batch = dialer.known.batch();
+        let producer = Some(dialer.producer(batch)?);
+        Ok(Arc::new(Writer { topic: dialer.address.topic.clone(), batch, producer }))
+    };
+    let writer = match writer.filter(|writer| writer.works(dialer)).map_or_else(made, Ok) {
+        Ok(writer) => writer,
+        Err(error) => return (None, Err(error)),
+    };
+    let result = match writer.look(dialer, runtime, until) {
+        Ok(Some(epoch)) if dialer.known.is_good(epoch) => Ok(()),
+        Ok(_) => read::examine(dialer, runtime, until),
+        Err(error) => Err(error),
+    };
+    (Some(writer), result)
 }

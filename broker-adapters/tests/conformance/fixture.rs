@@ -40,8 +40,12 @@ pub(crate) enum Ability {
     FixedPartitions,
     /// Partitions that somebody can add.
     MorePartitions,
+    /// Other programs may have been at the log's names first.
+    Squatters,
     /// It compresses what it stores.
     Codecs,
+    /// Users who may read and not write.
+    Rights,
     /// Users and passwords.
     Login,
     /// TLS.
@@ -140,9 +144,31 @@ pub(crate) trait Fixture: Send + Sync {
         lacks(Ability::MorePartitions)
     }
 
+    /// Another program keeps records of its own under names of the log, which no node has used yet.
+    async fn squat(&self) {
+        lacks(Ability::Squatters)
+    }
+    /// All that is kept under names of the log, in words.
+    async fn kept(&self) -> String {
+        lacks(Ability::Squatters)
+    }
+    /// A connection that may write there all the same.
+    fn connect_adopting(&self, _settings: Settings) -> Arc<dyn Broker> {
+        lacks(Ability::Squatters)
+    }
+
     /// The broker compresses with this codec from now on.
     async fn compress(&self, _codec: &str) {
         lacks(Ability::Codecs)
+    }
+
+    /// A connection of a user who may write to this log or may not.
+    async fn connect_guest(&self, _settings: Settings) -> Arc<dyn Broker> {
+        lacks(Ability::Rights)
+    }
+    /// That user may write from now on, or may not any more.
+    async fn let_guest_write(&self, _may: bool) {
+        lacks(Ability::Rights)
     }
 
     /// A connection with another password than the right one, which is `hunter2`.

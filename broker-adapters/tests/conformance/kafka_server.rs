@@ -14,7 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use real_brokers::{Direction, Kafka, PASSWORD, Server, Wire, established};
+use real_brokers::{Direction, Kafka, PASSWORD, Server, USER, Wire, established};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio::time::{Duration, Instant, sleep};
 
@@ -32,7 +32,9 @@ pub(crate) const KIND: Kind = Kind {
         Ability::Snapshots,
         Ability::FixedPartitions,
         Ability::MorePartitions,
+        Ability::Squatters,
         Ability::Codecs,
+        Ability::Rights,
         Ability::Login,
         Ability::Tls,
     ],
@@ -101,6 +103,19 @@ impl KafkaServer {
 
     fn client(&self) -> ClientConfig {
         client(&self.kafka)
+    }
+
+    /// Another program writes to the topic.
+    async fn produce(&self, partition: u16) {
+        let (client, topic) = (self.client(), self.topic.clone());
+        let sent = tokio::task::spawn_blocking(move || {
+            let producer: BaseProducer = client.create().expect("a client");
+            let headers = OwnedHeaders::new().insert(Header { key: "who", value: Some("an operator") });
+            let record = BaseRecord::to(&topic).partition(partition.into()).key("who").payload("an operator");
+            producer.send(record.headers(headers)).expect("room for one");
+            producer.flush(PATIENCE).expect("it is stored");
+        });
+        sent.await.expect("no panic");
     }
 
     /// Where a partition begins and ends, by Kafka's numbers.
@@ -225,21 +240,48 @@ impl Fixture for KafkaServer {
     }
 
     async fn foreign_entry(&self, Partition(partition): Partition) {
+        self.produce(partition).await;
+    }
+
+    async fn squat(&self) {
+        let topic = NewTopic::new(&self.topic, SETTINGS.partitions.into(), TopicReplication::Fixed(1));
+        let made = self.admin().create_topics([&topic], &patient()).await.expect("Kafka answers");
+        assert!(made.iter().all(Result::is_ok), "{made:?}");
+        for partition in [0, 2, 2] {
+            self.produce(partition).await;
+        }
+    }
+
+    async fn kept(&self) -> String {
         let (client, topic) = (self.client(), self.topic.clone());
-        let sent = tokio::task::spawn_blocking(move || {
-            let producer: BaseProducer = client.create().expect("a client");
-            let headers = OwnedHeaders::new().insert(Header { key: "who", value: Some("an operator") });
-            let record = BaseRecord::to(&topic).partition(partition.into()).key("who").payload("an operator");
-            producer.send(record.headers(headers)).expect("room for one");
-            producer.flush(PATIENCE).expect("it is stored");
-        });
-        sent.await.expect("no panic");
+        let extents =
+            move || (0..SETTINGS.partitions).map(|partition| Self::extent(&client, &topic, partition)).collect();
+        let extents: Vec<_> = tokio::task::spawn_blocking(extents).await.expect("no panic");
+        format!("from and to {extents:?}")
+    }
+
+    fn connect_adopting(&self, settings: Settings) -> Arc<dyn Broker> {
+        connect(&format!("{}?adopt=true", self.url(0)), settings).expect("a good URL")
     }
 
     async fn compress(&self, codec: &str) {
         let topic = AlterConfig::new(ResourceSpecifier::Topic(&self.topic)).set("compression.type", codec);
         let altered = self.admin().alter_configs([&topic], &patient()).await.expect("Kafka answers");
         assert!(altered.iter().all(Result::is_ok), "{altered:?}");
+    }
+
+    async fn connect_guest(&self, settings: Settings) -> Arc<dyn Broker> {
+        self.connect(1, settings)
+    }
+
+    async fn let_guest_write(&self, may: bool) {
+        // Where no rule is, everybody may do everything.
+        let mut words = vec!["org.apache.kafka.tools.AclCommand", "--topic", &self.topic];
+        words.extend(if may { &["--remove", "--force"][..] } else { &["--add"] });
+        let user = format!("User:{USER}");
+        words.extend(["--allow-principal", &user]);
+        words.extend(["Read", "Describe", "DescribeConfigs"].iter().flat_map(|right| ["--operation", right]));
+        self.kafka.tool(&words).await.expect("Kafka obeys");
     }
 
     async fn grow(&self, partitions: u16) {

@@ -111,6 +111,8 @@ const CASES: &[Case] = cases! {
         a_broker_that_fills_up_gives_up_its_oldest_records [MemoryLimit],
     }
     entry {
+        a_log_of_another_program_is_refused_and_left_as_it_is [Squatters],
+        a_node_that_may_not_write_is_not_up_and_says_why [Rights],
         a_wrong_password_is_said_without_saying_it [Login],
         another_number_of_partitions_is_refused_in_words [FixedPartitions],
         partitions_added_by_somebody_are_refused_in_words [MorePartitions],

@@ -85,6 +85,8 @@ pub(crate) struct Seen {
     pub(crate) breaks: Vec<Break>,
     /// The partitions that are up.
     pub(crate) up: BTreeSet<u16>,
+    /// How often a partition came up.
+    pub(crate) ups: usize,
     /// Each time the link went down, and why.
     pub(crate) downs: Vec<(Instant, String)>,
     /// The last position of each partition.
@@ -110,6 +112,7 @@ impl Seen {
         match event {
             TailEvent::Up { at } => {
                 self.up.insert(at.partition.0);
+                self.ups += 1;
                 self.at[usize::from(at.partition.0)] = Some(at);
             }
             TailEvent::Down { why } => {

@@ -180,8 +180,8 @@ pub struct Broker {
     /// Where messages go through; nodes with the same broker are one cluster. Default: "memory:", a log inside this one
     /// node. README.md says what each of these needs, and what its options are:
     /// `redis[s]://[[user]:password@]host[:port][/database][?prefix=&adopt=&ca=]`,
-    /// `kafka[+ssl]://[user:password@]host[:port][,host…][/topic][?replication=&retention=&sasl=&ca=]`,
-    /// `amqp[s]://[user[:password]@]host[:port][/vhost][?prefix=&max-bytes=&ca=]` for RabbitMQ.
+    /// `kafka[+ssl]://[user:password@]host[:port][,host…][/topic][?replication=&retention=&sasl=&ca=&adopt=]`,
+    /// `amqp[s]://[user[:password]@]host[:port][/vhost][?prefix=&max-bytes=&ca=&adopt=]` for RabbitMQ.
     pub url: BrokerUrl,
     /// Logs that the channels are spread over. Default: 16. All nodes of a cluster must agree, and a change needs all of
     /// them stopped. Raise it for many nodes and channels.

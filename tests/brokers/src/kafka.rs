@@ -92,6 +92,8 @@ impl Kafka {
         text.push_str(
             "broker.session.timeout.ms=1000\nbroker.heartbeat.interval.ms=200\ninitial.broker.registration.timeout.ms=90000\n\
              num.network.threads=1\nnum.io.threads=4\nbackground.threads=2\nnum.recovery.threads.per.data.dir=1\n\
+             authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+             allow.everyone.if.no.acl.found=true\nsuper.users=User:ANONYMOUS\n\
              offsets.topic.num.partitions=1\noffsets.topic.replication.factor=1\ngroup.initial.rebalance.delay.ms=0\n\
              log.index.size.max.bytes=65536\nlog.cleaner.dedupe.buffer.size=4194304\nlog.cleaner.threads=1\n\
              sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512\n\

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_adapters::{PublishError, Settings};
+use broker_adapters::{Partition, PublishError, Resume, Settings, Start};
 use tokio::time::Instant;
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, PATIENCE};
 use crate::history::History;
-use crate::node::{BUDGET, Follower, SETTINGS, Seen, log_on, node, say, text};
+use crate::load::Load;
+use crate::node::{BUDGET, Follower, HEARTBEAT, SETTINGS, Seen, log, log_on, node, publish, say, text};
 
 /// Why a node is not let in.
 async fn refusal(log: &broker_adapters::Log) -> String {
@@ -25,6 +26,51 @@ pub(crate) async fn a_wrong_password_is_said_without_saying_it(broker: Arc<dyn F
     let why = refusal(&log).await;
     assert!(why.contains("password"), "{why}");
     assert!(!why.contains("a-wrong-one") && !why.contains("hunter2"), "{why}");
+}
+
+pub(crate) async fn a_log_of_another_program_is_refused_and_left_as_it_is(broker: Arc<dyn Fixture>) {
+    broker.squat().await;
+    let before = broker.kept().await;
+    let why = refusal(&log(&*broker, 0)).await;
+    assert!(why.contains("another program") && why.contains("adopt=true"), "{why}");
+    assert_eq!(broker.kept().await, before, "nothing is written");
+    let adopting = log_on(broker.connect_adopting(SETTINGS), SETTINGS.partitions, BUDGET);
+    let follower = Follower::of(adopting.tail_all(Resume::Head), "a node that adopts it", &History::default());
+    follower.until("it is up", Seen::all_up).await;
+    say(&adopting, "room", "adopted").await;
+    follower.until_has("adopted").await;
+    // Now it is Fanfare's too.
+    let (other, follower) = node(&*broker, 1, &History::default()).await;
+    say(&other, "room", "joined").await;
+    follower.until_has("joined").await;
+}
+
+pub(crate) async fn a_node_that_may_not_write_is_not_up_and_says_why(broker: Arc<dyn Fixture>) {
+    let (right, _follower) = node(&*broker, 0, &History::default()).await;
+    let door = broker.connect_guest(SETTINGS).await;
+    let guest = log_on(Arc::clone(&door), SETTINGS.partitions, BUDGET);
+    let follower = Follower::of(guest.tail_all(Resume::Head), "a guest", &History::default());
+    follower.until("it is up", Seen::all_up).await;
+    say(&guest, "room", "as long as it may").await;
+    broker.let_guest_write(false).await;
+    let begin = Instant::now();
+    while publish(&guest, "room", "never").await.is_ok() {
+        assert!(begin.elapsed() < PATIENCE, "it still may");
+    }
+    // What others write keeps the log alive for who may read.
+    let load = Load::start(&History::default(), &[right]);
+    follower.until("it is down", |seen| seen.up.is_empty()).await;
+    let opened = door.open(&[(Partition(0), Start::Head)]).await;
+    let why = opened.err().expect("it does not open").0;
+    assert!(why.contains("may not write") || why.contains("`write`"), "{why}");
+    let ups = follower.seen().ups;
+    tokio::time::sleep(10 * HEARTBEAT).await;
+    assert_eq!(follower.seen().ups, ups, "it stays down");
+    load.stop().await;
+    broker.let_guest_write(true).await;
+    follower.until("it is up again", Seen::all_up).await;
+    say(&guest, "room", "again").await;
+    follower.until_has("again").await;
 }
 
 pub(crate) async fn another_number_of_partitions_is_refused_in_words(broker: Arc<dyn Fixture>) {

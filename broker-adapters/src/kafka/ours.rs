@@ -1,0 +1,90 @@
+//! Whether a topic that is there holds Fanfare's log: other programs' records are never mixed with ours by mistake.
+//!
+//! A log is known by its records: an envelope at the end or at the beginning of any partition. An empty topic is free.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::Message;
+use rdkafka::consumer::Consumer;
+use tokio::runtime::Handle;
+
+use super::read::{Extent, Link};
+use super::words::explain;
+use crate::broker::LinkError;
+use crate::envelope;
+use crate::position::Partition;
+
+/// How long Kafka has to show a record of each partition.
+const SHOW: Duration = Duration::from_millis(1500);
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// What a look at some records has shown.
+enum Shown {
+    Ours,
+    Others,
+    /// Not a record of each partition came in time.
+    TooFew,
+}
+
+/// Finds out whether this node may write to the topic.
+pub(super) fn examine(link: &Link, runtime: &Handle, until: Instant) -> Result<(), LinkError> {
+    let dialer = &link.dialer;
+    let name = &dialer.address.topic;
+    let left = || until.saturating_duration_since(Instant::now());
+    let metadata = link.consumer.client().fetch_metadata(Some(name), left());
+    let metadata = metadata.map_err(|error| dialer.named(&explain(&error)))?;
+    let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+    let topic = topic.ok_or_else(|| dialer.named("it does not speak of the topic"))?;
+    dialer.check_settings(topic, runtime, until)?;
+    if dialer.address.adopt {
+        return Ok(());
+    }
+    let partitions: Vec<_> = (0..dialer.partitions).map(Partition).collect();
+    let extents = link.extents(&partitions, until)?;
+    let filled = partitions.into_iter().zip(extents).filter(|(_, extent)| extent.first < extent.next);
+    let filled: Vec<_> = filled.collect();
+    // The newest ones first: a log in use ends with records of ours, whatever was put in between.
+    let places: [fn(&Extent) -> u64; 2] = [|extent| extent.next - 1, |extent| extent.first];
+    for place in places {
+        match link.shown(&filled, place, until)? {
+            Shown::Ours => return Ok(()),
+            Shown::Others => {}
+            Shown::TooFew => {
+                let why = format!("topic `{name}` did not show its records in time: it may be another program's");
+                return Err(dialer.named(&why));
+            }
+        }
+    }
+    Err(dialer.named(&format!(
+        "topic `{name}` holds records of another program, and nothing was written to it: name another topic in the \
+         broker's URL, or add `adopt=true` to it if Fanfare is to write there too"
+    )))
+}
+
+impl Link {
+    /// Looks at one record of each partition, until one is ours.
+    fn shown(
+        &self,
+        filled: &[(Partition, Extent)],
+        place: fn(&Extent) -> u64,
+        until: Instant,
+    ) -> Result<Shown, LinkError> {
+        let mut waiting: Vec<_> = filled.iter().map(|(partition, _)| i32::from(partition.0)).collect();
+        if waiting.is_empty() {
+            return Ok(Shown::Ours);
+        }
+        self.assign(filled.iter().map(|(partition, extent)| (*partition, place(extent))))?;
+        let until = until.min(Instant::now() + SHOW);
+        while !waiting.is_empty() && Instant::now() < until {
+            match self.consumer.poll(GLANCE) {
+                Some(Ok(message)) if envelope::is_ours(message.payload().unwrap_or_default()) => {
+                    return Ok(Shown::Ours);
+                }
+                Some(Ok(message)) => waiting.retain(|partition| *partition != message.partition()),
+                Some(Err(error)) => self.judge(&error)?,
+                None => {}
+            }
+        }
+        Ok(if waiting.is_empty() { Shown::Others } else { Shown::TooFew })
+    }
+}

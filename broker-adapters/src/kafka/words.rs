@@ -1,0 +1,107 @@
+//! What Kafka's errors and those of its client library mean, for people, with what to change where that is known.
+
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+/// The error without any setting's value: one of them is the password.
+pub(super) fn explain(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, why, key, _) => format!("the setting {key}: {why}"),
+        KafkaError::ClientCreation(why) | KafkaError::AdminOpCreation(why) => why.clone(),
+        other => match other.rdkafka_error_code() {
+            Some(Code::BrokerTransportFailure | Code::OperationTimedOut) => "no answer in time".into(),
+            Some(code) => code.to_string(),
+            None => other.to_string(),
+        },
+    }
+}
+
+/// What a client library says of a connection, with what to change where that is known.
+pub(super) fn connection(said: &str) -> String {
+    port(said).unwrap_or_else(|| said.to_owned())
+}
+
+/// The same, if the URL does not fit to the port.
+pub(super) fn port(said: &str) -> Option<String> {
+    let advice = [
+        ("connecting to a SSL listener", "if this port speaks TLS, the URL begins with kafka+ssl://"),
+        ("connecting to a PLAINTEXT", "if this port speaks no TLS, the URL begins with kafka://"),
+        ("wrong version number", "if this port speaks no TLS, the URL begins with kafka://"),
+        ("might require SASL", "if this port asks for a log-in, the URL has user:password@ before the host"),
+    ];
+    let (_, advice) = advice.into_iter().find(|(words, _)| said.contains(words))?;
+    Some(format!("{said}; {advice}"))
+}
+
+/// Why nobody was let in.
+pub(super) fn log_in(said: &str) -> String {
+    match said.split_once("supported mechanisms:") {
+        Some((_, mechanisms)) => {
+            // `PLAIN,SCRAM-SHA-512: after 3ms in state …`.
+            let mechanisms = mechanisms.split(':').next().unwrap_or_default().trim();
+            format!("it does not take this kind of log-in: it takes {mechanisms}, so set `?sasl=` in the broker's URL")
+        }
+        None if said.contains("SASL state") => {
+            "this port takes no log-in: leave user:password@ out of the broker's URL".into()
+        }
+        None => "it refused the user or the password of the broker's URL".into(),
+    }
+}
+
+/// Why Kafka refuses a record, if that is so until somebody changes something there.
+pub(super) fn refusal(code: Code, topic: &str) -> Option<String> {
+    match code {
+        Code::TopicAuthorizationFailed => Some(no_right("write to", topic)),
+        Code::ClusterAuthorizationFailed => {
+            Some(format!("the user of the broker's URL may not be an idempotent producer: {}", grant(topic)))
+        }
+        Code::InvalidRecord => Some(format!(
+            "it refuses records without a key, as a compacted topic does: set `cleanup.policy` of topic `{topic}` to \
+             `delete`"
+        )),
+        _ => None,
+    }
+}
+
+/// The user may not do this to the topic.
+pub(super) fn no_right(what: &str, topic: &str) -> String {
+    format!("the user of the broker's URL may not {what} topic `{topic}`: {}", grant(topic))
+}
+
+fn grant(topic: &str) -> String {
+    format!("grant it Read, Write, Describe and DescribeConfigs on topic `{topic}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_to_the_port_is_named() {
+        for (said, advice) in [
+            (
+                "Disconnected: requesting ApiVersion: might be caused by … (connecting to a SSL listener?) or",
+                "kafka+ssl://",
+            ),
+            ("SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener?", "kafka://"),
+            ("SSL handshake failed: … wrong version number", "kafka://"),
+            ("Disconnected: verify that … broker might require SASL authentication", "user:password@"),
+        ] {
+            let said = connection(said);
+            assert!(said.contains(advice), "{said}");
+        }
+        assert_eq!(connection("Connection refused"), "Connection refused");
+    }
+
+    #[test]
+    fn a_log_in_of_the_wrong_kind_names_the_right_ones() {
+        let said = "SASL mechanism handshake failed: Broker: Unsupported SASL mechanism: broker's supported mechanisms: \
+                    PLAIN,SCRAM-SHA-512: after 3ms in state AUTH_HANDSHAKE";
+        assert!(log_in(said).contains("takes PLAIN,SCRAM-SHA-512, so set `?sasl=`"), "{}", log_in(said));
+        assert!(log_in("SASL authentication error: Authentication failed").contains("password"));
+        assert!(
+            log_in("SaslHandshakeRequest failed: Broker: Request not valid in current SASL state")
+                .contains("no log-in")
+        );
+    }
+}

@@ -1,0 +1,97 @@
+//! Whether the broker takes what this node writes: noted where it appends, heeded where it reads.
+//!
+//! A node that can read but not write would be ready while each of its publishes fails. So a refusal that no retry
+//! mends ends the readers with its reason, and a reader opens only after something was stored again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
+
+/// What became of the last thing that was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Last {
+    #[default]
+    Untried,
+    Stored,
+    /// It may work the next time: a broker that was away, replicas that were missing.
+    Failed,
+    /// It will not work until somebody changes something at the broker.
+    Refused(String),
+}
+
+/// What became of this node's writes. Shared by all connections of an adapter.
+#[derive(Debug, Default)]
+pub(crate) struct Writes {
+    last: watch::Sender<Last>,
+    /// A copy of `last == Stored`, which is read for every record.
+    stored: AtomicBool,
+}
+
+impl Writes {
+    /// Something was stored.
+    pub(crate) fn stored(&self) {
+        if !self.stored.load(Ordering::Acquire) {
+            self.set(Last::Stored);
+        }
+    }
+
+    /// Something was not stored, and may be the next time.
+    pub(crate) fn failed(&self) {
+        if self.refusal().is_none() {
+            self.set(Last::Failed);
+        }
+    }
+
+    /// The broker refuses what this node writes.
+    pub(crate) fn refused(&self, why: String) {
+        self.set(Last::Refused(why));
+    }
+
+    /// Whether the last thing that was written was stored.
+    pub(crate) fn are_stored(&self) -> bool {
+        self.stored.load(Ordering::Acquire)
+    }
+
+    /// Why the broker refuses what this node writes.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        if let Last::Refused(why) = &*self.last.borrow() { Some(why.clone()) } else { None }
+    }
+
+    /// Waits until the broker refuses, and says why.
+    #[cfg(feature = "rabbitmq")]
+    pub(crate) fn refuses(&self) -> impl Future<Output = String> + Send + use<> {
+        let mut last = self.last.subscribe();
+        async move {
+            match last.wait_for(|last| matches!(last, Last::Refused(_))).await.as_deref() {
+                Ok(Last::Refused(why)) => why.clone(),
+                // The adapter was dropped.
+                _ => "closed".into(),
+            }
+        }
+    }
+
+    fn set(&self, last: Last) {
+        self.stored.store(last == Last::Stored, Ordering::Release);
+        self.last.send_replace(last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_holds_until_something_is_stored() {
+        let writes = Writes::default();
+        assert_eq!((writes.are_stored(), writes.refusal()), (false, None));
+        writes.stored();
+        assert!(writes.are_stored());
+        writes.refused("no right".into());
+        writes.failed();
+        assert_eq!((writes.are_stored(), writes.refusal().as_deref()), (false, Some("no right")));
+        writes.stored();
+        assert_eq!((writes.are_stored(), writes.refusal()), (true, None));
+        writes.failed();
+        assert_eq!((writes.are_stored(), writes.refusal()), (false, None));
+    }
+}

@@ -1,0 +1,132 @@
+//! What only Kafka can do to a log, on a real server. All that it shares with others is in the conformance suite.
+#![cfg(feature = "kafka")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_adapters::{Append, AppendError, Broker, Partition, Settings, Start, connect};
+use bytes::Bytes;
+use real_brokers::{Kafka, PASSWORD, Server, USER};
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+const SETTINGS: Settings = Settings { partitions: 2, retention: 1000 };
+const PATIENCE: Duration = Duration::from_secs(20);
+const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
+const CONFIGS: &str = "kafka.admin.ConfigCommand";
+
+/// One for all tests: each has a topic of its own.
+async fn kafka() -> &'static Kafka {
+    static KAFKA: OnceCell<Kafka> = OnceCell::const_new();
+    let started = KAFKA.get_or_init(async || {
+        let kafka = Kafka::new(2).expect("a Kafka");
+        kafka.start().await.expect("Kafka starts");
+        kafka
+    });
+    started.await
+}
+
+fn broker(url: &str) -> Arc<dyn Broker> {
+    connect(url, SETTINGS).expect("a good URL")
+}
+
+async fn tool(words: &[&str]) {
+    kafka().await.tool(words).await.expect("Kafka obeys");
+}
+
+/// Makes a topic with a setting.
+async fn topic(name: &str, setting: &str) -> Arc<dyn Broker> {
+    tool(&[TOPICS, "--create", "--topic", name, "--partitions", "2", "--config", setting]).await;
+    broker(&kafka().await.named_url(name))
+}
+
+/// Changes a setting of a topic.
+async fn set(topic: &str, setting: &str) {
+    tool(&[CONFIGS, "--alter", "--topic", topic, "--add-config", setting]).await;
+}
+
+async fn open(broker: &dyn Broker) -> Result<(), String> {
+    broker.open(&[(Partition(0), Start::Head), (Partition(1), Start::Head)]).await.map(drop).map_err(|error| error.0)
+}
+
+/// Why no reader opens and nothing is stored, which must be the same.
+async fn refusal(broker: &dyn Broker) -> String {
+    let why = open(broker).await.expect_err("it does not open");
+    let stored = broker.append(&[append(0, 10)], Instant::now() + Duration::from_secs(4)).await;
+    assert!(matches!(stored[..], [Err(AppendError::NotStored(_))]), "{stored:?}");
+    println!("{why}");
+    why
+}
+
+fn append(partition: u16, bytes: usize) -> Append {
+    Append { partition: Partition(partition), bytes: Bytes::from(vec![b' '; bytes]) }
+}
+
+async fn until_open(broker: &dyn Broker) {
+    let begin = Instant::now();
+    while let Err(why) = open(broker).await {
+        assert!(begin.elapsed() < PATIENCE, "{why}");
+    }
+}
+
+fn assert_says(why: &str, words: &[&str]) {
+    assert!(words.iter().all(|word| why.contains(word)), "{why}");
+}
+
+#[tokio::test]
+async fn a_url_that_does_not_fit_to_the_port_is_told_what_to_change() {
+    let kafka = kafka().await;
+    let plain = kafka.inside();
+    let ca = kafka.process().file("ca.pem").display().to_string();
+    let tls = kafka.tls_url(&ca);
+    let tls_port = tls.split(['@', '?']).nth(1).expect("a host");
+    for (url, words) in [
+        (format!("kafka+ssl://{plain}/a?ca={ca}"), &["kafka://"][..]),
+        (format!("kafka://{tls_port}/a"), &["kafka+ssl://"]),
+        (format!("kafka://{USER}:{PASSWORD}@{plain}/a"), &["no log-in", "user:password@"]),
+        (kafka.url(1).replace(&format!("{USER}:{PASSWORD}@"), "") + "/a", &["user:password@"]),
+        (kafka.url(1) + "/a?sasl=scram-sha-256", &["PLAIN", "SCRAM-SHA-512", "?sasl="]),
+    ] {
+        let why = refusal(&*broker(&url)).await;
+        assert_says(&why, words);
+        assert!(!why.contains(PASSWORD), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn more_copies_than_brokers_are_told_apart_from_other_faults() {
+    let url = kafka().await.named_url("copies");
+    let why = refusal(&*broker(&format!("{url}?replication=3"))).await;
+    assert_says(&why, &["`?replication=3`", "`?replication=1`", "has 1"]);
+}
+
+#[tokio::test]
+async fn a_compacted_topic_is_refused() {
+    let broker = topic("compacted", "cleanup.policy=compact").await;
+    assert_says(&refusal(&*broker).await, &["cleanup.policy", "`delete`"]);
+    set("compacted", "cleanup.policy=delete").await;
+    until_open(&*broker).await;
+    // A node in use notices it by its next record.
+    set("compacted", "cleanup.policy=[compact,delete]").await;
+    let stored = broker.append(&[append(0, 10)], Instant::now() + Duration::from_secs(4)).await;
+    assert!(matches!(stored[..], [Err(AppendError::NotStored(_))]), "{stored:?}");
+    assert_says(&refusal(&*broker).await, &["cleanup.policy"]);
+}
+
+#[tokio::test]
+async fn batches_fit_into_what_the_topic_takes() {
+    let broker = topic("small", "max.message.bytes=50000").await;
+    until_open(&*broker).await;
+    let soon = || Instant::now() + PATIENCE;
+    let many: Vec<_> = (0..100).map(|_| append(0, 5000)).collect();
+    let stored = broker.append(&many, soon()).await;
+    assert!(stored.iter().all(Result::is_ok), "{stored:?}");
+    let stored = broker.append(&[append(0, 60_000), append(0, 5000)], soon()).await;
+    assert!(matches!(stored[..], [Err(AppendError::Rejected(_)), Ok(_)]), "{stored:?}");
+    // Changed while it is in use: what fits is stored when it is sent again, in smaller batches.
+    set("small", "max.message.bytes=20000").await;
+    let begin = Instant::now();
+    while !broker.append(&many, soon()).await.iter().all(Result::is_ok) {
+        assert!(begin.elapsed() < PATIENCE);
+    }
+}
