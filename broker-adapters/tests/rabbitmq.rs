@@ -9,7 +9,7 @@ use broker_adapters::{
     Settings, Start, TailEvent, Timing, connect,
 };
 use bytes::Bytes;
-use real_brokers::{RabbitMq, Server};
+use real_brokers::{PASSWORD, RabbitMq, Server, USER};
 use tokio::time::{Instant, timeout};
 
 const SETTINGS: Settings = Settings { partitions: 2, retention: 1000 };
@@ -18,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 async fn server() -> (RabbitMq, Arc<dyn Broker>) {
     let server = RabbitMq::new(0).expect("a RabbitMQ");
     server.start().await.expect("RabbitMQ starts");
-    // The smallest there is: files of 4 KiB.
-    let url = format!("{}?max-bytes=64KiB", server.inside_url());
+    // The smallest there is: files of 4 KiB. What these tests append would not be known as Fanfare's.
+    let url = format!("{}?max-bytes=64KiB&adopt=true", server.inside_url());
     let broker = connect(&url, SETTINGS).expect("a good URL");
     (server, broker)
 }
@@ -88,7 +88,7 @@ async fn a_publisher_whose_channel_is_closed_gets_another() {
     };
     let mut tail = log.tail_all(Resume::Head);
     publish("before", soon()).await.expect("it is stored");
-    // From now on each publish closes its channel, each on a new connection.
+    // From now on each publish closes its channel, each on a new connection, and what is too large is refused for that.
     let limit = |bytes: u32| {
         format!(
             "application:set_env(rabbit, max_message_size, {bytes}), persistent_term:put(max_message_size, {bytes})."
@@ -98,7 +98,7 @@ async fn a_publisher_whose_channel_is_closed_gets_another() {
     server.tool(&["close_all_connections", "closed by an operator"]).await.expect("RabbitMQ obeys");
     let begin = Instant::now();
     let during = publish("during", begin + Duration::from_secs(1)).await;
-    assert!(matches!(during, Err(PublishError::Unknown | PublishError::Unavailable)), "{during:?}");
+    assert!(matches!(&during, Err(PublishError::Rejected(why)) if why.contains("max_message_size")), "{during:?}");
     assert!(begin.elapsed() < Duration::from_millis(1500), "{:?}", begin.elapsed());
     server.tool(&["eval", &limit(16 << 20)]).await.expect("RabbitMQ obeys");
     publish("after", Instant::now() + PATIENCE).await.expect("it is stored");
@@ -118,4 +118,78 @@ async fn a_publisher_whose_channel_is_closed_gets_another() {
         }
     };
     timeout(PATIENCE, until).await.expect("it arrives");
+}
+
+/// Why no reader opens.
+async fn refusal(url: &str) -> String {
+    let broker = connect(url, SETTINGS).expect("a good URL");
+    let opened = broker.open(&[(Partition(0), Start::Head), (Partition(1), Start::Head)]).await;
+    let why = opened.err().unwrap_or_else(|| panic!("{url} opens")).0;
+    println!("{why}");
+    why
+}
+
+#[tokio::test]
+async fn whatever_keeps_a_node_out_is_told_with_what_to_change() {
+    let (server, broker) = server().await;
+    let control = async |words: &[&str]| server.tool(words).await.expect("RabbitMQ obeys");
+    assert!(broker.append(&[append(0, "a log")], soon()).await[0].is_ok());
+    control(&["add_vhost", "empty"]).await;
+    for (user, configure, write, read) in
+        [("no-configure", "^$", ".*", ".*"), ("no-write", ".*", "^$", ".*"), ("no-read", ".*", ".*", "^$")]
+    {
+        control(&["add_user", user, PASSWORD]).await;
+        control(&["set_permissions", user, configure, write, read]).await;
+    }
+    let classic = "rabbit_amqqueue:declare(rabbit_misc:r(<<\"/\">>, queue, <<\"classic.1\">>), true, false, [], none, <<\"nobody\">>).";
+    control(&["eval", classic]).await;
+    control(&["eval", &classic.replace("classic.1", "other.settings")]).await;
+    let url = server.inside_url();
+    let ca = server.process().file("ca.pem").display().to_string();
+    let host = url.split('@').nth(1).expect("a host");
+    let tls_url = server.tls_url(&ca);
+    let tls_host = tls_url.split(['@', '?']).nth(1).expect("a host");
+    let of = |user: &str, rest: &str| format!("amqp://{user}:{PASSWORD}@{host}{rest}");
+    for (url, words) in [
+        (format!("amqps://{USER}:{PASSWORD}@{host}?ca={ca}"), &["TLS", "amqp://"][..]),
+        (format!("amqp://{USER}:{PASSWORD}@{tls_host}"), &["amqps://"]),
+        (format!("{url}/nowhere"), &["vhost nowhere not found", "add_vhost"]),
+        (of("no-read", "/empty"), &["access to vhost", "set_permissions -p"]),
+        (of("no-configure", "?prefix=new"), &["ACCESS_REFUSED", "`configure`", "`^new\\.`"]),
+        (of("no-write", ""), &["ACCESS_REFUSED", "`write`", "amq\\.default"]),
+        (of("no-read", ""), &["ACCESS_REFUSED", "`read`"]),
+        (format!("{url}?prefix=classic"), &["classic.1", "no stream", "?prefix="]),
+        (format!("{url}?prefix=other"), &["other.settings", "no stream", "?prefix="]),
+    ] {
+        let why = refusal(&url).await;
+        assert!(words.iter().all(|word| why.contains(word)), "{url}: {why}");
+        assert!(!why.contains(PASSWORD), "{why}");
+    }
+    let queues = control(&["list_queues", "name"]).await;
+    assert!(!queues.contains("classic.settings") && !queues.contains("classic.0"), "nothing is made: {queues}");
+}
+
+#[tokio::test]
+async fn too_few_channels_are_told_with_what_to_change() {
+    let (server, broker) = server().await;
+    let set = |most: u32| format!("application:set_env(rabbit, channel_max, {most}).");
+    server.tool(&["eval", &set(13)]).await.expect("RabbitMQ obeys");
+    let why = refusal(&server.inside_url()).await;
+    assert!(why.contains("13 channels") && why.contains("need 14") && why.contains("channel_max"), "{why}");
+    server.tool(&["eval", &set(14)]).await.expect("RabbitMQ obeys");
+    let stored = broker.append(&[append(0, "a log")], soon()).await;
+    assert!(stored[0].is_ok(), "{stored:?}");
+    broker.open(&[(Partition(0), Start::Head), (Partition(1), Start::Head)]).await.expect("that is enough");
+}
+
+#[tokio::test]
+async fn a_message_that_rabbitmq_finds_too_large_is_refused_and_the_others_go_on() {
+    let (server, broker) = server().await;
+    let limit = "application:set_env(rabbit, max_message_size, 1000), persistent_term:put(max_message_size, 1000).";
+    server.tool(&["eval", limit]).await.expect("RabbitMQ obeys");
+    let large = append(0, &"x".repeat(2000));
+    let stored = broker.append(&[append(1, "small"), large, append(1, "smaller")], soon()).await;
+    assert!(matches!(&stored[1], Err(AppendError::Rejected(why)) if why.contains("1000 bytes")), "{stored:?}");
+    assert!(!matches!(stored[2], Ok(_) | Err(AppendError::Rejected(_))), "{stored:?}");
+    assert!(broker.append(&[append(1, "smaller")], soon()).await[0].is_ok());
 }

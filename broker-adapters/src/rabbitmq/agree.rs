@@ -16,8 +16,10 @@ use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{BasicProperties, Channel, Connection, Consumer};
 use tokio::time::timeout;
 
-use super::lane::{explain, first_offset};
+use super::lane::first_offset;
+use super::ours;
 use super::url::Address;
+use super::words::explain;
 use crate::position::Epoch;
 
 /// How long a settings stream may show nothing before this node writes to it. Writing in vain does no harm.
@@ -42,16 +44,24 @@ pub(super) async fn agree(
     partitions: u16,
 ) -> Result<(Epoch, Consumer), String> {
     let settings = address.settings_stream();
+    let streams: Vec<_> = (0..partitions).map(|partition| address.stream(partition)).collect();
+    let mut is_free = address.adopt;
+    if !is_free && !are_there(connection, std::slice::from_ref(&settings)).await? {
+        ours::examine(connection, &streams).await?;
+        is_free = true;
+    }
     make(connection, &settings, None).await?;
     let channel = open(connection).await?;
     channel.basic_qos(1, BasicQosOptions::default()).await.map_err(|error| explain(&error))?;
     let options = BasicConsumeOptions::default();
     let consumer = channel.basic_consume(settings.as_str().into(), "".into(), options, first_offset()).await;
-    let mut consumer = consumer.map_err(|error| explain(&error))?;
-    let streams: Vec<_> = (0..partitions).map(|partition| address.stream(partition)).collect();
+    let mut consumer = consumer.map_err(|error| format!("queue `{settings}`: {}", explain(&error)))?;
     let first = match timeout(EMPTY, consumer.next()).await {
         Ok(first) => first,
         Err(_) => {
+            if !is_free {
+                ours::examine(connection, &streams).await?;
+            }
             try_join_all(streams.iter().map(|stream| make(connection, stream, Some(address.max_bytes)))).await?;
             let text = Agreed { partitions, epoch: Epoch(fastrand::u64(1..)) }.write();
             let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
@@ -63,7 +73,12 @@ pub(super) async fn agree(
     };
     let first = first.ok_or("the log's settings were deleted")?.map_err(|error| explain(&error))?;
     acknowledge(&first).await?;
-    let unreadable = || format!("the stream `{settings}` does not begin with settings that this program can read");
+    let unreadable = || {
+        format!(
+            "the stream `{settings}` does not begin with settings that this program can read, and nothing was written: \
+             name another `?prefix=` in the broker's URL"
+        )
+    };
     let agreed = Agreed::read(&first.data).ok_or_else(unreadable)?;
     if agreed.partitions != partitions {
         let there = agreed.partitions;
@@ -101,7 +116,7 @@ async fn acknowledge(delivery: &Delivery) -> Result<(), String> {
     delivery.ack(BasicAckOptions::default()).await.map(drop).map_err(|error| explain(&error))
 }
 
-async fn open(connection: &Connection) -> Result<Channel, String> {
+pub(super) async fn open(connection: &Connection) -> Result<Channel, String> {
     connection.create_channel().await.map_err(|error| explain(&error))
 }
 
@@ -129,11 +144,16 @@ async fn are_there(connection: &Connection, streams: &[String]) -> Result<bool, 
     let channel = open(connection).await?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let ask = |stream: &String| channel.queue_declare(stream.as_str().into(), options, FieldTable::default());
-    match try_join_all(streams.iter().map(ask)).await {
-        Ok(_) => Ok(true),
+    unless_missing(try_join_all(streams.iter().map(ask)).await).map(|there| there.is_some())
+}
+
+/// What is there, or nothing if RabbitMQ knows no such queue.
+pub(super) fn unless_missing<T>(asked: lapin::Result<T>) -> Result<Option<T>, String> {
+    match asked {
+        Ok(there) => Ok(Some(there)),
         // A stream whose node is away is `not found` too.
         Err(error) => {
-            Some(explain(&error)).filter(|why| !why.starts_with("NOT_FOUND - no queue")).map_or(Ok(false), Err)
+            Some(explain(&error)).filter(|why| !why.starts_with("NOT_FOUND - no queue")).map_or(Ok(None), Err)
         }
     }
 }

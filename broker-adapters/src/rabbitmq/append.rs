@@ -16,10 +16,10 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::time::{Instant, timeout_at};
 
-use super::lane::explain;
 use super::line::Line;
-use super::link::Link;
+use super::link::{Dialer, Link};
 use super::url::Address;
+use super::words::{self, explain};
 use crate::broker::{Append, AppendError, LinkError, Stored};
 use crate::position::Partition;
 
@@ -61,10 +61,15 @@ pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> 
     };
     let sent = match timeout_at(deadline, send(&link, &line.dialer.address, batch)).await {
         Ok(Ok(sent)) => sent,
-        Ok(Err(error)) => return not_stored(error.0),
+        Ok(Err(error)) => {
+            if words::is_refusal(&error.0) {
+                line.dialer.writes.refused(error.0.clone());
+            }
+            return not_stored(error.0);
+        }
         Err(_) => return not_stored("RabbitMQ takes no publishes in time".into()),
     };
-    sent.outcomes(&link, deadline).await
+    sent.outcomes(&link, &line.dialer, deadline).await
 }
 
 /// Waits until RabbitMQ takes publishes, and hands the batch over behind all earlier ones.
@@ -94,7 +99,11 @@ impl Press {
     async fn look(&mut self, link: &Link) -> Result<(), LinkError> {
         while let Some(first) = &mut self.first {
             match timeout_at(self.late, first).await {
-                Ok(_) => self.first = None,
+                Ok(Ok(_)) => self.first = None,
+                Ok(Err(error)) => {
+                    link.give_up();
+                    return Err(LinkError(explain(&error)));
+                }
                 Err(_) if link.blocked() => self.late = Instant::now() + CONFIRM,
                 Err(_) => {
                     link.give_up();
@@ -127,7 +136,7 @@ impl Press {
 }
 
 impl Sent<'_> {
-    async fn outcomes(mut self, link: &Link, deadline: Instant) -> Vec<Outcome> {
+    async fn outcomes(mut self, link: &Link, dialer: &Dialer, deadline: Instant) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(self.batch.len());
         let mut failed = false;
         let wait = async {
@@ -141,6 +150,7 @@ impl Sent<'_> {
         // Whoever is not in by then is late.
         let _ = timeout_at(deadline.min(self.late), wait).await;
         outcomes.resize(self.batch.len(), Err(AppendError::Unknown("RabbitMQ did not confirm in time".into())));
+        self.mark_refused(dialer, &mut outcomes);
         let returned = self.mark_returned(link, &mut outcomes);
         let late = !self.confirms.is_empty() && self.late <= Instant::now() && !link.blocked();
         // A new connection has a new channel, and makes sure that all streams are there.
@@ -152,6 +162,29 @@ impl Sent<'_> {
             press.owed.extend(self.confirms.drain(..).map(|confirm| (self.late, confirm)));
         }
         outcomes
+    }
+
+    /// Notes whether RabbitMQ takes what this node writes. A record that closed the channel by its size is not taken
+    /// later either; the others on their way may be.
+    fn mark_refused(&self, dialer: &Dialer, outcomes: &mut [Outcome]) {
+        let said = |outcome: &Outcome| match outcome {
+            Err(AppendError::Unknown(said)) => Some(said.clone()),
+            _ => None,
+        };
+        let said: Vec<_> = outcomes.iter().filter_map(said).collect();
+        if let Some(why) = said.iter().find(|said| words::is_refusal(said)) {
+            dialer.writes.refused(why.clone());
+        } else if outcomes.iter().any(Result::is_ok) {
+            dialer.writes.stored();
+        }
+        let Some(most) = said.iter().find_map(|said| words::largest_message(said)) else { return };
+        for (append, outcome) in self.batch.iter().zip(outcomes).filter(|(append, _)| append.bytes.len() > most) {
+            let why = format!(
+                "RabbitMQ takes at most {most} bytes (its `max_message_size`), and this has {}",
+                append.bytes.len()
+            );
+            *outcome = Err(AppendError::Rejected(why));
+        }
     }
 
     /// Whether anything came back; the outcome of what did is set right.

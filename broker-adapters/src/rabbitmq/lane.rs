@@ -9,9 +9,10 @@ use futures_util::future::FutureExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
-use lapin::{Channel, Consumer, ErrorKind};
+use lapin::{Channel, Consumer};
 
 use super::link::Link;
+use super::words::explain;
 use crate::broker::{Entry, LinkError};
 use crate::envelope;
 use crate::position::{Epoch, Offset, Partition};
@@ -119,17 +120,4 @@ fn offset(delivery: &Delivery) -> Option<Offset> {
     let headers = delivery.properties.headers().as_ref()?;
     let AMQPValue::LongLongInt(offset) = headers.inner().get("x-stream-offset")? else { return None };
     Some(Offset(u64::try_from(*offset).ok()?).next())
-}
-
-/// What an error says, with what to do about it where that is known.
-pub(super) fn explain(error: &lapin::Error) -> String {
-    let said = match error.kind() {
-        ErrorKind::ProtocolError(said) => said.get_message().to_string(),
-        ErrorKind::IOError(error) => error.to_string(),
-        _ => error.to_string(),
-    };
-    if said.contains("Login was refused") {
-        return "it refused the user or the password of the broker's URL".into();
-    }
-    said
 }

@@ -15,11 +15,12 @@ use tokio::time::{sleep, timeout};
 
 use super::agree::{agree, watch};
 use super::append::Press;
-use super::lane::explain;
 use super::url::Address;
 use super::wire::{self, Hangup, Wire, Wires};
+use super::words::{advise, explain};
 use crate::broker::LinkError;
 use crate::position::Epoch;
+use crate::writes::Writes;
 
 /// The longest that making a connection may take, log-in and a look at the streams included.
 const DIAL: Duration = Duration::from_secs(4);
@@ -30,6 +31,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(super) struct Dialer {
     pub(super) address: Address,
     pub(super) partitions: u16,
+    pub(super) writes: Writes,
 }
 
 /// One connection. Dropping it closes it.
@@ -50,17 +52,27 @@ pub(super) struct Link {
 impl Dialer {
     /// Connects, logs in, and makes sure that the log is there and that this node fits to it.
     pub(super) async fn dial(&self) -> Result<Link, LinkError> {
-        let Address { host, port, .. } = &self.address;
-        let named = |why: String| LinkError(format!("RabbitMQ at {host}:{port}: {why}"));
         match timeout(DIAL, self.dial_for_ever()).await {
-            Ok(result) => result.map_err(named),
-            Err(_) => Err(named(format!("no connection within {DIAL:?}"))),
+            Ok(result) => result.map_err(|why| self.named(&why)),
+            Err(_) => Err(self.named(&format!("no connection within {DIAL:?}"))),
         }
+    }
+
+    /// An error that says which RabbitMQ it is about, and what to do.
+    pub(super) fn named(&self, why: &str) -> LinkError {
+        let Address { host, port, prefix, .. } = &self.address;
+        let name = format!("RabbitMQ at {host}:{port}: ");
+        // The connection that appends may have said it.
+        if why.starts_with(&name) {
+            return LinkError(why.to_owned());
+        }
+        LinkError(name + &advise(why, prefix))
     }
 
     async fn dial_for_ever(&self) -> Result<Link, String> {
         let (wire, hangup) = wire::connect(&self.address).await?;
         let connection = log_in(&self.address, wire).await?;
+        enough_channels(connection.configuration().channel_max(), self.partitions)?;
         let (epoch, settings) = agree(&connection, &self.address, self.partitions).await?;
         Ok(Link {
             connection: Some(connection),
@@ -72,6 +84,18 @@ impl Dialer {
             returned: Mutex::default(),
         })
     }
+}
+
+/// While a log is made, a connection has up to three channels for each partition, as closed ones linger, and a few more.
+fn enough_channels(most: u16, partitions: u16) -> Result<(), String> {
+    let needed = 3 * u32::from(partitions) + 8;
+    if most == 0 || u32::from(most) >= needed {
+        return Ok(());
+    }
+    Err(format!(
+        "it lets a connection have {most} channels, and {partitions} partitions need {needed}: raise `channel_max` in \
+         rabbitmq.conf, or start with fewer `broker.partitions`"
+    ))
 }
 
 async fn log_in(address: &Address, wire: Wire) -> Result<Connection, String> {

@@ -10,9 +10,11 @@ mod append;
 mod lane;
 mod line;
 mod link;
+mod ours;
 mod read;
 mod url;
 mod wire;
+mod words;
 
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use tokio::time::Instant;
 use crate::broker::{Append, AppendError, Broker, Capabilities, Entry, LinkError, Opened, Start, Stored};
 use crate::connect::{ConnectError, Settings};
 use crate::position::{Offset, Partition};
+use crate::writes::Writes;
 use line::Line;
 use link::Dialer;
 use url::Address;
@@ -39,10 +42,12 @@ pub struct RabbitMq {
 impl RabbitMq {
     /// Takes `amqp[s]://[user[:password]@]host[:port][/vhost]`, where `rabbitmq://` says the same as `amqp://`,
     /// with `?prefix=` for the names of its streams (`fanfare`), `max-bytes=` for what each of them keeps, if it
-    /// is not there yet (`256MiB`), and `ca=` for a file of CAs to trust instead of the system's. Connects when
-    /// first used. Streams are not trimmed by records: [`Settings::retention`] has no effect.
+    /// is not there yet (`256MiB`), `adopt=true` for streams that hold other programs' records, and `ca=` for a file of
+    /// CAs to trust instead of the system's. Connects when first used. Streams are not trimmed by records:
+    /// [`Settings::retention`] has no effect.
     pub fn new(url: &str, settings: Settings) -> Result<Self, ConnectError> {
-        let dialer = Arc::new(Dialer { address: Address::parse(url)?, partitions: settings.partitions });
+        let (address, partitions) = (Address::parse(url)?, settings.partitions);
+        let dialer = Arc::new(Dialer { address, partitions, writes: Writes::default() });
         let [appends, reads] = [0, 1].map(|_| Line::new(Arc::clone(&dialer)));
         Ok(Self { dialer, appends, reads })
     }

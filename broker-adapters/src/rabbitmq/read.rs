@@ -1,5 +1,7 @@
 //! Reading: one consumer per partition, all on a connection of the reader's own; and back, from an offset.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::try_join_all;
@@ -11,7 +13,7 @@ use super::lane::{Begin, Lane};
 use super::line::Line;
 use super::link::{Dialer, Link};
 use super::url::Address;
-use crate::broker::{Append, Entry, LinkError, OPEN_TIMEOUT, Opened, Reader, Standing, Start};
+use crate::broker::{Append, AppendError, Entry, LinkError, OPEN_TIMEOUT, Opened, Reader, Standing, Start};
 use crate::envelope;
 use crate::log::wall_clock;
 use crate::position::{Offset, Partition};
@@ -24,10 +26,15 @@ const FIND: Duration = Duration::from_secs(2);
 /// How long a record that was just appended may take to come back, before another one is appended.
 const AGAIN: Duration = Duration::from_secs(1);
 
-pub(super) async fn open(dialer: &Dialer, appends: &Line, from: &[(Partition, Start)]) -> Result<Opened, LinkError> {
+pub(super) async fn open(
+    dialer: &Arc<Dialer>,
+    appends: &Line,
+    from: &[(Partition, Start)],
+) -> Result<Opened, LinkError> {
     let link = dialer.dial().await?;
+    let named = |error: LinkError| dialer.named(&error.0);
     let partitions: Vec<_> = from.iter().map(|&(partition, _)| partition).collect();
-    let lasts = lasts(&link, &dialer.address, appends, &partitions).await?;
+    let lasts = lasts(&link, &dialer.address, appends, &partitions).await.map_err(named)?;
     let standing =
         |(&partition, last): (&Partition, &Offset)| Standing { partition, epoch: link.epoch, next: last.next() };
     let standings = partitions.iter().zip(&lasts).map(standing).collect();
@@ -37,8 +44,8 @@ pub(super) async fn open(dialer: &Dialer, appends: &Line, from: &[(Partition, St
         let link = &link;
         async move { Lane::open(link, &stream, partition, begin).await }
     });
-    let lanes = try_join_all(lanes).await?;
-    Ok(Opened { standings, reader: Box::new(RabbitReader::new(link, lanes)?) })
+    let lanes = try_join_all(lanes).await.map_err(named)?;
+    Ok(Opened { standings, reader: Box::new(RabbitReader::new(dialer, link, lanes)?) })
 }
 
 /// The last record of each partition: one that is appended for this, and waited for.
@@ -62,7 +69,10 @@ async fn last(lane: &mut Lane, appends: &Line) -> Result<Offset, LinkError> {
     loop {
         let mark = Append { partition: lane.partition, bytes: envelope::heartbeat(MessageId::random(), wall_clock()) };
         let appended = append::append(appends, std::slice::from_ref(&mark), Instant::now() + OPEN_TIMEOUT).await;
-        appended.into_iter().collect::<Result<Vec<_>, _>>().map_err(LinkError::new)?;
+        if let Some(error) = appended.into_iter().find_map(Result::err) {
+            let (AppendError::NotStored(why) | AppendError::Unknown(why) | AppendError::Rejected(why)) = error;
+            return Err(LinkError(why));
+        }
         // RabbitMQ says that the consumer is there a moment before it is.
         if let Ok(found) = timeout(AGAIN, find(lane, &mark.bytes)).await {
             return found;
@@ -79,20 +89,22 @@ async fn find(lane: &mut Lane, mark: &Bytes) -> Result<Offset, LinkError> {
 }
 
 struct RabbitReader {
-    /// The lanes, and what ends when the log is another one.
+    /// The lanes, what ends when the log is another one, and what ends when this node may not write.
     lanes: SelectAll<BoxStream<'static, Result<Vec<Entry>, LinkError>>>,
     _link: Link,
 }
 
 impl RabbitReader {
-    fn new(link: Link, lanes: Vec<Lane>) -> Result<Self, LinkError> {
+    fn new(dialer: &Arc<Dialer>, link: Link, lanes: Vec<Lane>) -> Result<Self, LinkError> {
         let watch = link.take_watch().ok_or_else(|| LinkError::new("closed"))?;
         let ended = stream::once(watch.map(|why| Err(LinkError(why))));
+        let (refuses, dialer) = (dialer.writes.refuses(), Arc::clone(dialer));
+        let refused = stream::once(refuses.map(move |why| Err(dialer.named(&why))));
         let lanes = lanes.into_iter().map(|lane| {
             let next = |mut lane: Lane| async move { Some((lane.next().await, lane)) };
             stream::unfold(lane, next).boxed()
         });
-        Ok(Self { lanes: lanes.chain([ended.boxed()]).collect(), _link: link })
+        Ok(Self { lanes: lanes.chain([ended.boxed(), refused.boxed()]).collect(), _link: link })
     }
 }
 

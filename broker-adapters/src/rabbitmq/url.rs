@@ -15,6 +15,7 @@ use url::Url;
 
 use crate::connect::ConnectError;
 
+const OPTIONS: &str = "`prefix`, `max-bytes`, `ca` and `adopt`";
 /// Bytes that a partition keeps, if the URL does not say.
 const KEEP: u64 = 256 << 20;
 /// Less than this would be trimmed while it is being read.
@@ -32,7 +33,10 @@ pub(super) struct Address {
     pub(super) tls: Option<Tls>,
     /// Bytes that a partition keeps, if this node makes its stream.
     pub(super) max_bytes: u64,
-    prefix: String,
+    /// Write to the streams even if they hold records of other programs.
+    pub(super) adopt: bool,
+    /// The names of all streams begin with it and a dot.
+    pub(super) prefix: String,
 }
 
 /// How to make a connection private.
@@ -55,16 +59,17 @@ impl Address {
             return Err(wrong("`#…` is not known here; for a private CA use `amqps://…?ca=FILE`"));
         }
         let private = url.scheme() == "amqps";
-        let (mut prefix, mut max_bytes, mut ca) = ("fanfare".to_owned(), KEEP, None);
+        let (mut prefix, mut max_bytes, mut ca, mut adopt) = ("fanfare".to_owned(), KEEP, None, false);
         for (key, value) in url.query_pairs() {
             match &*key {
                 "prefix" => prefix = value.into_owned(),
                 "max-bytes" => max_bytes = size(&value)?,
+                "adopt" => adopt = value.parse().map_err(|_| wrong("`adopt` takes `true` or `false`"))?,
                 "ca" if private => ca = Some(value.into_owned()),
                 "ca" => return Err(wrong("`ca` needs amqps://")),
                 _ => {
                     let key = key.escape_debug();
-                    return Err(wrong(format!("`{key}` is not known; there are `prefix`, `max-bytes` and `ca`")));
+                    return Err(wrong(format!("`{key}` is not known; there are {OPTIONS}")));
                 }
             }
         }
@@ -76,7 +81,7 @@ impl Address {
         let port = url.port().unwrap_or(if private { 5671 } else { 5672 });
         let login = login(&url, &host, port)?;
         let tls = private.then(|| Tls::new(&host, ca.as_deref().map(Path::new))).transpose()?;
-        Ok(Self { host, port, login, tls, max_bytes, prefix })
+        Ok(Self { host, port, login, tls, max_bytes, adopt, prefix })
     }
 
     /// The stream whose first record says what holds for the whole log.
@@ -193,6 +198,7 @@ mod tests {
     #[test]
     fn the_prefix_names_the_streams() {
         assert_eq!(parse("amqp://h").stream(3), "fanfare.3");
+        assert!(parse("amqp://h?adopt=true").adopt && !parse("amqp://h").adopt);
         assert_eq!(parse("amqp://h/?prefix=chat.v2").settings_stream(), "chat.v2.settings");
     }
 
@@ -215,6 +221,7 @@ mod tests {
             ("host?prefix=", "prefix"),
             ("host?prefix={x}", "prefix"),
             ("host?max-bytes=1", "256MiB"),
+            ("host?adopt=", "`adopt`"),
             ("host?colour=red", "colour"),
             ("host?ca=/etc/ca.pem", "amqps"),
             ("host#insecure", "ca=FILE"),

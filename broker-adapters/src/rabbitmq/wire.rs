@@ -23,6 +23,8 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for 
 /// A connected socket. The client library goes on for as long as it lives.
 pub(super) struct Wire {
     stream: Box<dyn Stream>,
+    /// Nothing was read yet.
+    fresh: bool,
     _hangup: Hangup,
 }
 
@@ -47,16 +49,43 @@ pub(super) async fn connect(address: &Address) -> Result<(Wire, Hangup), String>
         None => Box::new(socket),
         Some(tls) => {
             let connected = tls.connector.connect(tls.name.clone(), socket).await;
-            Box::new(connected.map_err(|error| format!("TLS failed: {error}"))?)
+            Box::new(connected.map_err(|error| no_tls(&error))?)
         }
     };
-    Ok((Wire { stream, _hangup: theirs }, ours))
+    Ok((Wire { stream, fresh: true, _hangup: theirs }, ours))
+}
+
+/// Why TLS failed. RabbitMQ's plain port answers a greeting it does not understand with its own, which is no TLS.
+fn no_tls(error: &io::Error) -> String {
+    let said = error.to_string();
+    let advice = if said.contains("InvalidContentType") || error.kind() == io::ErrorKind::UnexpectedEof {
+        "; if this port speaks no TLS, the URL begins with amqp://"
+    } else {
+        ""
+    };
+    format!("TLS failed: {said}{advice}")
+}
+
+/// What answers instead of RabbitMQ, by the first bytes that it sends.
+fn no_amqp(first: &[u8]) -> Option<&'static str> {
+    match first.first()? {
+        // A method's frame, or the greeting of another version.
+        1 | b'A' => None,
+        // An alert.
+        0x15 => Some("this port speaks TLS: the URL begins with amqps://"),
+        _ => Some("what answers does not speak AMQP: RabbitMQ's port is 5672, with TLS 5671"),
+    }
 }
 
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        if std::mem::take(&mut self.fresh)
+            && let Some(why) = no_amqp(buffer.filled())
+        {
+            return Poll::Ready(Err(io::Error::other(why)));
+        }
         Poll::Ready(Ok(buffer.filled().len()))
     }
 }
@@ -97,5 +126,18 @@ impl Reactor for Wires {
 
     fn tcp_connect_addr(&self, _: SocketAddr) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         ready(Err(io::Error::from(io::ErrorKind::Unsupported)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_protocol_is_known_by_its_first_byte() {
+        assert_eq!(no_amqp(&[1, 0, 0]), None);
+        assert_eq!(no_amqp(b"AMQP"), None);
+        assert!(no_amqp(&[0x15, 3, 3]).is_some_and(|why| why.contains("amqps://")));
+        assert!(no_amqp(b"HTTP/1.1 400").is_some_and(|why| why.contains("5672")));
     }
 }

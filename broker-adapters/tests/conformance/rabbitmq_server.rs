@@ -1,16 +1,22 @@
 //! RabbitMQ: one server for all cases that leave it as it was, each with streams of its own; a server of its
 //! own for every other case, two at a time.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use broker_adapters::{Broker, ConnectError, Partition, Settings, connect};
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptions};
+use futures_util::StreamExt;
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use real_brokers::{Direction, PASSWORD, RabbitMq, Server, Wire};
+use real_brokers::{Direction, PASSWORD, RabbitMq, Server, USER, Wire};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::fixture::{Ability, Fixture, Kind, PATIENCE};
 use crate::node::SETTINGS;
@@ -26,6 +32,8 @@ pub(crate) const KIND: Kind = Kind {
         Ability::Snapshots,
         Ability::Parts,
         Ability::FixedPartitions,
+        Ability::Squatters,
+        Ability::Rights,
         Ability::Login,
         Ability::Tls,
     ],
@@ -103,6 +111,22 @@ impl RabbitMqServer {
     async fn limit(&self, bytes: usize) {
         let (pattern, policy) = (format!("^{}\\.[0-9]+$", self.prefix), format!("{{\"max-length-bytes\":{bytes}}}"));
         self.control(&["set_policy", &self.prefix, &pattern, &policy, "--apply-to", "queues"]).await;
+    }
+
+    /// How many records a stream has: as many as come without a pause.
+    async fn records(&self, stream: &str) -> usize {
+        let (connection, channel) = self.client().await;
+        channel.basic_qos(100, BasicQosOptions::default()).await.expect("a prefetch");
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-stream-offset".into(), AMQPValue::LongString("first".into()));
+        let options = BasicConsumeOptions::default();
+        let mut records = channel.basic_consume(stream.into(), "".into(), options, arguments).await.expect("a stream");
+        let mut count = 0;
+        while timeout(Duration::from_secs(1), records.next()).await.is_ok() {
+            count += 1;
+        }
+        connection.close(200, "done".into()).await.expect("it closes");
+        count
     }
 
     async fn publish(&self, partition: u16, records: &[Vec<u8>]) {
@@ -225,6 +249,51 @@ impl Fixture for RabbitMqServer {
 
     async fn foreign_entry(&self, Partition(partition): Partition) {
         self.publish(partition, &[b"an operator was here".to_vec()]).await;
+    }
+
+    async fn squat(&self) {
+        let (connection, channel) = self.client().await;
+        for partition in [0, 2] {
+            let mut arguments = FieldTable::default();
+            arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
+            let options = QueueDeclareOptions::durable();
+            channel.queue_declare(self.stream(partition).into(), options, arguments).await.expect("a stream");
+        }
+        connection.close(200, "done".into()).await.expect("it closes");
+        self.publish(0, &[b"of an operator".to_vec()]).await;
+        self.publish(2, &[b"{\"order\":1}".to_vec(), b"{\"order\":2}".to_vec()]).await;
+    }
+
+    async fn kept(&self) -> String {
+        let names = self.control(&["list_queues", "name"]).await;
+        let mut names: Vec<_> = names.lines().filter(|name| name.starts_with(&self.prefix)).collect();
+        names.sort_unstable();
+        let mut kept = String::new();
+        for name in names {
+            let _ = writeln!(kept, "{name}: {}", self.records(name).await);
+        }
+        kept
+    }
+
+    fn connect_adopting(&self, settings: Settings) -> Arc<dyn Broker> {
+        let url = self.url(&self.rabbitmq.inside_url());
+        connect(&format!("{url}&adopt=true"), settings).expect("a good URL")
+    }
+
+    async fn connect_guest(&self, settings: Settings) -> Arc<dyn Broker> {
+        self.control(&["add_user", &self.prefix, PASSWORD]).await;
+        self.let_guest_write(true).await;
+        let url = self.url(&self.rabbitmq.inside_url()).replace(USER, &self.prefix);
+        connect(&url, settings).expect("a good URL")
+    }
+
+    async fn let_guest_write(&self, may: bool) {
+        let (own, write) = (format!("^{}\\.", self.prefix), if may { ".*" } else { "^$" });
+        self.control(&["set_permissions", &self.prefix, &own, write, &own]).await;
+        if !may {
+            // RabbitMQ asks for a right again when a channel has been idle, or on a new connection.
+            self.control(&["close_all_user_connections", &self.prefix, "closed by an operator"]).await;
+        }
     }
 
     fn connect_with_wrong_password(&self, settings: Settings) -> Arc<dyn Broker> {

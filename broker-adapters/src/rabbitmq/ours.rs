@@ -1,0 +1,68 @@
+//! Whether the streams that are there hold Fanfare's log: looked at before settings are written, which begin one.
+//!
+//! A log is known by its records: an envelope at the beginning of any stream. Empty streams are free.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::try_join_all;
+use lapin::Connection;
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use tokio::time::timeout;
+
+use super::agree::{open, unless_missing};
+use super::lane::first_offset;
+use super::words::explain;
+use crate::envelope;
+
+/// How long a stream that has records, or seems to have none, may take to show its first one.
+const SHOW: Duration = Duration::from_secs(2);
+const EMPTY: Duration = Duration::from_millis(500);
+
+/// What a stream begins with.
+enum Begins {
+    /// It is missing or empty.
+    Free,
+    Ours,
+    /// With another program's record.
+    Other,
+}
+
+/// Refuses streams that other programs write to. Leaves them as they are.
+pub(super) async fn examine(connection: &Connection, streams: &[String]) -> Result<(), String> {
+    let begins = try_join_all(streams.iter().map(|stream| beginning(connection, stream))).await?;
+    if begins.iter().any(|begins| matches!(begins, Begins::Ours)) {
+        return Ok(());
+    }
+    match streams.iter().zip(begins).find(|(_, begins)| matches!(begins, Begins::Other)) {
+        Some((stream, _)) => Err(format!(
+            "the stream `{stream}` holds records of another program, and nothing was written: name another `?prefix=` in \
+             the broker's URL, or add `adopt=true` to it if Fanfare is to write there too"
+        )),
+        None => Ok(()),
+    }
+}
+
+async fn beginning(connection: &Connection, stream: &str) -> Result<Begins, String> {
+    let channel = open(connection).await?;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let asked = channel.queue_declare(stream.into(), options, FieldTable::default()).await;
+    let Some(there) = unless_missing(asked)? else { return Ok(Begins::Free) };
+    let wait = if there.message_count() > 0 { SHOW } else { EMPTY };
+    let failed = |error: lapin::Error| format!("queue `{stream}`: {}", explain(&error));
+    channel.basic_qos(1, BasicQosOptions::default()).await.map_err(failed)?;
+    // What is no stream refuses to be read from a place, so this takes nothing out of it.
+    let consumer =
+        channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), first_offset()).await;
+    match timeout(wait, consumer.map_err(failed)?.next()).await {
+        Ok(Some(Ok(first))) if envelope::is_ours(&first.data) => Ok(Begins::Ours),
+        Ok(Some(Ok(_))) => Ok(Begins::Other),
+        Ok(Some(Err(error))) => Err(failed(error)),
+        Ok(None) => Err(format!("the stream `{stream}` was deleted")),
+        Err(_) if there.message_count() > 0 => {
+            Err(format!("the stream `{stream}` did not show its first record in time: it may be another program's"))
+        }
+        Err(_) => Ok(Begins::Free),
+    }
+}

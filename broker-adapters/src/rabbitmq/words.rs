@@ -1,0 +1,83 @@
+//! What RabbitMQ's errors mean, for people, with what to change where that is known.
+
+use lapin::ErrorKind;
+
+/// What an error says.
+pub(super) fn explain(error: &lapin::Error) -> String {
+    match error.kind() {
+        ErrorKind::ProtocolError(said) => said.get_message().to_string(),
+        ErrorKind::IOError(error) => error.to_string(),
+        _ => error.to_string(),
+    }
+}
+
+/// What RabbitMQ said, with what to do about it. `prefix` is that of the log's names.
+pub(super) fn advise(said: &str, prefix: &str) -> String {
+    let has = |words: &str| said.contains(words);
+    let advice = if has("Login was refused") {
+        return "it refused the user or the password of the broker's URL".into();
+    } else if has("ACCESS_REFUSED") {
+        let of = format!("^{}\\.", prefix.replace('.', "\\."));
+        format!(
+            "`rabbitmqctl set_permissions` gives its user `configure` and `read` on `{of}` and `write` on \
+             `{of}|^amq\\.default$`"
+        )
+    } else if has("vhost") && has("not found") {
+        "the vhost is the path of the broker's URL: name another one, or make it with `rabbitmqctl add_vhost`".into()
+    } else if has("access to vhost") {
+        "`rabbitmqctl set_permissions -p VHOST` lets its user in".into()
+    } else if has("x-stream-offset") || has("inequivalent arg 'x-queue-type'") {
+        "it is no stream, so not of a log of Fanfare's: name another `?prefix=`, or delete it".into()
+    } else if has("x-queue-type") || has("feature flag is disabled") {
+        "this RabbitMQ has no streams: Fanfare needs 3.10 or newer, with `rabbitmqctl enable_feature_flag stream_queue`"
+            .into()
+    } else if has("RESOURCE_LOCKED") {
+        "another program has it for itself: name another `?prefix=`".into()
+    } else {
+        return said.to_owned();
+    };
+    format!("{said}; {advice}")
+}
+
+/// Whether RabbitMQ will refuse the next record too, until somebody changes something there.
+pub(super) fn is_refusal(said: &str) -> bool {
+    said.contains("ACCESS_REFUSED")
+}
+
+/// The largest message that RabbitMQ takes, in bytes, if it has refused one for its size.
+pub(super) fn largest_message(said: &str) -> Option<usize> {
+    let (_, most) = said.split_once("is larger than configured max size ")?;
+    most.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_changed_is_named() {
+        for (said, advice) in [
+            ("ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN.", "the password of"),
+            ("ACCESS_REFUSED - access to queue 'a.b.0' in vhost '/' refused for user 'me'", "`^a\\.b\\.`"),
+            ("NOT_ALLOWED - vhost nowhere not found", "add_vhost"),
+            ("NOT_ALLOWED - access to vhost '/' refused for user 'me'", "set_permissions -p"),
+            ("PRECONDITION_FAILED - invalid arg 'x-stream-offset' for queue 'a.b.0'", "no stream"),
+            ("PRECONDITION_FAILED - invalid arg 'x-queue-type' for queue 'a.b.0'", "3.10"),
+            ("INTERNAL_ERROR - Cannot declare a queue …: the corresponding feature flag is disabled", "stream_queue"),
+        ] {
+            let advised = advise(said, "a.b");
+            assert!(advised.contains(advice), "{advised}");
+        }
+        assert_eq!(
+            advise("CONNECTION_FORCED - closed by an operator", "a"),
+            "CONNECTION_FORCED - closed by an operator"
+        );
+    }
+
+    #[test]
+    fn a_message_that_is_too_large_says_how_large_one_may_be() {
+        let said = "PRECONDITION_FAILED - message size 2000 is larger than configured max size 1000";
+        assert_eq!(largest_message(said), Some(1000));
+        assert_eq!(largest_message("PRECONDITION_FAILED - unknown delivery tag 1"), None);
+    }
+}
