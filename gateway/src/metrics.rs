@@ -17,6 +17,7 @@ pub(crate) struct Metrics {
     opened: AtomicU64,
     closed: Mutex<BTreeMap<&'static str, u64>>,
     refused: [AtomicU64; Refused::ALL.len()],
+    made_room: AtomicU64,
     received: AtomicU64,
     delivered: AtomicU64,
     published: [AtomicU64; OUTCOMES.len()],
@@ -64,6 +65,11 @@ impl Metrics {
         self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A client was cut off because there was no room for what waited for all clients.
+    pub(crate) fn made_room(&self) {
+        self.made_room.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A message came from a client.
     pub(crate) fn received(&self) {
         self.received.fetch_add(1, Ordering::Relaxed);
@@ -109,6 +115,8 @@ impl Metrics {
         let refused = Refused::ALL.iter().zip(&self.refused);
         let samples: Vec<_> = refused.map(|((_, why), n)| labelled("reason", why, n.load(Ordering::Relaxed))).collect();
         family("connections_refused_total", "counter", "Connections turned away, by reason.", &samples);
+        let help = "Connections that ended because limits.outbox_total was used up, the slowest first.";
+        family("connections_closed_for_room_total", "counter", help, &read(&self.made_room));
         family("messages_received_total", "counter", "Messages from clients.", &read(&self.received));
         family(
             "messages_delivered_total",

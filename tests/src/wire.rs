@@ -266,8 +266,13 @@ impl Wire {
 
     /// Connects with the smallest receive buffer that the kernel has, so that not to read is soon felt.
     pub async fn narrow(address: SocketAddr) -> Result<Self> {
+        Self::with_room(address, 1).await
+    }
+
+    /// Connects with a receive buffer of about so many bytes.
+    pub async fn with_room(address: SocketAddr, bytes: u32) -> Result<Self> {
         let socket = TcpSocket::new_v4()?;
-        socket.set_recv_buffer_size(1)?;
+        socket.set_recv_buffer_size(bytes)?;
         Self::of(socket, address).await
     }
 
@@ -369,8 +374,7 @@ impl Wire {
     /// The next frame; `None` when the connection has ended.
     pub async fn next(&mut self) -> Result<Option<Received>> {
         loop {
-            if let Some((received, length)) = parse(self.rest())? {
-                self.used += length;
+            if let Some(received) = self.received()? {
                 return Ok(Some(received));
             }
             if !self.read().await? {
@@ -378,6 +382,20 @@ impl Wire {
                 return Ok(None);
             }
         }
+    }
+
+    /// The next of the frames that have been read already.
+    pub fn received(&mut self) -> Result<Option<Received>> {
+        let Some((received, length)) = parse(self.rest())? else { return Ok(None) };
+        self.used += length;
+        Ok(Some(received))
+    }
+
+    /// Reads so many bytes at most and keeps them for later; `false` at the end of the stream.
+    pub async fn bite(&mut self, most: usize) -> Result<bool> {
+        self.input.drain(..std::mem::take(&mut self.used));
+        let mut bite = (&mut self.stream).take(most as u64);
+        Ok(within(bite.read_buf(&mut self.input)).await?? > 0)
     }
 
     /// The next frame, which must come.

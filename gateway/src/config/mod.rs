@@ -130,10 +130,12 @@ pub struct Limits {
     #[serde(deserialize_with = "number::between::<_, _, 1, 10_000_000>")]
     pub connections_per_address: u32,
     /// Messages that wait for one client, in bytes, with 64 more for each; a client that falls further behind is closed with
-    /// 4410. Default: "1MiB". Raise it to ride out longer stalls, at the cost of memory.
+    /// 4410. The message that is being written and the newest do not count, so one may be larger than this. Default: "1MiB".
+    /// Raise it to ride out longer stalls, at the cost of memory.
     pub outbox: ByteSize,
-    /// Messages that wait for all the node's clients together, in bytes. Default: "256MiB". Set it to the memory the node
-    /// may spend on slow clients.
+    /// Messages that wait for all the node's clients together, in bytes; one that waits for many counts once per worker. When
+    /// there are more, the clients that have taken nothing for longest are closed with 4410. Default: "256MiB". Set it to the
+    /// memory the node may spend on slow clients.
     pub outbox_total: ByteSize,
     /// Pings a client may send per second that are answered one by one; more are answered together, and ten times as many
     /// close the connection with 1008. Default: 20.
@@ -155,7 +157,8 @@ pub struct Timing {
     /// node and its clients; raise it to save mobile batteries.
     #[serde(with = "duration")]
     pub ping: Duration,
-    /// Time a client has to answer a ping before it is taken for gone. Default: "10s". Shorter than `ping`.
+    /// Time a client has to answer a ping before it is taken for gone. Default: "10s". Shorter than `ping`. It counts from the
+    /// last bytes that a slow client took, so a ping that waits behind messages ends nobody.
     #[serde(with = "duration")]
     pub pong: Duration,
     /// Time after which a connection is closed that has neither subscribed nor sent a message. Default: "off". Set it to

@@ -1,23 +1,26 @@
 //! One WebSocket connection: its socket, what it has yet to send, how it ends.
 //!
 //! Owned by its worker and by its one task, which reads; the worker writes to the socket directly, so that a
-//! broadcast wakes no task. Owns no buffer but while its client must wait: input goes through the worker's. Ends for real: whoever does not
-//! take the close frame within [`GRACE`] is reset.
+//! broadcast wakes no task. Owns no buffer but while its client must wait: input goes through the worker's. Ends for real: a
+//! client that takes nothing for [`GRACE`] while its close frame is queued, or does not close for so long after it, is reset.
+
+mod writing;
 
 use std::cell::RefCell;
-use std::io::{ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::time::Sleep;
 
+pub(crate) use self::writing::Queued;
+use self::writing::Written;
 use super::Worker;
 use super::hub::{Member, Seat};
 use super::inbox::Inbox;
-use super::outbox::{Outbox, SLICES};
+use super::outbox::Outbox;
+use super::progress::Progress;
 use super::pulse::Pulse;
 use crate::clock;
 use crate::close::CloseReason;
@@ -27,7 +30,7 @@ use crate::listener::Admission;
 use crate::protocol::{Protocol, native};
 use crate::stream::Stream;
 
-/// How long a client may take to take its close frame and to close.
+/// How long a client may take nothing while it is sent its last frames, and how long it may then take to close.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 /// Milliseconds up to which clients of a node that goes away are asked to wait before they come back.
@@ -56,6 +59,8 @@ pub(crate) struct Connection {
 pub(crate) struct State {
     pub(super) decoder: Decoder,
     outbox: Outbox,
+    /// The socket is full; boxed, since few are at a time.
+    blocked: Option<Box<Progress>>,
     pub(super) seats: Vec<Seat>,
     pub(super) pulse: Pulse,
     /// Publishes that the broker has not yet answered.
@@ -75,7 +80,9 @@ pub(crate) struct State {
 struct Ending {
     reason: CloseReason,
     stage: Stage,
-    grace: Pin<Box<Sleep>>,
+    /// How long nothing may come of it.
+    grace: Duration,
+    over: Pin<Box<Sleep>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,25 +99,6 @@ enum Stage {
     Over,
 }
 
-/// How writing went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Written {
-    All,
-    Blocked,
-    Broken,
-}
-
-/// The frame was queued, or the connection is behind by more than its share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Queued {
-    /// It will be written when the worker next flushes.
-    Yes,
-    /// The connection must be ended with [`CloseReason::TooSlow`].
-    Overflow,
-    /// It is ending: nothing more is sent.
-    Ending,
-}
-
 impl Connection {
     pub(crate) fn new(
         (member, serial): (Member, u32),
@@ -122,8 +110,9 @@ impl Connection {
         let state = State {
             decoder: Decoder::new(Extensions::none()),
             outbox: Outbox::default(),
+            blocked: None,
             seats: Vec::new(),
-            pulse: Pulse::default(),
+            pulse: Pulse::new(now),
             publishing: 0,
             waiting: None,
             inbox: (protocol == Protocol::App).then(Box::default),
@@ -206,16 +195,25 @@ impl Connection {
     /// Brings the end one step further; the reason when the socket may be dropped.
     fn poll_end(&self, worker: &Worker, cx: &mut Context<'_>) -> Poll<Option<CloseReason>> {
         let mut state = self.state.borrow_mut();
-        let State { ending: Some(ending), outbox, .. } = &mut *state else { return Poll::Ready(None) };
+        let State { ending: Some(ending), outbox, pulse, inbox, .. } = &mut *state else { return Poll::Ready(None) };
         if ending.stage == Stage::Farewell && outbox.is_empty() && self.stream.borrow_mut().try_flush().is_ok() {
             ending.stage = Stage::Shut;
+            pulse.wait_from(clock::now());
             if self.stream.borrow_mut().shutdown().is_err() {
                 ending.stage = Stage::Over;
             }
         }
         // Before reading: whoever never stops talking would keep us from it.
-        if ending.stage != Stage::Over && ending.grace.as_mut().poll(cx).is_ready() {
+        while ending.stage != Stage::Over && ending.over.as_mut().poll(cx).is_ready() {
             let (reason, stage) = (ending.reason, ending.stage);
+            if stage == Stage::Handler && inbox.as_mut().is_some_and(|inbox| inbox.has_moved()) {
+                pulse.wait_from(clock::now());
+            }
+            let due = pulse.due(ending.grace);
+            if due > clock::now() {
+                ending.over.as_mut().reset(due.into());
+                continue;
+            }
             if matches!(stage, Stage::Handler | Stage::Answers) {
                 drop(state);
                 self.farewell(worker, reason);
@@ -252,13 +250,13 @@ impl Connection {
         if let Some(inbox) = &mut state.inbox {
             inbox.end();
             if by_peer && !inbox.is_done() {
-                state.ending = Some(Ending::new(reason, Stage::Handler, GRACE));
+                state.begin_end(reason, Stage::Handler, GRACE);
                 drop(state);
                 return self.wake();
             }
         }
         if reason == CloseReason::Drain && state.publishing > 0 {
-            state.ending = Some(Ending::new(reason, Stage::Answers, worker.grace(reason)));
+            state.begin_end(reason, Stage::Answers, worker.grace(reason));
             drop(state);
             return self.wake();
         }
@@ -310,11 +308,11 @@ impl Connection {
             None => Stage::Over,
             Some(code) => {
                 if reason == CloseReason::TooSlow {
-                    worker.backlog.sub(state.outbox.abandon());
+                    worker.backlog.left(state.outbox.abandon());
                 }
                 if self.protocol == Protocol::Native && matches!(reason, CloseReason::Drain | CloseReason::GoingAway) {
                     let hint = native::reconnect(fastrand::u64(..RECONNECT));
-                    state.push(worker, codec::frame(Opcode::Text, hint.as_bytes()));
+                    state.push(worker, worker.backlog.frame(codec::frame(Opcode::Text, hint.as_bytes())));
                 }
                 let frame = match reason {
                     // RFC 6455 §5.5.1: the answer to a close frame repeats its code.
@@ -322,80 +320,16 @@ impl Connection {
                     CloseReason::PeerClosed(Some(code)) => codec::close(code, ""),
                     _ => codec::close(code, &reason.text()),
                 };
-                state.push(worker, frame);
+                state.push(worker, worker.backlog.frame(frame));
                 Stage::Farewell
             }
         };
         if let Some(inbox) = &mut state.inbox {
             inbox.end();
         }
-        state.ending = Some(Ending::new(reason, stage, worker.grace(reason)));
+        state.begin_end(reason, stage, worker.grace(reason));
         drop(state);
         self.wake();
-    }
-
-    /// Adds a frame for the next flush.
-    pub(crate) fn queue(&self, worker: &Worker, frame: Bytes) -> Queued {
-        let mut state = self.state.borrow_mut();
-        if state.gone
-            || state.ending.as_ref().is_some_and(|ending| !matches!(ending.stage, Stage::Handler | Stage::Answers))
-        {
-            return Queued::Ending;
-        }
-        state.push(worker, frame);
-        if worker.backlog.is_over(state.outbox.weight()) {
-            drop(state);
-            // Much at once is not yet slow: what counts is what the socket does not take.
-            self.write(worker);
-            state = self.state.borrow_mut();
-            if worker.backlog.is_over(state.outbox.weight()) {
-                return Queued::Overflow;
-            }
-        }
-        if !state.marked {
-            state.marked = true;
-            worker.mark(self.member);
-        }
-        Queued::Yes
-    }
-
-    /// Writes what is queued, as far as the socket takes it; the task goes on with the rest.
-    pub(super) fn flush(&self, worker: &Worker) {
-        self.state.borrow_mut().marked = false;
-        if self.write(worker) != Written::All {
-            self.wake();
-        }
-    }
-
-    fn write(&self, worker: &Worker) -> Written {
-        let mut state = self.state.borrow_mut();
-        let mut stream = self.stream.borrow_mut();
-        while !state.outbox.is_empty() {
-            let before = state.outbox.weight();
-            let result = match state.outbox.single() {
-                Some(frame) => stream.try_write(frame),
-                None => {
-                    let mut slices = [IoSlice::new(&[]); SLICES];
-                    let count = state.outbox.slices(&mut slices);
-                    stream.try_write_vectored(&slices[..count])
-                }
-            };
-            match result {
-                Ok(0) => return Written::Broken,
-                Ok(written) => {
-                    state.outbox.advance(written);
-                    worker.backlog.sub(before - state.outbox.weight());
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Written::Blocked,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Written::Broken,
-            }
-        }
-        match stream.try_flush() {
-            Ok(()) => Written::All,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Written::Blocked,
-            Err(_) => Written::Broken,
-        }
     }
 
     /// The peer is gone; the reason if the end had begun before.
@@ -412,19 +346,16 @@ impl Connection {
         self.stream.borrow().reset();
     }
 
-    /// What is queued weighs so much.
-    pub(super) fn queued(&self) -> usize {
-        self.state.borrow().outbox.weight()
-    }
-
     pub(crate) fn is_ending(&self) -> bool {
         let state = self.state.borrow();
         state.gone || state.ending.is_some()
     }
 
     /// The worker has let go of it; who still holds it, and waits for the broker, can do nothing with it.
-    pub(super) fn leave(&self) {
-        self.state.borrow_mut().gone = true;
+    pub(super) fn leave(&self, worker: &Worker) {
+        let mut state = self.state.borrow_mut();
+        state.gone = true;
+        state.drop_output(worker);
     }
 
     /// Whether the client must wait: for the broker, or for the app.
@@ -454,15 +385,10 @@ impl State {
         self.pulse.is_unanswered() && self.waiting.is_none()
     }
 
-    fn push(&mut self, worker: &Worker, frame: Bytes) {
-        let before = self.outbox.weight();
-        self.outbox.push(frame);
-        worker.backlog.add(self.outbox.weight() - before);
-    }
-}
-
-impl Ending {
-    fn new(reason: CloseReason, stage: Stage, grace: Duration) -> Self {
-        Self { reason, stage, grace: Box::pin(tokio::time::sleep(grace)) }
+    /// Begins a stage of the end, or the next one, and the time that it has.
+    fn begin_end(&mut self, reason: CloseReason, stage: Stage, grace: Duration) {
+        self.pulse.wait_from(clock::now());
+        let over = Box::pin(tokio::time::sleep_until(self.pulse.due(grace).into()));
+        self.ending = Some(Ending { reason, stage, grace, over });
     }
 }

@@ -10,6 +10,7 @@ use broker_adapters::{Break, Position};
 use bytes::{Bytes, BytesMut};
 
 use super::Worker;
+use super::backlog::Frame;
 use super::connection::{Connection, Queued};
 use super::hub::ChannelId;
 use crate::close::CloseReason;
@@ -88,10 +89,10 @@ impl Worker {
         // Stable: the order within a channel is the log's.
         hits.sort_by_key(|hit| hit.0);
         for run in hits.chunk_by(|one, other| one.0 == other.0) {
-            let mut frames: [Option<Bytes>; Format::ALL.len()] = Default::default();
+            let mut frames: [Option<Frame>; Format::ALL.len()] = Default::default();
             let members = self.broadcast(run[0].0, |protocol| {
                 let format = protocol.format();
-                Some(frames[format as usize].get_or_insert_with(|| joined(run, format)).clone())
+                Some(frames[format as usize].get_or_insert_with(|| self.backlog.frame(joined(run, format))).clone())
             });
             self.shared.metrics.delivered(members * run.len());
         }
@@ -101,7 +102,7 @@ impl Worker {
 
     /// Queues for every subscriber what `frame` gives for its protocol; `None` ends the connection as having lost messages.
     /// Gives the number of subscribers.
-    fn broadcast(&self, channel: ChannelId, mut frame: impl FnMut(Protocol) -> Option<Bytes>) -> usize {
+    fn broadcast(&self, channel: ChannelId, mut frame: impl FnMut(Protocol) -> Option<Frame>) -> usize {
         let mut ended = Vec::new();
         let connections = self.connections.borrow();
         let hub = self.hub.borrow();
@@ -133,7 +134,7 @@ impl Worker {
         let concerned: Vec<_> = concerned.map(|(channel, name)| (channel, name.to_owned())).collect();
         drop(hub);
         for (channel, name) in concerned {
-            let notice = codec::frame(Opcode::Text, native::lost(&name, lost).as_bytes());
+            let notice = self.backlog.frame(codec::frame(Opcode::Text, native::lost(&name, lost).as_bytes()));
             self.broadcast(channel, |protocol| (protocol == Protocol::Native).then(|| notice.clone()));
         }
         self.flush();

@@ -21,6 +21,8 @@ pub(crate) struct Inbox {
     ended: bool,
     /// The handler has returned.
     done: bool,
+    /// The handler has taken a message since this was last asked.
+    moved: bool,
     waiting: Option<Waker>,
 }
 
@@ -35,6 +37,7 @@ impl Inbox {
     pub(crate) fn poll_next(&mut self, waker: &Waker) -> Poll<Option<Message>> {
         if let Some(message) = self.queue.pop_front() {
             self.bytes -= message.len();
+            self.moved = true;
             return Poll::Ready(Some(message));
         }
         if self.ended {
@@ -57,6 +60,11 @@ impl Inbox {
     /// The handler has returned.
     pub(crate) fn finish(&mut self) {
         self.done = true;
+    }
+
+    /// Whether the handler has taken a message since the last call.
+    pub(crate) fn has_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     pub(crate) fn is_done(&self) -> bool {

@@ -4,6 +4,7 @@
 //! thread; others reach it through two bounded queues. Ends when it is told to drain and the last client is gone.
 
 mod backlog;
+mod blocked;
 mod commands;
 pub(crate) mod connection;
 mod drain;
@@ -11,6 +12,7 @@ mod fanout;
 mod hub;
 pub(crate) mod inbox;
 mod outbox;
+mod progress;
 mod pulse;
 mod receive;
 mod resume;
@@ -29,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use self::backlog::Backlog;
+use self::blocked::Blocked;
 use self::connection::Connection;
 use self::hub::{Hub, Member};
 use self::timers::Timer;
@@ -81,7 +84,9 @@ pub(crate) struct Worker {
     moved: tokio::sync::Notify,
     /// The broker is away: whoever connects is told.
     degraded: Cell<bool>,
-    backlog: Backlog,
+    backlog: Rc<Backlog>,
+    /// Connections whose sockets take nothing now.
+    blocked: RefCell<Blocked>,
     /// Connections with something new to write.
     marked: RefCell<Vec<Member>>,
     /// A flush is about to come.
@@ -120,6 +125,7 @@ impl Worker {
             moved: tokio::sync::Notify::new(),
             degraded: Cell::new(false),
             backlog: Backlog::new(config.limits.outbox.bytes(), config.limits.outbox_total.bytes() / workers.max(1)),
+            blocked: RefCell::default(),
             marked: RefCell::default(),
             flushing: Cell::new(false),
             emptied: tokio::sync::Notify::new(),
@@ -191,6 +197,21 @@ impl Worker {
         if refill.is_empty() {
             *refill = marked;
         }
+        drop(refill);
+        self.make_room();
+    }
+
+    /// Cuts clients off until what waits for all has room: those first that have taken nothing for longest.
+    fn make_room(&self) {
+        while self.backlog.is_over() {
+            let slowest = self.blocked.borrow().slowest();
+            let slowest = slowest.and_then(|member| self.connections.borrow().get(member as usize).cloned());
+            // What is left then is on its way to sockets that take it.
+            let Some(slowest) = slowest else { return };
+            if slowest.make_room(self) {
+                self.shared.metrics.made_room();
+            }
+        }
     }
 
     /// Flushes once all tasks that are ready now have run, so that what they send leaves together.
@@ -231,8 +252,7 @@ impl Worker {
 
     fn remove(&self, connection: &Connection, reason: CloseReason) {
         self.leave_all(connection);
-        self.backlog.sub(connection.queued());
-        connection.leave();
+        connection.leave(self);
         let mut connections = self.connections.borrow_mut();
         connections.try_remove(connection.member as usize);
         if connections.is_empty() {

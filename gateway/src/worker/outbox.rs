@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::{Buf, Bytes};
+use super::backlog::{FRAME, Frame};
 
 /// Slices handed to one vectored write. More would only help clients that are far behind.
 pub(crate) const SLICES: usize = 64;
@@ -15,21 +15,18 @@ pub(crate) const SLICES: usize = 64;
 /// An emptied queue keeps room for so many frames.
 const KEPT: usize = 8;
 
-/// What a frame takes besides its bytes, about: its place in the queue and its allocation. Without it, a megabyte of
-/// the smallest frames would take four.
-const FRAME: usize = 64;
-
 /// What is queued for one socket.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<Frame>,
+    /// Bytes that are to be written.
     bytes: usize,
-    /// Bytes of the first frame are on the wire already: it must be finished.
-    begun: bool,
+    /// Bytes of the first frame that are on the wire already: it must be finished.
+    begun: usize,
 }
 
 impl Outbox {
-    pub(crate) fn push(&mut self, frame: Bytes) {
+    pub(crate) fn push(&mut self, frame: Frame) {
         self.bytes += frame.len();
         self.queue.push_back(frame);
     }
@@ -39,84 +36,120 @@ impl Outbox {
         self.bytes + self.queue.len() * FRAME
     }
 
+    /// The weight of what waits between the frame that is being written and the newest. Those two do not count against a
+    /// client: how large one message is says nothing about how fast the client reads.
+    pub(crate) fn behind(&self) -> usize {
+        match (self.queue.front(), self.queue.back()) {
+            (Some(first), Some(newest)) if self.queue.len() > 2 => {
+                self.weight() - (first.len() - self.begun) - newest.len() - 2 * FRAME
+            }
+            _ => 0,
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// The only frame, if there is just one: it needs no vectored write.
-    pub(crate) fn single(&self) -> Option<&Bytes> {
-        self.queue.front().filter(|_| self.queue.len() == 1)
+    /// What is left of the only frame, if there is just one: it needs no vectored write.
+    pub(crate) fn single(&self) -> Option<&[u8]> {
+        self.queue.front().filter(|_| self.queue.len() == 1).map(|frame| &frame[self.begun..])
     }
 
     /// Fills `slices` with what is next; gives how many.
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES]) -> usize {
         let mut count = 0;
+        let mut begun = self.begun;
         for (slot, frame) in slices.iter_mut().zip(&self.queue) {
-            *slot = IoSlice::new(frame);
+            *slot = IoSlice::new(&frame[std::mem::take(&mut begun)..]);
             count += 1;
         }
         count
     }
 
-    /// Notes that the first `written` bytes are on the wire.
-    pub(crate) fn advance(&mut self, mut written: usize) {
+    /// Notes that the first `written` bytes are on the wire. Gives the number of frames that were finished.
+    pub(crate) fn advance(&mut self, written: usize) -> usize {
         self.bytes -= written;
-        while let Some(front) = self.queue.front_mut() {
-            if written < front.len() {
-                self.begun |= written > 0;
-                front.advance(written);
-                return;
+        self.begun += written;
+        let mut finished = 0;
+        while let Some(front) = self.queue.front() {
+            if self.begun < front.len() {
+                return finished;
             }
-            written -= front.len();
-            self.begun = false;
+            self.begun -= front.len();
             self.queue.pop_front();
+            finished += 1;
         }
         if self.queue.capacity() > KEPT {
             self.queue = VecDeque::new();
         }
+        finished
     }
 
-    /// Drops all that was not begun, to make room for a last frame. Gives the weight dropped.
+    /// Drops all that was not begun, to make room for a last frame. Gives the number of frames dropped.
     pub(crate) fn abandon(&mut self) -> usize {
-        let keep = usize::from(self.begun);
-        let before = self.weight();
-        self.queue.truncate(keep);
-        self.bytes = self.queue.iter().map(Bytes::len).sum();
-        before - self.weight()
+        let before = self.queue.len();
+        self.queue.truncate(usize::from(self.begun > 0));
+        self.bytes = self.queue.iter().map(|frame| frame.len()).sum::<usize>() - self.begun;
+        before - self.queue.len()
+    }
+
+    /// Drops all. Gives the number of frames dropped.
+    pub(crate) fn clear(&mut self) -> usize {
+        std::mem::take(self).queue.len()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
+    use super::super::backlog::Backlog;
     use super::*;
 
     fn contents(outbox: &Outbox) -> Vec<u8> {
-        outbox.queue.iter().flatten().copied().collect()
+        outbox.queue.iter().flat_map(|frame| frame.to_vec()).skip(outbox.begun).collect()
+    }
+
+    fn of(frames: &[&'static [u8]]) -> Outbox {
+        let (backlog, mut outbox) = (Backlog::new(0, 0), Outbox::default());
+        frames.iter().for_each(|frame| outbox.push(backlog.frame(Bytes::from_static(frame))));
+        outbox
     }
 
     #[test]
     fn a_frame_that_was_begun_is_finished_before_the_last_word() {
-        let mut outbox = Outbox::default();
-        outbox.push(Bytes::from_static(b"first"));
-        outbox.push(Bytes::from_static(b"second"));
-        outbox.advance(2);
-        assert_eq!(outbox.abandon(), 6 + FRAME);
-        outbox.push(Bytes::from_static(b"close"));
+        let mut outbox = of(&[b"first", b"second"]);
+        assert_eq!(outbox.advance(2), 0);
+        assert_eq!(outbox.abandon(), 1);
+        outbox.push(Backlog::new(0, 0).frame(Bytes::from_static(b"close")));
         assert_eq!(contents(&outbox), b"rstclose");
         assert_eq!(outbox.weight(), 8 + 2 * FRAME);
     }
 
     #[test]
     fn frames_not_begun_are_dropped() {
-        let mut outbox = Outbox::default();
-        outbox.push(Bytes::from_static(b"first"));
-        outbox.push(Bytes::from_static(b"second"));
-        outbox.advance(5);
-        assert_eq!(outbox.single(), Some(&Bytes::from_static(b"second")));
-        assert_eq!(outbox.abandon(), 6 + FRAME);
+        let mut outbox = of(&[b"first", b"second"]);
+        assert_eq!(outbox.advance(5), 1);
+        assert_eq!(outbox.single(), Some(&b"second"[..]));
+        assert_eq!(outbox.abandon(), 1);
         assert!(outbox.is_empty());
+        assert_eq!(outbox.weight(), 0);
+    }
+
+    #[test]
+    fn neither_the_frame_being_written_nor_the_newest_counts_against_a_client() {
+        static LARGE: [u8; 100_000] = [0; 100_000];
+        assert_eq!(of(&[&LARGE]).behind(), 0);
+        assert_eq!(of(&[b"ping", &LARGE]).behind(), 0);
+        assert_eq!(of(&[&LARGE, b"ping"]).behind(), 0);
+        let mut outbox = of(&[&LARGE, b"one", b"three", &LARGE]);
+        assert_eq!(outbox.behind(), 3 + 5 + 2 * FRAME);
+        outbox.advance(99_999);
+        assert_eq!(outbox.behind(), 3 + 5 + 2 * FRAME);
+        outbox.advance(2);
+        assert_eq!(outbox.behind(), 5 + FRAME);
     }
 
     proptest! {
@@ -125,9 +158,9 @@ mod tests {
             frames in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..40), 1..150),
             writes in proptest::collection::vec(1usize..500, 1..400),
         ) {
-            let mut outbox = Outbox::default();
+            let (backlog, mut outbox) = (Backlog::new(0, 0), Outbox::default());
             let expected: Vec<u8> = frames.iter().flatten().copied().collect();
-            frames.into_iter().for_each(|frame| outbox.push(frame.into()));
+            frames.into_iter().for_each(|frame| outbox.push(backlog.frame(frame.into())));
             let mut sent = Vec::new();
             for write in writes {
                 let mut slices = [IoSlice::new(&[]); SLICES];
@@ -135,7 +168,8 @@ mod tests {
                 let next: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
                 let write = write.min(next.len());
                 sent.extend_from_slice(&next[..write]);
-                outbox.advance(write);
+                let before = outbox.queue.len();
+                prop_assert_eq!(outbox.advance(write), before - outbox.queue.len());
                 prop_assert_eq!(outbox.weight(), expected.len() - sent.len() + outbox.queue.len() * FRAME);
             }
             sent.extend(contents(&outbox));

@@ -1,6 +1,9 @@
 //! Whether a client is alive, and whether it asks too often if we are.
 //!
-//! Pure. A ping goes out at every interval; any byte that comes after it is an answer.
+//! Pure. A ping is queued at every interval; any byte that comes after it is an answer. The time for the answer begins
+//! anew with each progress in writing: a ping behind other frames has not left yet, and a client that takes bytes is alive.
+
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -10,8 +13,10 @@ use crate::codec::{self};
 const FLOOD: u32 = 10;
 
 /// The state of one connection's pings, in both directions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pulse {
+    /// From here on counts the time that the client has to answer, or to take its last frames.
+    since: Instant,
     /// A ping is out and nothing has come since.
     unanswered: bool,
     /// The connection has sent a message or subscribed since the last look.
@@ -37,14 +42,29 @@ pub(crate) enum Answer {
 }
 
 impl Pulse {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { since: now, unanswered: false, used: false, watched: false, second: 0, pings: 0, owed: None }
+    }
+
     /// Bytes came.
     pub(crate) fn heard(&mut self) {
         self.unanswered = false;
     }
 
-    /// A ping goes out.
-    pub(crate) fn asked(&mut self) {
+    /// A ping is queued.
+    pub(crate) fn asked(&mut self, now: Instant) {
         self.unanswered = true;
+        self.wait_from(now);
+    }
+
+    /// The client is not waited for before this: it was asked something, or it takes what it was sent.
+    pub(crate) fn wait_from(&mut self, at: Instant) {
+        self.since = self.since.max(at);
+    }
+
+    /// When a client that may take so long has taken too long.
+    pub(crate) fn due(&self, time: Duration) -> Instant {
+        self.since + time
     }
 
     /// Whether the last ping had no answer.
@@ -81,7 +101,7 @@ mod tests {
 
     #[test]
     fn pings_are_answered_one_by_one_then_coalesced_then_refused() {
-        let mut pulse = Pulse::default();
+        let mut pulse = Pulse::new(Instant::now());
         for n in 0..3 {
             assert_eq!(pulse.pinged(&[n], 1, 3), Answer::Now(codec::pong(&[n])));
         }
@@ -95,11 +115,24 @@ mod tests {
 
     #[test]
     fn any_byte_answers_a_ping() {
-        let mut pulse = Pulse::default();
+        let now = Instant::now();
+        let mut pulse = Pulse::new(now);
         assert!(!pulse.is_unanswered());
-        pulse.asked();
+        pulse.asked(now);
         assert!(pulse.is_unanswered());
         pulse.heard();
         assert!(!pulse.is_unanswered());
+    }
+
+    #[test]
+    fn the_time_for_an_answer_counts_from_the_last_progress() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut pulse = Pulse::new(start);
+        pulse.asked(start + second);
+        assert_eq!(pulse.due(second), start + second * 2);
+        pulse.wait_from(start + second * 5);
+        assert_eq!(pulse.due(second), start + second * 6);
+        pulse.wait_from(start + second * 3);
+        assert_eq!(pulse.due(second), start + second * 6, "never back");
     }
 }

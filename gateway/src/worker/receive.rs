@@ -43,7 +43,7 @@ impl Worker {
 
     /// Queues a frame for one connection.
     pub(crate) fn send(&self, connection: &Connection, frame: Bytes) {
-        if connection.queue(self, frame) == super::connection::Queued::Overflow {
+        if connection.queue(self, self.backlog.frame(frame)) == super::connection::Queued::Overflow {
             self.end(connection, CloseReason::TooSlow);
         }
     }

@@ -32,6 +32,32 @@ enum Wake {
     Idle,
 }
 
+/// How much later than it should a worker may look at its timers before it counts as having stood still.
+const STANDSTILL: Duration = Duration::from_secs(1);
+
+/// Tells when a worker stood still, as when its machine was paused: what clients sent meanwhile has yet to be read, so their
+/// time is not up before it had another turn.
+#[derive(Debug)]
+struct Rhythm {
+    last: Instant,
+    most: Duration,
+    broken: bool,
+}
+
+impl Rhythm {
+    fn new(now: Instant, most: Duration) -> Self {
+        Self { last: now, most, broken: false }
+    }
+
+    /// Never twice in a row: a worker that is always late looks at its timers all the same.
+    fn is_broken(&mut self, now: Instant) -> bool {
+        let late = now.saturating_duration_since(self.last) > self.most;
+        self.last = now;
+        self.broken = late && !self.broken;
+        self.broken
+    }
+}
+
 /// Fine enough for the shortest time that is set, coarse enough to cost nothing.
 pub(super) fn tick(config: &Config) -> Duration {
     let timing = &config.timing;
@@ -46,9 +72,13 @@ impl Worker {
         let mut interval = tokio::time::interval(self.wheel.borrow().tick());
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut due = Vec::new();
+        let mut rhythm = Rhythm::new(clock::now(), interval.period() + STANDSTILL);
         loop {
             interval.tick().await;
             let now = clock::now();
+            if rhythm.is_broken(now) {
+                continue;
+            }
             self.wheel.borrow_mut().turn(now, &mut due);
             for timer in due.drain(..) {
                 let connection = self.connections.borrow().get(timer.member as usize).cloned();
@@ -82,18 +112,23 @@ impl Worker {
         let timing = &self.shared.config.timing;
         match what {
             Wake::Ping => {
-                connection.state.borrow_mut().pulse.asked();
+                connection.state.borrow_mut().pulse.asked(now);
                 if connection.protocol == Protocol::Native {
                     let ping = self.ping(connection);
-                    connection.queue(self, codec::frame(Opcode::Text, ping.as_bytes()));
+                    connection.queue(self, self.backlog.frame(codec::frame(Opcode::Text, ping.as_bytes())));
                 }
                 // Every WebSocket library answers this one by itself; both leave in one write.
-                connection.queue(self, codec::ping(b""));
+                connection.queue(self, self.backlog.frame(codec::ping(b"")));
                 self.schedule(connection, Wake::Pong, now + timing.pong);
             }
             // Whoever must wait is not read: its silence proves nothing.
             Wake::Pong if connection.state.borrow().is_silent() => {
-                self.end(connection, CloseReason::PingTimeout);
+                let due = connection.state.borrow().pulse.due(timing.pong);
+                if due > now {
+                    self.schedule(connection, Wake::Pong, due);
+                } else {
+                    self.end(connection, CloseReason::PingTimeout);
+                }
             }
             Wake::Pong => {
                 let rest = timing.ping.saturating_sub(timing.pong);
@@ -134,5 +169,18 @@ impl Worker {
     fn schedule(&self, connection: &Connection, what: Wake, at: Instant) {
         let timer = Timer { member: connection.member, serial: connection.serial, what };
         self.wheel.borrow_mut().schedule(at, timer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_stood_still_reads_before_it_judges_but_not_for_ever() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut rhythm = Rhythm::new(start, second * 2);
+        let judged = [1, 2, 30, 31, 60, 90, 120, 121].map(|at| !rhythm.is_broken(start + second * at));
+        assert_eq!(judged, [true, true, false, true, false, true, false, true]);
     }
 }

@@ -1,0 +1,169 @@
+//! What a connection has yet to send, on its way to the socket.
+//!
+//! A socket that takes nothing more makes its connection *blocked*: from then on its progress is watched, at no cost to those
+//! that take everything.
+
+use std::io::{ErrorKind, IoSlice};
+
+use super::{Connection, Stage, State};
+use crate::clock;
+use crate::close::CloseReason;
+use crate::stream::Stream;
+use crate::worker::Worker;
+use crate::worker::backlog::Frame;
+use crate::worker::outbox::SLICES;
+use crate::worker::progress::Progress;
+
+/// How writing went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    All,
+    Blocked,
+    Broken,
+}
+
+/// The frame was queued, or the connection is behind by more than its share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queued {
+    /// It will be written when the worker next flushes.
+    Yes,
+    /// The connection must be ended with [`CloseReason::TooSlow`].
+    Overflow,
+    /// It is ending: nothing more is sent.
+    Ending,
+}
+
+impl Connection {
+    /// Adds a frame for the next flush.
+    pub(crate) fn queue(&self, worker: &Worker, frame: Frame) -> Queued {
+        let mut state = self.state.borrow_mut();
+        if state.gone
+            || state.ending.as_ref().is_some_and(|ending| !matches!(ending.stage, Stage::Handler | Stage::Answers))
+        {
+            return Queued::Ending;
+        }
+        state.push(worker, frame);
+        if state.is_over_share(worker) {
+            drop(state);
+            // Much at once is not yet slow: what counts is what the socket does not take.
+            self.write(worker);
+            state = self.state.borrow_mut();
+            if state.is_over_share(worker) {
+                return Queued::Overflow;
+            }
+        }
+        if !state.marked {
+            state.marked = true;
+            worker.mark(self.member);
+        }
+        Queued::Yes
+    }
+
+    /// Writes what is queued, as far as the socket takes it; the task goes on with the rest.
+    pub(in crate::worker) fn flush(&self, worker: &Worker) {
+        self.state.borrow_mut().marked = false;
+        if self.write(worker) != Written::All {
+            self.wake();
+        }
+    }
+
+    pub(super) fn write(&self, worker: &Worker) -> Written {
+        let mut state = self.state.borrow_mut();
+        let (written, bytes) = state.write(&mut self.stream.borrow_mut(), worker);
+        // Most sockets take all there is, always.
+        if written == Written::Blocked || state.blocked.is_some() {
+            state.note(self, worker, written, bytes);
+        }
+        written
+    }
+
+    /// Makes room for what waits for others: the client is told that it is too slow, or, if it has been told before and does
+    /// not take even that, is reset. Gives whether it is cut off by this and nothing else.
+    pub(in crate::worker) fn make_room(&self, worker: &Worker) -> bool {
+        let mut state = self.state.borrow_mut();
+        let Some(ending) = &mut state.ending else {
+            drop(state);
+            worker.end(self, CloseReason::TooSlow);
+            return true;
+        };
+        ending.stage = Stage::Over;
+        let first = ending.reason != CloseReason::TooSlow;
+        state.drop_output(worker);
+        drop(state);
+        self.reset();
+        self.wake();
+        first
+    }
+}
+
+impl State {
+    pub(super) fn push(&mut self, worker: &Worker, frame: Frame) {
+        self.outbox.push(frame);
+        worker.backlog.queued(1);
+    }
+
+    /// Lets go of everything that is queued.
+    pub(super) fn drop_output(&mut self, worker: &Worker) {
+        worker.backlog.left(self.outbox.clear());
+        if let Some(progress) = self.blocked.take() {
+            worker.blocked.borrow_mut().leave(progress.place);
+        }
+    }
+
+    fn is_over_share(&self, worker: &Worker) -> bool {
+        // The first is cheaper, and almost always says no.
+        worker.backlog.is_over_share(self.outbox.weight()) && worker.backlog.is_over_share(self.outbox.behind())
+    }
+
+    /// Gives as well how many bytes the socket took.
+    fn write(&mut self, stream: &mut Stream, worker: &Worker) -> (Written, usize) {
+        let mut bytes = 0;
+        while !self.outbox.is_empty() {
+            let result = match self.outbox.single() {
+                Some(frame) => stream.try_write(frame),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); SLICES];
+                    let count = self.outbox.slices(&mut slices);
+                    stream.try_write_vectored(&slices[..count])
+                }
+            };
+            match result {
+                Ok(0) => return (Written::Broken, bytes),
+                Ok(written) => {
+                    bytes += written;
+                    worker.backlog.left(self.outbox.advance(written));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return (Written::Blocked, bytes),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return (Written::Broken, bytes),
+            }
+        }
+        let written = match stream.try_flush() {
+            Ok(()) => Written::All,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Written::Blocked,
+            Err(_) => Written::Broken,
+        };
+        (written, bytes)
+    }
+
+    /// Notes what a full socket took. A socket that was not full proves nothing by taking bytes: they may go no further
+    /// than the kernel.
+    fn note(&mut self, connection: &Connection, worker: &Worker, written: Written, bytes: usize) {
+        let now = clock::now();
+        let mut blocked = worker.blocked.borrow_mut();
+        let Some(progress) = &mut self.blocked else {
+            self.blocked = Some(Box::new(Progress::new(blocked.enter(connection.member), now)));
+            return;
+        };
+        if bytes > 0 {
+            progress.took(bytes, now);
+            blocked.renew(&mut progress.place);
+            self.pulse.wait_from(now);
+        }
+        if written == Written::All {
+            self.pulse.wait_from(now + progress.lag());
+            let progress = self.blocked.take();
+            progress.into_iter().for_each(|progress| blocked.leave(progress.place));
+        }
+    }
+}
