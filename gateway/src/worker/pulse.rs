@@ -26,8 +26,8 @@ pub(crate) struct Pulse {
     /// The second that `pings` counts in, from the worker's start.
     second: u32,
     pings: u32,
-    /// The only pong still owed, once pings come faster than they are answered one by one.
-    owed: Option<Bytes>,
+    /// The only pong still owed, once pings come faster than they are answered one by one; boxed, since few clients do that.
+    owed: Option<Box<Bytes>>,
 }
 
 /// What to do about a ping.
@@ -83,7 +83,7 @@ impl Pulse {
         }
         // RFC 6455 §5.5.3: of several pings only the most recent needs an answer.
         if self.pings > most {
-            self.owed = Some(codec::pong(payload));
+            self.owed = Some(Box::new(codec::pong(payload)));
             return Answer::Later;
         }
         Answer::Now(codec::pong(payload))
@@ -91,7 +91,7 @@ impl Pulse {
 
     /// The pong that is still owed.
     pub(crate) fn owed(&mut self) -> Option<Bytes> {
-        self.owed.take()
+        self.owed.take().map(|pong| *pong)
     }
 }
 
