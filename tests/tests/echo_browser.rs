@@ -62,6 +62,22 @@ async fn what_a_stranger_sends_is_shown_as_text_and_never_run() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_text_that_may_not_have_arrived_is_back_in_its_box() -> Result<()> {
+    let cluster = Cluster::of(0).echo(1).set("FANFARE__LIMITS__MESSAGE", "1KiB").start().await?;
+    let browser = Browser::start().await?;
+    let page = open_echo(&browser, &format!("http://{}/ws", cluster.echo_address(1))).await?;
+    let large = "x".repeat(2000);
+    page.fill("#message", &format!("{large}{ENTER}")).await?;
+    sees(&page, &format!("Perhaps not sent: {large}")).await?;
+    assert_eq!(page.eval("document.querySelector('#message').value.length").await?, 2000);
+    joined(&page).await?;
+    page.fill("#message", &format!("smaller{ENTER}")).await?;
+    sees(&page, "Received: smaller").await?;
+    page.appear(390, 844, "dark").await?;
+    page.screenshot(shot("echo-4-phone")).await
+}
+
 async fn open_echo(browser: &Browser, url: &str) -> Result<Page> {
     let page = browser.open(url).await?;
     joined(&page).await?;

@@ -76,6 +76,134 @@ async fn a_message_that_looks_like_html_stays_text() -> Result<()> {
     page.screenshot(shot("page-html-stays-text")).await
 }
 
+#[tokio::test]
+async fn a_message_that_was_not_published_goes_back_into_its_box_and_a_degraded_node_is_shown() -> Result<()> {
+    let cluster = Cluster::of(1).redis().start().await?;
+    let browser = Browser::start().await?;
+    let page = browser.open(&format!("http://{}/", cluster.node_address(1))).await?;
+    subscribed(&page, "news").await?;
+    cluster.broker().kill().await?;
+    state(&page, "degraded").await?;
+    assert_eq!(page.text("#node").await?, "node-1");
+
+    publish(&page, "news", "first").await?;
+    returned(&page, "first").await?;
+    // While something else stands in the box, what comes back stands below it.
+    let goes_on =
+        "(document.querySelector('#publishForm').requestSubmit(), document.querySelector('#data').value = 'second')";
+    page.eval(goes_on).await?;
+    page.wait_until("document.querySelector('#unsent').textContent.includes('news: first')", PATIENCE).await?;
+    page.screenshot(shot("page-degraded")).await?;
+    page.click("#unsent .quiet").await?;
+    returned(&page, "first").await?;
+    page.wait_until("document.querySelector('#unsent').textContent.includes('news: second')", PATIENCE).await?;
+
+    cluster.broker().start().await?;
+    state(&page, "open").await?;
+    page.press("#data", ENTER).await?;
+    sees(&page, "news", "first").await?;
+    page.wait_until("document.querySelector('#data').value === ''", PATIENCE).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_said_to_be_and_stays_in_its_box() -> Result<()> {
+    let cluster = Cluster::of(1).set("FANFARE__LIMITS__MESSAGE", "1KiB").start().await?;
+    let browser = Browser::start().await?;
+    let page = browser.open(&format!("http://{}/", cluster.node_address(1))).await?;
+    subscribed(&page, "news").await?;
+    let large = "x".repeat(2000);
+    publish(&page, "news", &large).await?;
+    returned(&page, &large).await?;
+    assert!(page.text("#result").await?.starts_with("Not published: A message was larger"));
+    divided(&page, "(1009)").await?;
+    // Nothing that is too large is sent again by itself.
+    divided(&page, "Back on node-1").await?;
+    subscribed(&page, "news").await?;
+    publish(&page, "news", "small").await?;
+    sees(&page, "news", "small").await
+}
+
+#[tokio::test]
+async fn a_name_that_is_refused_goes_back_to_where_it_was_typed_and_nowhere_else() -> Result<()> {
+    let cluster = Cluster::of(1).start().await?;
+    let browser = Browser::start().await?;
+    let page = browser.open(&format!("http://{}/?channel=news", cluster.node_address(1))).await?;
+    subscribed(&page, "news").await?;
+    page.fill("#channel", &format!("two words{ENTER}")).await?;
+    page.wait_until("document.querySelector('#subscribeNote').textContent.startsWith('two words: ')", PATIENCE).await?;
+    assert_eq!(page.eval("document.querySelector('#channel').value").await?, "two words");
+    assert_eq!(page.eval("document.querySelector('#channel').getAttribute('aria-invalid')").await?, "true");
+    assert_eq!(page.eval("document.querySelector('#publishChannel').value").await?, "news");
+    assert_eq!(page.eval("document.querySelectorAll('#channels li').length").await?, 1);
+    assert_eq!(page.eval("location.search").await?, "?channel=news");
+    page.screenshot(shot("page-refused-name")).await
+}
+
+#[tokio::test]
+async fn the_page_says_why_it_has_no_connection() -> Result<()> {
+    let mut cluster = Cluster::of(1).set("FANFARE__TIMING__DRAIN_WAIT", "off").haproxy().start().await?;
+    let browser = Browser::start().await?;
+    let page = browser.open(&format!("{}/?channel=news", cluster.gateway_url())).await?;
+    subscribed(&page, "news").await?;
+    cluster.stop_node("node-1").await?;
+    divided(&page, "The node is restarting (1012)").await?;
+    let says = |text: &str| format!("document.querySelector('#stateText').textContent.includes({text:?})");
+    page.wait_until(&says("Refused: the server answers 503"), PATIENCE).await?;
+    page.screenshot(shot("page-refused")).await?;
+    let waits = "document.querySelector('#channels li').innerText.includes('waiting')";
+    page.wait_until(waits, PATIENCE).await?;
+    cluster.start_node("node-1").await?;
+    divided(&page, "Back on node-1").await?;
+    state(&page, "open").await?;
+    cluster.balancer_mut().stop().await?;
+    page.wait_until(&says("No connection"), PATIENCE).await.map(drop)
+}
+
+#[tokio::test]
+async fn fields_have_labels_and_a_finger_hits_what_it_aims_at() -> Result<()> {
+    let cluster = Cluster::of(1).start().await?;
+    let browser = Browser::start().await?;
+    let page = browser.open(&format!("http://{}/", cluster.node_address(1))).await?;
+    subscribed(&page, "news").await?;
+    page.appear(390, 844, "light").await?;
+    let fields = "[...document.querySelectorAll('input, textarea')]";
+    for (what, wrong) in [
+        ("a field without a visible label", format!("{fields}.filter(f => !f.labels[0]?.offsetParent).map(f => f.id)")),
+        ("a field that phones zoom into", format!("{fields}.filter(f => parseFloat(getComputedStyle(f).fontSize) < 16).map(f => f.id)")),
+        (
+            "a target under 44 px",
+            "[...document.querySelectorAll('button, input:not([type=checkbox]), textarea, .foot label')]
+                .filter(t => t.offsetParent && Math.min(t.offsetWidth, t.offsetHeight) < 44).map(t => t.id || t.className)".to_owned(),
+        ),
+        ("something wider than the screen", "document.documentElement.scrollWidth > 390 ? ['page'] : []".to_owned()),
+        // A list whose role is another one has items without a list (axe-core: `aria-allowed-role`, `listitem`).
+        ("a list with another role", "[...document.querySelectorAll('ol[role], ul[role]')].map(l => l.id)".to_owned()),
+    ] {
+        assert_eq!(page.eval(&wrong).await?, json!([]), "{what}");
+    }
+    assert_eq!(page.eval("document.querySelector('[role=log] > ol#messages') !== null").await?, true);
+    assert_eq!(page.eval("document.querySelector('#code').textContent.includes('reload')").await?, false);
+    Ok(())
+}
+
+/// Waits until the header has this state.
+async fn state(page: &Page, wanted: &str) -> Result<()> {
+    let is = format!("document.querySelector('#state').dataset.state === {wanted:?}");
+    page.wait_until(&is, PATIENCE).await.map(drop)
+}
+
+/// Waits until a text that was published stands in its box again, with a reason below it.
+async fn returned(page: &Page, text: &str) -> Result<()> {
+    let is = format!("document.querySelector('#data').value === {text:?} && document.querySelector('#result.error')");
+    page.wait_until(&is, PATIENCE).await.map(drop)
+}
+
+/// Waits until there is such a line between the messages.
+async fn divided(page: &Page, text: &str) -> Result<()> {
+    let is = format!("[...document.querySelectorAll('.divider')].some(line => line.textContent.includes({text:?}))");
+    page.wait_until(&is, PATIENCE).await.map(drop)
+}
+
 async fn subscribed(page: &Page, channel: &str) -> Result<()> {
     let row = format!("document.querySelector('#channels [data-channel={channel}][data-state=open]') !== null");
     page.wait_until(&row, PATIENCE).await.map(drop)
