@@ -5,7 +5,7 @@
 
 mod parting;
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -146,9 +146,17 @@ impl Listener {
     }
 }
 
-/// A socket that listens, also where one that did before still has connections.
+/// A socket that listens, also where one that did before still has connections. `[::]` is every address of the machine:
+/// IPv4 as well, whatever `net.ipv6.bindv6only` says, and IPv4 alone where the kernel has no IPv6.
 pub(crate) fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let every = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), address.port()) == address;
+    let socket = match Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)) {
+        Err(_) if every => return bind((Ipv4Addr::UNSPECIFIED, address.port()).into()),
+        made => made?,
+    };
+    if every {
+        socket.set_only_v6(false)?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

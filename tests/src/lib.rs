@@ -14,11 +14,13 @@ pub mod history;
 pub mod http;
 pub mod latency;
 pub mod measure;
+pub mod names;
 pub mod nginx;
 mod program;
 mod returning;
 pub mod tunnel;
 pub mod wire;
+pub mod without_ipv6;
 
 pub use broker::Broker;
 pub use client::{Client, Ended, Frame};

@@ -15,11 +15,21 @@ use tokio::time::{Instant, sleep};
 
 use crate::PATIENCE;
 use crate::certificate::Certificate;
+use crate::names::Names;
 
 /// Where Debian's nginx includes a site, as far as it matters here.
 const AROUND: &str = "daemon off; master_process off; pid pid; error_log stderr; events {}\n\
     http { access_log access.log; client_body_temp_path body; proxy_temp_path proxy;\n\
     fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi; include site.conf; }\n";
+
+/// What a balancer stands before, as `HOST:PORT`.
+#[derive(Debug, Clone, Copy)]
+pub struct Site<'a> {
+    /// The nodes.
+    pub nodes: [&'a str; 2],
+    /// The web server.
+    pub web: &'a str,
+}
 
 /// How often it is looked at.
 const GLANCE: Duration = Duration::from_millis(25);
@@ -42,27 +52,27 @@ impl Nginx {
         Self::start(&site, vec![port]).await
     }
 
-    /// The balancer of `deploy/nginx/`, before two nodes and a web server.
-    pub async fn balancer(nodes: [SocketAddr; 2], web: SocketAddr, certificate: &Certificate) -> Result<Self> {
+    /// The balancer of `deploy/nginx/`, as this says; to a name server if names stand there.
+    pub async fn balancer(site: Site<'_>, certificate: &Certificate, names: Option<&Names>) -> Result<Self> {
         let (http, https) = (Port::take()?, Port::take()?);
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/nginx/by-path.conf.template");
-        let template = std::fs::File::open(&file).with_context(|| file.display().to_string())?;
-        let mut filled = Command::new("envsubst");
-        filled.arg("$NODE_1 $NODE_2 $WEB $HTTP $HTTPS $CERTIFICATE $KEY").env_clear().envs(inherited()).stdin(template);
-        for (name, value) in [
-            ("NODE_1", nodes[0].to_string()),
-            ("NODE_2", nodes[1].to_string()),
-            ("WEB", web.to_string()),
-            ("HTTP", http.address.to_string()),
-            ("HTTPS", https.address.to_string()),
-            ("CERTIFICATE", certificate.file().display().to_string()),
-            ("KEY", certificate.key().display().to_string()),
-        ] {
-            filled.env(name, value);
+        let mut files = filled(
+            "by-path.conf.template",
+            &[
+                ("NODE_1", site.nodes[0]),
+                ("NODE_2", site.nodes[1]),
+                ("WEB", site.web),
+                ("HTTP", &http.address.to_string()),
+                ("HTTPS", &https.address.to_string()),
+                ("CERTIFICATE", &certificate.file().display().to_string()),
+                ("KEY", &certificate.key().display().to_string()),
+            ],
+        )
+        .await?;
+        if let Some(names) = names {
+            let resolvers = names.address.to_string();
+            files += &filled("resolver.conf.template", &[("NGINX_LOCAL_RESOLVERS", &resolvers)]).await?;
         }
-        let site = filled.output().await.context("envsubst cannot be run: apt-get install gettext-base")?;
-        ensure!(site.status.success(), "envsubst: {}", String::from_utf8_lossy(&site.stderr));
-        Self::start(&String::from_utf8(site.stdout)?, vec![http, https]).await
+        Self::start(&files, vec![http, https]).await
     }
 
     /// Where it listens first: of a balancer, where it redirects to https.
@@ -118,4 +128,16 @@ impl Nginx {
         }
         Ok(())
     }
+}
+
+/// A file of `deploy/nginx/` with these variables, as its head says to fill it.
+async fn filled(name: &str, variables: &[(&str, &str)]) -> Result<String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/nginx").join(name);
+    let template = std::fs::File::open(&file).with_context(|| file.display().to_string())?;
+    let mut envsubst = Command::new("envsubst");
+    envsubst.arg(variables.iter().map(|(variable, _)| format!("${variable} ")).collect::<String>());
+    envsubst.env_clear().envs(inherited()).envs(variables.iter().copied()).stdin(template);
+    let output = envsubst.output().await.context("envsubst cannot be run: apt-get install gettext-base")?;
+    ensure!(output.status.success(), "envsubst: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
 }

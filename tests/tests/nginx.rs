@@ -1,15 +1,18 @@
 //! `deploy/nginx/`: a real nginx that ends TLS, before two nodes and an ordinary web server.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use real_brokers::signal;
 use tests::certificate::Certificate;
 use tests::door::Door;
-use tests::nginx::Nginx;
+use tests::names::Names;
+use tests::nginx::{Nginx, Site};
 use tests::wire::{ACCEPT, Wire};
-use tests::{Broker, Client, Cluster, http};
+use tests::{Broker, Client, Cluster, PATIENCE, http};
+use tokio::time::{interval, timeout};
 
 /// More connections than it takes to have one on each node.
 const ENOUGH: usize = 20;
@@ -19,7 +22,9 @@ async fn behind_nginx_sockets_reach_the_nodes_and_pages_the_web_server() -> Resu
     let mut cluster = Cluster::of(2).shared(Broker::Redis).set("FANFARE__TIMING__DRAIN_WAIT", "off").start().await?;
     let (web, certificate) = (Nginx::web().await?, Certificate::make("site").await?);
     let nodes = [cluster.node_address(1), cluster.node_address(2)];
-    let nginx = Nginx::balancer(nodes, web.http(), &certificate).await?;
+    let (names, page) = (nodes.map(|node| node.to_string()), web.http().to_string());
+    let behind = Site { nodes: [&names[0], &names[1]], web: &page };
+    let nginx = Nginx::balancer(behind, &certificate, None).await?;
     let door = Door::secure(nginx.https(), &certificate)?.called("localhost");
 
     let answer = door.upgrade("/ws").await?;
@@ -66,10 +71,42 @@ async fn behind_nginx_sockets_reach_the_nodes_and_pages_the_web_server() -> Resu
     Ok(())
 }
 
-/// Connects some clients, which must all come to this node; says which nodes nginx asked for each.
+#[tokio::test]
+async fn a_name_that_is_unknown_when_nginx_starts_is_used_as_soon_as_it_is_known() -> Result<()> {
+    const WRONG: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 99);
+    let cluster = Cluster::of(2).shared(Broker::Redis).start().await?;
+    let (web, certificate, names) = (Nginx::web().await?, Certificate::make("site").await?, Names::start().await?);
+    let nodes = [cluster.node_address(1), cluster.node_address(2)];
+    let [first, second] = nodes.map(|node| node.to_string());
+    let named = format!("node-1.test:{}", nodes[0].port());
+    let behind = Site { nodes: [&named, &second], web: &format!("web.test:{}", web.http().port()) };
+    let nginx = Nginx::balancer(behind, &certificate, Some(&names)).await?;
+    let door = Door::secure(nginx.https(), &certificate)?.called("localhost");
+
+    goes_to(&door, nodes[1]).await.with_context(|| nginx.log())?;
+    ensure!(door.page("/").await?.status == 502, "the web server has no address yet");
+    // Nobody listens there: an address that a container had before.
+    names.set("node-1.test", WRONG);
+    goes_to(&door, nodes[1]).await.with_context(|| nginx.log())?;
+    for name in ["node-1.test", "web.test"] {
+        names.set(name, Ipv4Addr::LOCALHOST);
+    }
+    let both = async {
+        // nginx limits how often one address may come.
+        let mut look = interval(Duration::from_millis(50));
+        while Client::native_at(&door).await?.node != first || door.page("/").await?.status != 200 {
+            look.tick().await;
+        }
+        anyhow::Ok(())
+    };
+    timeout(PATIENCE, both).await.with_context(|| nginx.log())?
+}
+
+/// Connects some clients, which must all come to this node; says which nodes nginx asked for each. Which it asks first is
+/// chance: among so many clients it is the other one, too.
 async fn goes_to(door: &Door, node: SocketAddr) -> Result<Vec<String>> {
     let mut asked = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..ENOUGH {
         let client = Client::native_at(door).await?;
         ensure!(client.node.ends_with(&node.to_string()), "{}", client.node);
         asked.push(client.node.clone());
