@@ -1,15 +1,18 @@
 //! The main job on the cluster that `docker compose up` starts; `tests/compose/run` says where it is.
 //!
-//! `FANFARE_GATEWAY` and `FANFARE_ECHO` are the two services of its HAProxy, as `HOST:PORT`. One test at a time: the
-//! last restarts containers, with the same `docker compose` as the one that started them.
+//! `FANFARE_GATEWAY` and `FANFARE_ECHO` are the two services of its HAProxy, and `FANFARE_STATS` its statistics, as
+//! `HOST:PORT`. One test at a time: the last restarts containers, with the same `docker compose` as the one that started
+//! them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::json;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
 use tests::client::{Client, Ended, Frame};
 use tests::crowd::{self, Spread};
+use tests::door::Door;
 use tests::history::{Outcome, Run};
 use tests::{PATIENCE, http};
 use tokio::process::Command;
@@ -44,6 +47,49 @@ async fn the_echo_page_has_what_a_person_needs_to_talk() -> Result<()> {
     for id in ["message", "sendBtn", "output"] {
         assert!(page.body.contains(&format!("id=\"{id}\"")), "no #{id} in {}", page.body);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_this_machine_reaches_the_ports_unless_others_are_let_in() -> Result<()> {
+    for variable in ["FANFARE_GATEWAY", "FANFARE_ECHO", "FANFARE_STATS"] {
+        let url = service(variable)?;
+        ensure!(url.starts_with("http://127.0.0.1:"), "{variable}: {url}");
+    }
+    let opened = compose(&["config", "--format", "json"], &[("BIND_ADDRESS", "0.0.0.0")]).await?;
+    let opened: Value = serde_json::from_slice(&opened)?;
+    let ports = opened["services"]["haproxy"]["ports"].as_array().context("no ports")?;
+    let open: Vec<_> = ports.iter().filter(|port| port["host_ip"] == "0.0.0.0").map(|port| &port["target"]).collect();
+    ensure!(open == [8080, 3000], "{opened}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_built_here_is_built_once_and_never_pulled() -> Result<()> {
+    let config: Value = serde_json::from_slice(&compose(&["config", "--format", "json"], &[]).await?)?;
+    let services = config["services"].as_object().context("no services")?;
+    let here = services.values().filter(|service| service["image"].as_str().is_some_and(|of| of.ends_with(":local")));
+    let here: Vec<_> = here.collect();
+    ensure!(here.len() == NODES.len() + ECHO_SERVERS.len(), "{config}");
+    ensure!(here.iter().all(|service| service["pull_policy"] == "never"), "{config}");
+    ensure!(here.iter().filter(|service| !service["build"].is_null()).count() == 2, "{config}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_statistics_show_servers_that_are_there_and_no_others() -> Result<()> {
+    let address = service("FANFARE_STATS")?.trim_start_matches("http://").parse()?;
+    let password = std::env::var("STATS_PASSWORD").context("STATS_PASSWORD is not set: run tests/compose/run")?;
+    let authorization = BASE64_STANDARD.encode(format!("fanfare:{password}"));
+    let authorization = format!("Authorization: Basic {authorization}");
+    let table = Door::plain(address).ask("/;csv", &["Connection: close", &authorization]).await?;
+    ensure!(table.status == 200, "{}", table.head);
+    let rows = table.body.lines().skip(1).map(|row| row.split(',').collect::<Vec<_>>());
+    let rows: Vec<_> = rows.filter(|row| row.len() > 17).collect();
+    let backends: BTreeSet<_> = rows.iter().filter(|row| row[1] == "BACKEND").map(|row| row[0]).collect();
+    ensure!(backends == BTreeSet::from(["gateway", "gateway-degraded", "echo", "echo-degraded"]), "{backends:?}");
+    let down: Vec<_> = rows.iter().filter(|row| row[17] != "OPEN" && !row[17].starts_with("UP")).collect();
+    ensure!(down.is_empty(), "{down:?}");
     Ok(())
 }
 
@@ -136,10 +182,16 @@ async fn resumed(gateway: &str, since: &str) -> Result<Client> {
 
 /// Restarts a container, which has its own time to stop unless told otherwise.
 async fn restart(service: &'static str, options: &'static [&str]) -> Result<()> {
-    let words = [&["compose", "restart", service], options].concat();
-    let output = Command::new("docker").current_dir("..").args(&words).output().await?;
-    ensure!(output.status.success(), "docker {words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
+    compose(&[&["restart", service], options].concat(), &[]).await.map(drop)
+}
+
+/// What `docker compose` prints.
+async fn compose(words: &[&str], environment: &[(&str, &str)]) -> Result<Vec<u8>> {
+    let mut docker = Command::new("docker");
+    docker.current_dir("..").arg("compose").args(words).envs(environment.iter().copied());
+    let output = docker.output().await?;
+    ensure!(output.status.success(), "docker compose {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(output.stdout)
 }
 
 fn texts(client: &Client) -> Vec<String> {
