@@ -27,6 +27,7 @@ mod relay;
 #[cfg(test)]
 mod simulation;
 pub mod socket;
+mod sparingly;
 mod stream;
 mod window;
 mod worker;

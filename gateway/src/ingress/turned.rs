@@ -2,10 +2,10 @@
 
 use std::fmt::Display;
 use std::io;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::metrics::Refused;
+use crate::sparingly::Sparingly;
 
 /// Time between two warnings: a proxy that is set up wrong comes with every client, and a scanner when it likes.
 const SELDOM: Duration = Duration::from_secs(10);
@@ -31,14 +31,13 @@ impl From<&Turned> for Refused {
 }
 
 /// Says what an operator should know of them, without a line for each.
-#[derive(Debug, Default)]
-pub(super) struct Warnings(Mutex<Since>);
+#[derive(Debug)]
+pub(super) struct Warnings(Sparingly);
 
-/// Since the last warning.
-#[derive(Debug, Default)]
-struct Since {
-    last: Option<Instant>,
-    turned: u64,
+impl Default for Warnings {
+    fn default() -> Self {
+        Self(Sparingly::per(SELDOM))
+    }
 }
 
 impl Warnings {
@@ -48,11 +47,8 @@ impl Warnings {
         if matches!(turned, Turned::Tls(_)) {
             return;
         }
-        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        since.turned += 1;
-        if since.last.is_none_or(|last| last.elapsed() >= SELDOM) {
-            tracing::warn!(%peer, why = %turned, times = since.turned, "connections turned away");
-            *since = Since { last: Some(Instant::now()), turned: 0 };
+        if let Some(times) = self.0.due(Instant::now()) {
+            tracing::warn!(%peer, why = %turned, times, "connections turned away");
         }
     }
 }
