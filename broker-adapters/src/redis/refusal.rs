@@ -64,8 +64,8 @@ impl Refusal {
             ("NOAUTH", _) => "put the password into the broker's URL: redis://:PASSWORD@… or redis://USER:PASSWORD@…",
             ("WRONGPASS", _) => "it refused the user or the password of the broker's URL",
             ("NOPERM", _) => {
-                "the user of the broker's URL may not do this: `ACL SETUSER NAME ~fanfare:* +@read +@write +@scripting \
-                 +@connection +info` allows all that is needed, with the URL's `prefix` for `fanfare`"
+                "the user of the broker's URL may not write, or lacks another right: `ACL SETUSER NAME ~fanfare:* +@read \
+                 +@write +@scripting +@connection +info` gives all that is needed, with the URL's `prefix` for `fanfare`"
             }
             ("MOVED" | "ASK" | "CROSSSLOT" | "TRYAGAIN" | "CLUSTERDOWN", _) => {
                 "this is a node of a Redis Cluster, which is not supported yet: use a single primary"

@@ -24,6 +24,8 @@ pub(crate) const KIND: Kind = Kind {
         Ability::Snapshots,
         Ability::Parts,
         Ability::FixedPartitions,
+        Ability::Squatters,
+        Ability::Rights,
         Ability::Login,
         Ability::Tls,
     ],
@@ -165,6 +167,33 @@ impl Fixture for RedisServer {
             wire.lead_to(replica.port().address);
         }
         *self.1.lock().expect("no panic") = Some(replica);
+    }
+
+    async fn squat(&self) {
+        self.command(&["HSET", "fanfare:settings", "theme", "dark"]).await;
+        self.command(&["XADD", "fanfare:{1}:log", "*", "job", "7"]).await;
+    }
+
+    async fn kept(&self) -> String {
+        let mut kept = String::new();
+        for key in self.command(&["KEYS", "fanfare:*"]).await.lines() {
+            kept += &format!("{key}: {}", self.command(&["DUMP", key]).await);
+        }
+        kept
+    }
+
+    fn connect_adopting(&self, settings: Settings) -> Arc<dyn Broker> {
+        connect(&format!("{}?adopt=true", self.0.url(0)), settings).expect("a good URL")
+    }
+
+    async fn connect_guest(&self, settings: Settings) -> Arc<dyn Broker> {
+        self.command(&["ACL", "SETUSER", "guest", "on", ">a-guest", "~fanfare:*", "+@all"]).await;
+        let url = self.0.url(1).replace(&format!(":{PASSWORD}"), "guest:a-guest");
+        connect(&url, settings).expect("a good URL")
+    }
+
+    async fn let_guest_write(&self, may: bool) {
+        self.command(&["ACL", "SETUSER", "guest", if may { "+@all" } else { "-@write" }]).await;
     }
 
     fn connect_with_wrong_password(&self, settings: Settings) -> Arc<dyn Broker> {
