@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::position::{Epoch, Offset, Partition};
+use crate::position::{Check, Epoch, Offset, Partition};
 
 /// A broker: a number of ordered partitions to append to and to read from any offset that is still kept.
 #[async_trait]
@@ -33,6 +33,10 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Up to `most` records right before `before`, oldest first; fewer when the log begins there.
     async fn read_back(&self, partition: Partition, before: Offset, most: usize) -> Result<Vec<Entry>, LinkError>;
+
+    /// Has later appends and read-backs use fresh connections: the present ones may lead to another server than the
+    /// readers' do. Appends under way may end as [`AppendError::Unknown`].
+    async fn redial(&self);
 
     /// Lets go of all connections but the readers', which end when dropped. Appends under way end as
     /// [`AppendError::Unknown`]; later calls fail.
@@ -156,6 +160,9 @@ pub struct Entry {
     pub epoch: Option<Epoch>,
     /// Its place.
     pub offset: Offset,
+    /// The fingerprint of the record that stood before it when it was appended, where the broker keeps it with each
+    /// record.
+    pub previous: Option<Check>,
     /// The envelope; not trusted.
     pub bytes: Bytes,
 }

@@ -28,6 +28,8 @@ pub(crate) struct Cursor {
     dedup: Dedup,
     /// Records dropped because their id was there before.
     pub(crate) duplicates: u64,
+    /// What other nodes' heartbeats say that they have read, each with the place of the heartbeat.
+    pub(crate) named: Vec<(Offset, Position)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +50,14 @@ impl Cursor {
             Resume::After(at) => Place::After { epoch: None, offset: at.offset, check: at.check },
         };
         let (live, up, history) = (false, false, Offset(0));
-        Self { partition, place, live, up, history, dedup: Dedup::default(), duplicates: 0 }
+        Self { partition, place, live, up, history, dedup: Dedup::default(), duplicates: 0, named: Vec::new() }
+    }
+
+    /// What is read is not the log that appends go to. True if something was read, which is announced as lost.
+    pub(crate) fn distrust(&mut self) -> bool {
+        let Place::After { epoch: Some(_), offset, check } = self.place else { return false };
+        let Reopen = self.leave(offset, check);
+        true
     }
 
     /// Where to open the reader.
@@ -130,18 +139,28 @@ impl Cursor {
                 {
                     self.dedup.insert(envelope.id);
                 }
-                self.say_up(last, check, out);
+                // It stood there before: it shows where the log goes on, not that it does.
                 return Ok(());
             }
-            self.say_up(last, known, out);
+            self.say_up((last, known), entry.offset, out);
             // The anchor is gone. Had it never been seen, the next offset proves as much as it would.
             if known != Check::UNKNOWN || entry.offset != last.next() {
+                // Nothing proves that this is the log in which those ids stood.
+                self.dedup.clear();
                 out.push(self.gap((last, known), entry.offset, BreakReason::Trimmed));
             }
         } else if entry.offset <= last {
             return Err(Reopen);
-        } else if entry.offset != last.next() {
-            out.push(self.gap((last, known), entry.offset, BreakReason::Skipped));
+        } else {
+            self.say_up((last, known), entry.offset, out);
+            if entry.offset != last.next() {
+                out.push(self.gap((last, known), entry.offset, BreakReason::Skipped));
+            }
+        }
+        if entry.offset == last.next() && known != Check::UNKNOWN && entry.previous.is_some_and(|check| check != known)
+        {
+            // The log was set back, and has grown past what was read.
+            return Err(self.leave(last, known));
         }
         self.place = here;
         match envelope {
@@ -151,14 +170,13 @@ impl Cursor {
                 out.push(self.gap((last, known), entry.offset.next(), BreakReason::Unreadable));
             }
         }
-        self.say_up(entry.offset, check, out);
         Ok(())
     }
 
-    /// Says once in a session that all history was told.
-    fn say_up(&mut self, offset: Offset, check: Check, out: &mut Vec<TailEvent>) {
-        if offset >= self.history && !std::mem::replace(&mut self.up, true) {
-            out.push(TailEvent::Up { at: self.position(offset, check) });
+    /// Says once in a session that the log goes on after this record: all history was told, and a new record has come.
+    fn say_up(&mut self, (last, check): (Offset, Check), new: Offset, out: &mut Vec<TailEvent>) {
+        if new > self.history && !std::mem::replace(&mut self.up, true) {
+            out.push(TailEvent::Up { at: self.position(last, check) });
         }
     }
 
@@ -171,6 +189,9 @@ impl Cursor {
 
     fn take(&mut self, envelope: envelope::Envelope, offset: Offset, out: &mut Vec<TailEvent>) {
         let fresh = self.dedup.insert(envelope.id);
+        if let envelope::Content::Heartbeat { seen: Some(seen) } = envelope.content {
+            self.named.push((offset, seen));
+        }
         let mut next = envelope.seen(self.partition, offset);
         if !fresh && next.message.take().is_some() {
             self.duplicates += 1;
@@ -206,7 +227,7 @@ mod tests {
     fn entry(epoch: u64, offset: u64, id: u128) -> Entry {
         let payload = Payload::Text(Bytes::from_static(b"x"));
         let bytes = envelope::message(&NewRecord { id: MessageId(id), channel: "c".into(), payload }, 0);
-        Entry { partition: PARTITION, epoch: Some(Epoch(epoch)), offset: Offset(offset), bytes }
+        Entry { partition: PARTITION, epoch: Some(Epoch(epoch)), offset: Offset(offset), previous: None, bytes }
     }
 
     fn standing(epoch: u64, next: u64) -> Standing {
@@ -281,7 +302,7 @@ mod tests {
         assert_eq!(resumed(standing(7, 3), &[]), (reset.clone(), Err(Reopen)), "rolled back");
         assert_eq!(resumed(standing(7, 9), &[entry(7, 3, 99)]), (reset, Err(Reopen)), "another record");
         let regrown = resumed(standing(7, 4), &[entry(7, 3, 3), entry(8, 4, 4)]);
-        assert_eq!(regrown, ("up 3, reset 3..10".into(), Err(Reopen)), "wiped and grown past us while live");
+        assert_eq!(regrown, ("reset 3..10".into(), Err(Reopen)), "wiped and grown past us while live");
     }
 
     #[test]
@@ -329,7 +350,7 @@ mod tests {
         for n in [6, 7, 8] {
             assert_eq!(cursor.accept(&entry(7, n, n.into()), &mut out), Ok(()));
         }
-        assert_eq!(words(&out), "5 6 7, up 7, 8");
+        assert_eq!(words(&out), "5 6 7, up 7, 8", "the end of the log as it was when the reader was opened");
     }
 
     #[test]
@@ -342,6 +363,10 @@ mod tests {
             assert_eq!(cursor.accept(&entry(7, n, n.into()), &mut out), Ok(()));
         }
         assert_eq!(words(&out), "1 2 3, up 3, 4");
+        out.clear();
+        assert_eq!(cursor.opened(standing(7, 5), &mut out), Ok(()));
+        assert_eq!(cursor.accept(&entry(7, 4, 4), &mut out), Ok(()));
+        assert_eq!(words(&out), "", "the last record once more does not show that the log goes on");
         let mut cursor = Cursor::new(PARTITION, Resume::Recent(100));
         assert_eq!(cursor.opened(standing(7, 3), &mut out), Ok(()));
         out.clear();
@@ -379,6 +404,23 @@ mod tests {
         assert_eq!(cursor.accept(&entry(7, 5, 5), &mut out), Ok(()));
         assert_eq!(cursor.opened(standing(7, 6), &mut out), Ok(()));
         assert_eq!(cursor.accept(&entry(7, 5, 55), &mut out), Err(Reopen));
-        assert_eq!(words(&out), "up 5");
+        assert_eq!(words(&out), "", "nothing is delivered");
+    }
+
+    #[test]
+    fn a_record_that_follows_another_one_than_was_read_is_of_another_log() {
+        for (previous, result) in [(3, Ok(())), (99, Err(Reopen))] {
+            let (mut cursor, mut out, _) = after_three(standing(7, 4));
+            assert_eq!(cursor.accept(&entry(7, 3, 3), &mut out), Ok(()));
+            let next = Entry { previous: Some(MessageId(previous).check(0)), ..entry(7, 4, 4) };
+            assert_eq!(cursor.accept(&next, &mut out), result);
+        }
+    }
+
+    #[test]
+    fn ids_from_before_an_unproven_gap_count_no_more() {
+        let (mut cursor, mut out, _) = after_three(standing(7, 7));
+        assert_eq!(cursor.accept(&entry(7, 6, 3), &mut out), Ok(()));
+        assert_eq!((words(&out).as_str(), cursor.duplicates), ("up 3, trimmed 3..5, 6", 0));
     }
 }

@@ -6,7 +6,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::position::{Check, Offset, Partition};
+use crate::position::{Check, Offset, Partition, Position};
 use crate::record::{MessageId, NewRecord, Payload, Record};
 use crate::tail::Seen;
 
@@ -40,8 +40,11 @@ pub enum Unreadable {
 /// What an envelope holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// Nothing: it only shows that the log is alive.
-    Heartbeat,
+    /// It shows that the log is alive, and which record its node has read last.
+    Heartbeat {
+        /// That record's position; its text is the payload.
+        seen: Option<Position>,
+    },
     /// A message on a channel.
     Message { channel: Bytes, payload: Payload },
 }
@@ -64,7 +67,7 @@ impl Envelope {
     pub(crate) fn seen(self, partition: Partition, offset: Offset) -> Seen {
         let Self { id, time, content } = self;
         let message = match content {
-            Content::Heartbeat => None,
+            Content::Heartbeat { .. } => None,
             Content::Message { channel, payload } => Some(Record { partition, offset, id, time, channel, payload }),
         };
         Seen { offset, check: id.check(time), time, message, repeated: false }
@@ -93,8 +96,9 @@ pub(crate) fn sent_again(bytes: &[u8], time: u64) -> Bytes {
     out.freeze()
 }
 
-pub(crate) fn heartbeat(id: MessageId, time: u64) -> Bytes {
-    write(HEARTBEAT, id, time, &[], &[])
+pub(crate) fn heartbeat(id: MessageId, time: u64, seen: Option<Position>) -> Bytes {
+    let seen = seen.map_or_else(String::new, |seen| seen.to_string());
+    write(HEARTBEAT, id, time, &[], seen.as_bytes())
 }
 
 fn write(kind: u8, id: MessageId, time: u64, channel: &[u8], payload: &[u8]) -> Bytes {
@@ -131,7 +135,7 @@ pub(crate) fn read(bytes: &Bytes) -> Result<Envelope, Unreadable> {
         return Err(Unreadable::Encoding);
     }
     let content = match kind {
-        HEARTBEAT => Content::Heartbeat,
+        HEARTBEAT => Content::Heartbeat { seen: std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok()) },
         JSON => Content::Message { channel, payload: Payload::Json(payload) },
         TEXT => Content::Message { channel, payload: Payload::Text(payload) },
         BINARY => Content::Message { channel, payload: Payload::Binary(payload) },
@@ -173,8 +177,11 @@ mod tests {
         assert_eq!((again.id, again.time), (sample().id, 1 << 40));
         assert_eq!(again.check(), check(&sent_again(&message(&sample(), 77), 1 << 40)));
         assert_ne!(again.check(), read(&message(&sample(), 77)).expect("written by this program").check());
-        let beat = read(&heartbeat(MessageId(5), 9)).expect("written by this program");
-        assert_eq!(beat, Envelope { id: MessageId(5), time: 9, content: Content::Heartbeat });
+        let seen = Position { partition: Partition(3), offset: Offset(258), check: Check(77) };
+        for seen in [None, Some(seen)] {
+            let beat = read(&heartbeat(MessageId(5), 9, seen)).expect("written by this program");
+            assert_eq!(beat, Envelope { id: MessageId(5), time: 9, content: Content::Heartbeat { seen } });
+        }
     }
 
     #[test]
@@ -191,7 +198,7 @@ mod tests {
     fn a_record_of_any_release_is_known_as_ours() {
         let mut newer = message(&sample(), 1).to_vec();
         newer[1] = 2;
-        assert!(is_ours(&message(&sample(), 1)) && is_ours(&heartbeat(MessageId(5), 9)) && is_ours(&newer));
+        assert!(is_ours(&message(&sample(), 1)) && is_ours(&heartbeat(MessageId(5), 9, None)) && is_ours(&newer));
         let text = b"Frames, 40 bytes of a text in plain ASCII".as_slice();
         for other in
             [b"".as_slice(), b"F", b"F\x01\0\0", text, b"{\"order\":1,\"what\":\"a record of another program\"}"]

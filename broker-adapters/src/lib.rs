@@ -21,7 +21,9 @@ pub mod rabbitmq;
 mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod shared;
 mod tail;
+mod witness;
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 mod writes;
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::broker::{Append, Broker, Capabilities, LinkError, OPEN_TIMEOUT, Stored};
+use crate::broker::{Append, Broker, Capabilities, LinkError, OPEN_TIMEOUT};
 use crate::envelope;
-use crate::position::{Epoch, Partition, Position, partition_of};
+use crate::position::{Partition, Position, partition_of};
 use crate::publisher::{Answer, Budget, PublishError, Publisher};
 use crate::record::NewRecord;
+use crate::shared::Shared;
 use crate::tail::{self, Resume, Seen, Tail};
 
 /// The times that the rules depend on.
@@ -60,36 +60,6 @@ impl Count {
     }
 }
 
-/// What the tails and the publisher have in common.
-pub(crate) struct Shared {
-    pub(crate) broker: Arc<dyn Broker>,
-    pub(crate) timing: Timing,
-    pub(crate) counters: Counters,
-    /// The epoch each partition was last opened with; 0 before that.
-    epochs: Box<[AtomicU64]>,
-    /// An acknowledgement spoke of another epoch: the tails must look again.
-    pub(crate) epoch_changed: Notify,
-    /// Whether the log was closed, which ends the tails.
-    pub(crate) closed: watch::Sender<bool>,
-}
-
-impl Shared {
-    pub(crate) fn note_epoch(&self, partition: Partition, epoch: Epoch) {
-        if let Some(known) = self.epochs.get(usize::from(partition.0)) {
-            known.store(epoch.0, Ordering::Release);
-        }
-    }
-
-    /// Compares an acknowledgement with what is being read, so that a wiped log is found at once.
-    pub(crate) fn check_epoch(&self, partition: Partition, stored: Stored) {
-        let (Some((epoch, _)), Some(known)) = (stored.at, self.epochs.get(usize::from(partition.0))) else { return };
-        let known = known.load(Ordering::Acquire);
-        if known != 0 && known != epoch.0 {
-            self.epoch_changed.notify_waiters();
-        }
-    }
-}
-
 /// A log of replayable partitions over a broker.
 pub struct Log {
     shared: Arc<Shared>,
@@ -107,14 +77,7 @@ impl Log {
     /// Starts the log's tasks on the current runtime. Needs no broker to be up.
     #[must_use]
     pub fn start(broker: Arc<dyn Broker>, partitions: u16, timing: Timing, budget: Budget) -> Self {
-        let shared = Arc::new(Shared {
-            broker,
-            timing,
-            counters: Counters::default(),
-            epochs: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
-            epoch_changed: Notify::new(),
-            closed: watch::Sender::new(false),
-        });
+        let shared = Arc::new(Shared::new(broker, partitions, timing));
         Self { publisher: Publisher::start(Arc::clone(&shared), budget), shared, partitions }
     }
 

@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::backoff::Backoff;
 use crate::broker::{Append, AppendError, Stored};
 use crate::envelope;
-use crate::log::Shared;
 use crate::position::Check;
+use crate::shared::Shared;
 use crate::tail::link_backoff;
 
 /// Records on their way at a time, in as many batches as suit the broker.
@@ -27,7 +27,7 @@ const TAKEN: usize = 256;
 /// Bytes of one batch, but for a single larger record.
 const BATCH_BYTES: usize = 1 << 20;
 /// How often waiting publishes are looked at: the most by which one may end before or after its deadline.
-const EXPIRY: Duration = Duration::from_millis(20);
+pub(crate) const EXPIRY: Duration = Duration::from_millis(20);
 
 /// Why a publish was not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -136,6 +136,7 @@ impl Publisher {
         let (queue, incoming) = mpsc::channel(budget.messages.max(1));
         let pipeline = shared.broker.capabilities().pipeline.clamp(1, RECORDS);
         let task = Task {
+            unread: shared.unread.subscribe(),
             shared,
             pipeline,
             incoming,
@@ -202,6 +203,8 @@ struct Task {
     under_way: FuturesUnordered<std::pin::Pin<Box<dyn Future<Output = Failed> + Send>>>,
     /// Records taken from the queue so far.
     taken: u64,
+    /// Tails that cannot read.
+    unread: watch::Receiver<usize>,
 }
 
 impl Task {
@@ -214,7 +217,7 @@ impl Task {
                 self.expire();
             }
             // A retry waits for what is under way, whose end wakes the task.
-            let resume = self.resume.filter(|_| self.under_way.is_empty());
+            let resume = self.resume.filter(|_| self.under_way.is_empty() && !self.is_held());
             let wake = resume.map_or(self.look, |resume| resume.min(self.look));
             tokio::select! {
                 biased;
@@ -230,12 +233,21 @@ impl Task {
                     }
                 }
                 () = sleep_until(wake), if !idle => {}
+                Ok(()) = self.unread.changed() => {}
             }
         }
     }
 
+    /// Whether publishes must wait: what this node cannot read, it does not acknowledge.
+    fn is_held(&self) -> bool {
+        *self.unread.borrow() > 0
+    }
+
     /// Sends what may be sent now.
     fn dispatch(&mut self) {
+        if self.is_held() {
+            return;
+        }
         if !self.retry.is_empty() || self.resume.is_some() {
             let due = self.resume.is_none_or(|resume| resume <= Instant::now());
             if !self.under_way.is_empty() || !due {
@@ -319,13 +331,11 @@ impl Task {
 async fn append(shared: Arc<Shared>, items: Vec<Item>) -> Failed {
     let appends: Vec<_> = items.iter().map(|item| item.append.clone()).collect();
     let deadline = items.iter().map(|item| item.deadline).min().unwrap_or_else(Instant::now);
-    let results = timeout_at(deadline + EXPIRY, shared.broker.append(&appends, deadline)).await.unwrap_or_default();
-    let mut results = results.into_iter();
+    let mut results = shared.append(&appends, deadline).await.into_iter();
     let mut failed = Vec::new();
     for item in items {
         match results.next().unwrap_or_else(|| Err(AppendError::Unknown("no confirmation in time".into()))) {
             Ok(stored) => {
-                shared.check_epoch(item.append.partition, stored);
                 let check = envelope::check(&item.append.bytes);
                 item.end(Ok((stored, check)));
             }

@@ -16,10 +16,13 @@ use crate::backoff::Backoff;
 use crate::broker::{Append, Entry, LinkError, OPEN_TIMEOUT, Reader};
 use crate::cursor::{Cursor, Reopen};
 use crate::envelope;
-use crate::log::Shared;
 use crate::position::{Check, Offset, Partition, Position};
 use crate::record::{MessageId, Record};
+use crate::shared::{Outage, Shared, Watched};
+use crate::witness::Witness;
 
+/// A node appends to each partition at least once in so many heartbeats, however busy others keep it.
+const PROOF: f64 = 5.0;
 /// Batches that wait for the tail's owner; when full, reading pauses.
 const QUEUE: usize = 16;
 
@@ -37,12 +40,12 @@ pub enum Resume {
 /// What a tail tells, in order within each partition.
 #[derive(Debug, Clone)]
 pub enum TailEvent {
-    /// The partition is being read and has shown its newest records; what follows comes after `at`.
+    /// The partition has shown a new record; what follows comes after `at`.
     Up {
         /// The last record known.
         at: Position,
     },
-    /// The link is gone; said once until the next `Up`. Nothing is lost by it yet.
+    /// The link is gone, or cannot be made for another reason than before. Nothing is lost by it yet.
     Down {
         /// What happened, for people.
         why: String,
@@ -148,7 +151,7 @@ pub(crate) fn start(shared: Arc<Shared>, from: &[(Partition, Resume)]) -> Tail {
     let (sender, events) = mpsc::channel(QUEUE);
     let cursors = from.iter().map(|&(partition, resume)| Followed::new(partition, resume, &shared)).collect();
     let mut closed = shared.closed.subscribe();
-    let task = Task { shared, followed: cursors, sender, down: false, backoff: link_backoff() };
+    let task = Task { shared, followed: cursors, sender, outage: None, backoff: link_backoff() };
     let task = async move {
         tokio::select! {
             biased;
@@ -168,18 +171,35 @@ pub(crate) fn link_backoff() -> Backoff {
 struct Followed {
     partition: Partition,
     cursor: Cursor,
+    /// Whether what is acknowledged is held against what this tail reads.
+    witness: Option<Watched>,
     /// When its last record came.
     seen: Instant,
     /// When a heartbeat is due if nothing comes.
     beat: Instant,
+    /// When one is due whatever comes: it shows that this node's appends arrive where it reads.
+    proof: Instant,
 }
 
 impl Followed {
-    fn new(partition: Partition, resume: Resume, shared: &Shared) -> Self {
-        let mut followed =
-            Self { partition, cursor: Cursor::new(partition, resume), seen: Instant::now(), beat: Instant::now() };
+    fn new(partition: Partition, resume: Resume, shared: &Arc<Shared>) -> Self {
+        let now = Instant::now();
+        let cursor = Cursor::new(partition, resume);
+        let witness = Watched::new(shared, partition);
+        let mut followed = Self { partition, cursor, witness, seen: now, beat: now, proof: now };
         followed.seen_now(shared.timing.heartbeat);
         followed
+    }
+
+    /// What the witness says, or nothing where another tail has it.
+    fn witness<T: Default>(&self, with: impl FnOnce(&mut Witness) -> T) -> T {
+        self.witness.as_ref().map(|watched| watched.with(with)).unwrap_or_default()
+    }
+
+    /// This node was not running: nothing that it did not see meanwhile is the broker's fault.
+    fn excuse(&mut self, now: Instant, heartbeat: Duration) {
+        self.seen_now(heartbeat);
+        self.witness(|witness| witness.excuse(now));
     }
 
     fn seen_now(&mut self, heartbeat: Duration) {
@@ -193,7 +213,7 @@ struct Task {
     shared: Arc<Shared>,
     followed: Vec<Followed>,
     sender: mpsc::Sender<Vec<TailEvent>>,
-    down: bool,
+    outage: Option<Outage>,
     backoff: Backoff,
 }
 
@@ -204,12 +224,11 @@ impl Task {
                 End::Closed => return,
                 End::Reopen => {}
                 End::Failed(error) => {
-                    if !self.down {
-                        self.down = true;
-                        tracing::warn!(broker = self.shared.broker.capabilities().name, %error, "broker link down; retrying");
-                        if self.sender.send(vec![TailEvent::Down { why: error.to_string() }]).await.is_err() {
-                            return;
-                        }
+                    let why = error.to_string();
+                    let news = self.outage.as_mut().is_none_or(|outage| outage.goes_on(&why));
+                    self.outage.get_or_insert_with(|| Outage::begin(&self.shared, &why));
+                    if news && self.sender.send(vec![TailEvent::Down { why }]).await.is_err() {
+                        return;
                     }
                 }
             }
@@ -219,6 +238,7 @@ impl Task {
 
     /// Opens a reader and follows it until it fails.
     async fn session(&mut self) -> End {
+        let asked = Instant::now();
         let from: Vec<_> = self.followed.iter().map(|f| (f.partition, f.cursor.start())).collect();
         let opened = match timeout(OPEN_TIMEOUT, self.shared.broker.open(&from)).await {
             Ok(Ok(opened)) => opened,
@@ -229,24 +249,24 @@ impl Task {
         let mut reopen = false;
         for (followed, standing) in self.followed.iter_mut().zip(opened.standings) {
             reopen |= followed.cursor.opened(standing, &mut out).is_err();
-            self.shared.note_epoch(followed.partition, standing.epoch);
+            followed.witness(|witness| witness.opened(asked, standing, Instant::now()));
             followed.seen_now(self.shared.timing.heartbeat);
         }
         if let Err(end) = self.tell(out).await {
             return end;
         }
-        if reopen {
+        if self.is_refuted() || reopen {
             return End::Reopen;
         }
-        self.heartbeat(self.followed.iter().map(|f| f.partition).collect());
+        self.heartbeat(|_| true);
         self.follow(opened.reader).await
     }
 
     async fn follow(&mut self, mut reader: Box<dyn Reader>) -> End {
         let shared = Arc::clone(&self.shared);
-        // One for the session: it also remembers a change that comes while records are handed over.
-        let epoch_changed = shared.epoch_changed.notified();
-        tokio::pin!(epoch_changed);
+        // One for the session: it also remembers a doubt that comes while records are handed over.
+        let doubt = shared.doubt.notified();
+        tokio::pin!(doubt);
         let mut tick = interval(shared.timing.heartbeat / 4);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_tick = Instant::now();
@@ -260,12 +280,15 @@ impl Task {
                     now = tick.tick() => {
                         // A process that was itself stopped has no right to call the link silent.
                         if now - last_tick > shared.timing.heartbeat {
-                            self.followed.iter_mut().for_each(|f| f.seen_now(shared.timing.heartbeat));
+                            self.followed.iter_mut().for_each(|f| f.excuse(now, shared.timing.heartbeat));
                         }
                         last_tick = now;
                         self.watch(now)
                     }
-                    () = &mut epoch_changed => Err(End::Reopen),
+                    () = &mut doubt => {
+                        self.is_refuted();
+                        Err(End::Reopen)
+                    }
                     entries = &mut next => break entries,
                 };
                 if let Err(end) = watched {
@@ -301,12 +324,48 @@ impl Task {
         }
         if !out.is_empty() {
             self.backoff.reset();
-            if std::mem::take(&mut self.down) {
-                tracing::info!(broker = self.shared.broker.capabilities().name, "broker link up");
+            if self.outage.take().is_some() {
+                tracing::info!(broker = self.shared.broker.capabilities().name, "the broker's log can be read again");
             }
         }
         self.tell(out).await?;
-        result.map_err(End::from)
+        result?;
+        if self.is_contradicted() {
+            tracing::warn!("another node reads another log than this one; both connect anew");
+            self.redial();
+            return Err(End::Reopen);
+        }
+        if self.is_refuted() { Err(End::Reopen) } else { Ok(()) }
+    }
+
+    /// Whether an acknowledged record is missing where the tail has read, which ends what is read as another log.
+    fn is_refuted(&mut self) -> bool {
+        let mut refuted = Vec::new();
+        for followed in &mut self.followed {
+            if followed.witness(|witness| witness.is_broken()) && followed.cursor.distrust() {
+                refuted.push(followed.partition.0);
+            }
+        }
+        if refuted.is_empty() {
+            return false;
+        }
+        tracing::warn!(partitions = ?refuted, "the broker acknowledged records that its log does not show; connecting anew");
+        self.redial();
+        true
+    }
+
+    /// Whether another node's heartbeat names a record that this node has read differently.
+    fn is_contradicted(&mut self) -> bool {
+        self.followed.iter_mut().any(|followed| {
+            let named = std::mem::take(&mut followed.cursor.named);
+            followed.witness(|witness| named.iter().any(|&(of, position)| witness.contradicts(of, position)))
+        })
+    }
+
+    /// Beside the reading: an adapter may be dialling right now.
+    fn redial(&self) {
+        let broker = Arc::clone(&self.shared.broker);
+        tokio::spawn(async move { broker.redial().await });
     }
 
     async fn tell(&self, out: Vec<TailEvent>) -> Result<(), End> {
@@ -318,6 +377,16 @@ impl Task {
             tracing::warn!(?partitions, reason = %first.reason, after = %first.after, at = %first.at,
                 "records were lost in the broker; every subscriber of these partitions is told");
         }
+        for event in &out {
+            let (TailEvent::Up { at: Position { partition, .. } }
+            | TailEvent::Records { partition, .. }
+            | TailEvent::Lost(Break { at: Position { partition, .. }, .. })) = event
+            else {
+                continue;
+            };
+            let followed = self.followed.iter().find(|followed| followed.partition == *partition);
+            followed.inspect(|followed| followed.witness(|witness| witness.saw(event)));
+        }
         if out.is_empty() { Ok(()) } else { self.sender.send(out).await.map_err(|_| End::Closed) }
     }
 
@@ -328,36 +397,42 @@ impl Task {
         }
         let heartbeat = self.shared.timing.heartbeat;
         if let Some(silent) = self.followed.iter().find(|f| now - f.seen > 3 * heartbeat) {
-            let why = format!("partition {} has shown no record for {:?}", silent.partition.0, now - silent.seen);
+            // Either direction may be dead.
+            self.redial();
+            let why = format!("partition {} has shown no record for {:?}", silent.partition.0, 3 * heartbeat);
             return Err(End::Failed(LinkError(why)));
         }
-        let due: Vec<_> = self.followed.iter_mut().filter(|f| now >= f.beat).collect();
-        if !due.is_empty() {
-            let due = due.into_iter().map(|followed| {
-                followed.beat = now + heartbeat;
-                followed.partition
-            });
-            let due = due.collect();
-            self.heartbeat(due);
+        for followed in &self.followed {
+            if !followed.witness(|witness| witness.is_overdue(now, 2 * heartbeat)) {
+                continue;
+            }
+            let partition = followed.partition.0;
+            if now - followed.seen < heartbeat {
+                tracing::info!(partition, "acknowledged records do not show among others; reading on a new connection");
+                return Err(End::Reopen);
+            }
+            let why = format!("partition {partition} does not show what was acknowledged {:?} ago", 2 * heartbeat);
+            return Err(End::Failed(LinkError(why)));
         }
+        self.heartbeat(|followed| now >= followed.beat || now >= followed.proof);
         Ok(())
     }
 
-    /// Appends one heartbeat to each partition, beside the reading.
-    fn heartbeat(&self, partitions: Vec<Partition>) {
+    /// Appends one heartbeat to each partition where it is due, beside the reading.
+    fn heartbeat(&mut self, is_due: impl Fn(&Followed) -> bool) {
+        let (now, time, heartbeat) = (Instant::now(), (self.shared.timing.clock)(), self.shared.timing.heartbeat);
+        let beat = |followed: &mut Followed| {
+            followed.beat = now + heartbeat;
+            followed.proof = now + heartbeat.mul_f64(PROOF + fastrand::f64());
+            let partition = followed.partition;
+            let seen = followed.witness(|witness| witness.last(partition));
+            Append { partition, bytes: envelope::heartbeat(MessageId::random(), time, seen) }
+        };
+        let batch: Vec<_> = self.followed.iter_mut().filter(|followed| is_due(followed)).map(beat).collect();
+        if batch.is_empty() {
+            return;
+        }
         let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            let now = (shared.timing.clock)();
-            let batch: Vec<_> = partitions
-                .iter()
-                .map(|&partition| Append { partition, bytes: envelope::heartbeat(MessageId::random(), now) })
-                .collect();
-            let appended = shared.broker.append(&batch, Instant::now() + shared.timing.heartbeat).await;
-            for (append, result) in batch.iter().zip(appended) {
-                if let Ok(stored) = result {
-                    shared.check_epoch(append.partition, stored);
-                }
-            }
-        });
+        tokio::spawn(async move { shared.append(&batch, Instant::now() + shared.timing.heartbeat).await });
     }
 }

@@ -68,6 +68,10 @@ impl Broker for Kafka {
         read::read_back(&self.dialer, &self.reads, partition, before, most).await
     }
 
+    async fn redial(&self) {
+        self.appends.hang_up().await;
+    }
+
     async fn close(&self) {
         self.reads.close();
         self.appends.close().await;

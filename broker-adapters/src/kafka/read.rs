@@ -75,7 +75,7 @@ pub(super) async fn open(
 /// Appends a heartbeat to each partition. If that fails it says why, and examines the topic for a better reason.
 async fn write_first(dialer: &Arc<Dialer>, appends: &Line, from: &[(Partition, Start)]) -> Result<(), LinkError> {
     let heartbeat = |&(partition, _): &(Partition, Start)| {
-        let bytes = envelope::heartbeat(MessageId::random(), wall_clock());
+        let bytes = envelope::heartbeat(MessageId::random(), wall_clock(), None);
         Append { partition, bytes }
     };
     let batch: Vec<_> = from.iter().map(heartbeat).collect();
@@ -297,6 +297,7 @@ impl Link {
             partition: Partition(partition),
             epoch: Some(self.epoch),
             offset: Offset(offset.saturating_add(1)),
+            previous: None,
             bytes: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
         })
     }

@@ -152,6 +152,11 @@ impl Line {
         }
     }
 
+    /// The next append makes a new producer; what is under way with this one is not confirmed any more.
+    pub(super) async fn hang_up(&self) {
+        self.state.lock().await.writer = None;
+    }
+
     pub(super) async fn close(&self) {
         let mut state = self.state.lock().await;
         state.closed = true;

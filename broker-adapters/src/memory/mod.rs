@@ -93,6 +93,10 @@ impl Broker for Memory {
         Ok(self.store.read(partition, Offset(before.0.saturating_sub(most as u64)), most, Some(before)))
     }
 
+    async fn redial(&self) {
+        // There is one log, and one way to it.
+    }
+
     async fn close(&self) {
         self.link.cut();
     }

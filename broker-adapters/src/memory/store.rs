@@ -88,7 +88,7 @@ impl Store {
         let end = before.map_or(kept.next(), |before| before.0.min(kept.next())).min(begin.saturating_add(most as u64));
         let entry = |offset: u64| {
             let bytes = kept.records.get(usize::try_from(offset - kept.first).ok()?)?.clone();
-            Some(Entry { partition, epoch: Some(kept.epoch), offset: Offset(offset), bytes })
+            Some(Entry { partition, epoch: Some(kept.epoch), offset: Offset(offset), previous: None, bytes })
         };
         (begin..end).filter_map(entry).collect()
     }

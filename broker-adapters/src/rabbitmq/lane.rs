@@ -81,13 +81,14 @@ impl Lane {
         self.taken = (self.taken.0 + 1, delivery.delivery_tag);
         let offset = offset(&delivery).ok_or_else(|| LinkError::new("RabbitMQ gave a record without its offset"))?;
         let Self { partition, epoch, .. } = *self;
-        let entry = |offset: Offset, bytes: Bytes| Entry { partition, epoch: Some(epoch), offset, bytes };
+        let entry =
+            |offset: Offset, bytes: Bytes| Entry { partition, epoch: Some(epoch), offset, previous: None, bytes };
         // Each file of a stream begins with a record of RabbitMQ's own, which is not delivered. It stands for
         // itself as a heartbeat. Files that were trimmed away in between leave a wider gap: at least two such
         // records and one of ours.
         if self.last.is_some_and(|last| offset == last.next().next()) {
             let place = Offset(offset.0 - 1);
-            entries.push(entry(place, envelope::heartbeat(MessageId(0), 0)));
+            entries.push(entry(place, envelope::heartbeat(MessageId(0), 0, None)));
         }
         self.last = Some(offset);
         entries.push(entry(offset, Bytes::from(delivery.data)));

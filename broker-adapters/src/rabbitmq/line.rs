@@ -50,6 +50,11 @@ impl Line {
         }
     }
 
+    /// The next request makes a new connection; those under way may still be answered.
+    pub(super) async fn hang_up(&self) {
+        self.state.lock().await.link = None;
+    }
+
     pub(super) async fn close(&self) {
         let mut state = self.state.lock().await;
         state.closed = true;

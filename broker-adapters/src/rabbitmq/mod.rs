@@ -71,6 +71,11 @@ impl Broker for RabbitMq {
         read::read_back(&self.reads, partition, before, most).await
     }
 
+    async fn redial(&self) {
+        self.appends.hang_up().await;
+        self.reads.hang_up().await;
+    }
+
     async fn close(&self) {
         self.appends.close().await;
         self.reads.close().await;

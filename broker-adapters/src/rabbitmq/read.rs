@@ -67,7 +67,8 @@ async fn lasts(
 
 async fn last(lane: &mut Lane, appends: &Line) -> Result<Offset, LinkError> {
     loop {
-        let mark = Append { partition: lane.partition, bytes: envelope::heartbeat(MessageId::random(), wall_clock()) };
+        let mark =
+            Append { partition: lane.partition, bytes: envelope::heartbeat(MessageId::random(), wall_clock(), None) };
         let appended = append::append(appends, std::slice::from_ref(&mark), Instant::now() + OPEN_TIMEOUT).await;
         if let Some(error) = appended.into_iter().find_map(Result::err) {
             let (AppendError::NotStored(why) | AppendError::Unknown(why) | AppendError::Rejected(why)) = error;

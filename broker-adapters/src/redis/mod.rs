@@ -68,6 +68,11 @@ impl Broker for Redis {
         read::read_back(&self.reads, &key, partition, before, most).await
     }
 
+    async fn redial(&self) {
+        self.appends.hang_up().await;
+        self.reads.hang_up().await;
+    }
+
     async fn close(&self) {
         self.appends.close().await;
         self.reads.close().await;

@@ -14,7 +14,8 @@ end
 -- The epoch that an entry of the log carries; nil if Fanfare did not write it.
 local function epoch_of(entry)
   local fields = entry and entry[2]
-  if fields and #fields == 2 and string.find(entry[1], '^%d+%-0$') and is_epoch(fields[1]) then return fields[1] end
+  local ours = fields and (#fields == 2 or (#fields == 4 and fields[3] == 'before'))
+  if ours and string.find(entry[1], '^%d+%-0$') and is_epoch(fields[1]) then return fields[1] end
 end
 
 local function stream()
@@ -45,10 +46,10 @@ local function look()
     if not log.ours then return other(KEYS[2], kind[2]) end
     return { damage = KEYS[1] .. ' is gone' }
   end
-  local meta = redis.call('HMGET', KEYS[1], 'epoch', 'last')
+  local meta = redis.call('HMGET', KEYS[1], 'epoch', 'last', 'tail')
   local epoch, last = meta[1], meta[2]
   if not is_epoch(epoch) then
-    local others = redis.call('HLEN', KEYS[1]) - (epoch and 1 or 0) - (last and 1 or 0)
+    local others = redis.call('HLEN', KEYS[1]) - (epoch and 1 or 0) - (last and 1 or 0) - (meta[3] and 1 or 0)
     local ours = log and log.ours
     if others > 0 and not ours then return other(KEYS[1], kind[1]) end
     if log and not ours then return other(KEYS[2], kind[2]) end

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use redis::Value;
 
 use crate::broker::Entry;
-use crate::position::{Epoch, Offset, Partition};
+use crate::position::{Check, Epoch, Offset, Partition};
+use crate::record::MessageId;
 
 /// From here on an id is no offset, as in the scripts.
 pub(super) const LIMIT: u64 = 1_000_000_000_000_000;
@@ -62,13 +63,25 @@ pub(super) fn entry(partition: Partition, value: Value) -> Option<Entry> {
     let id = bulk(id)?;
     let dash = id.iter().position(|&byte| byte == b'-')?;
     let offset = Offset(number(&id[..dash])?);
-    let ours = pair(fields).filter(|_| &id[dash..] == b"-0");
-    let record = ours.and_then(|(field, bytes)| Some((epoch(&bulk(field)?)?, bulk(bytes)?)));
-    let (epoch, bytes) = match record {
-        Some((epoch, bytes)) => (Some(epoch), Bytes::from(bytes)),
-        None => (None, Bytes::new()),
+    let ours = array(fields).filter(|_| &id[dash..] == b"-0");
+    let (epoch, bytes, previous) = ours.and_then(record).unwrap_or_default();
+    Some(Entry { partition, epoch, offset, previous, bytes })
+}
+
+/// The fields of an entry: its log's epoch with the envelope, then `before` with id and time of the record before it, where
+/// that is known.
+fn record(fields: Vec<Value>) -> Option<(Option<Epoch>, Bytes, Option<Check>)> {
+    let mut fields = fields.into_iter().map(bulk);
+    let (field, bytes) = (fields.next()??, fields.next()??);
+    let previous = match (fields.next(), fields.next()) {
+        (None, _) => None,
+        (Some(name), Some(tail)) if name.as_deref() == Some(b"before") => {
+            let (id, time) = tail.as_deref()?.split_first_chunk()?;
+            Some(MessageId(u128::from_be_bytes(*id)).check(u64::from_be_bytes(time.try_into().ok()?)))
+        }
+        _ => return None,
     };
-    Some(Entry { partition, epoch, offset, bytes })
+    Some((Some(epoch(&field)?), Bytes::from(bytes), previous))
 }
 
 fn array(value: Value) -> Option<Vec<Value>> {
@@ -115,8 +128,13 @@ mod tests {
     fn an_entry_proves_its_epoch_by_its_field() {
         let value = list([text("12-0"), list([text("00000000000000ff"), text("bytes")])]);
         let bytes = Bytes::from_static(b"bytes");
-        let read = Entry { partition: Partition(3), epoch: Some(Epoch(255)), offset: Offset(12), bytes };
-        assert_eq!(entry(Partition(3), value), Some(read));
+        let read =
+            Entry { partition: Partition(3), epoch: Some(Epoch(255)), offset: Offset(12), previous: None, bytes };
+        assert_eq!(entry(Partition(3), value), Some(read.clone()));
+        let tail = [&7_u128.to_be_bytes()[..], &9_u64.to_be_bytes()[..]].concat();
+        let fields = list([text("00000000000000ff"), text("bytes"), text("before"), Value::BulkString(tail)]);
+        let read = Entry { previous: Some(MessageId(7).check(9)), ..read };
+        assert_eq!(entry(Partition(3), list([text("12-0"), fields])), Some(read));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The cases. They see a fixture, logs and tails; never an adapter.
 
+pub(crate) mod astray;
 pub(crate) mod content;
 pub(crate) mod damage;
 pub(crate) mod delivery;

@@ -34,6 +34,8 @@ pub(crate) enum Ability {
     Failover,
     /// Its data can be set back to an older state.
     Snapshots,
+    /// Its data can be set back while clients read them.
+    LiveSnapshots,
     /// A partition is kept in parts that can be deleted one by one.
     Parts,
     /// A number of partitions that outlives its clients.
@@ -117,6 +119,15 @@ pub(crate) trait Fixture: Send + Sync {
     /// Brings back the remembered data, while the broker is dead.
     async fn roll_back(&self) {
         lacks(Ability::Snapshots)
+    }
+
+    /// Remembers the data as they are, within the running broker.
+    async fn snapshot_live(&self) {
+        lacks(Ability::LiveSnapshots)
+    }
+    /// Brings them back, at once and without ending a connection.
+    async fn set_back_live(&self) {
+        lacks(Ability::LiveSnapshots)
     }
 
     /// Deletes one of the parts in which a partition is kept, by number.

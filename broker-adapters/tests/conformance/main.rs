@@ -110,6 +110,10 @@ const CASES: &[Case] = cases! {
         a_full_broker_takes_nothing_and_then_goes_on [MemoryLimit],
         a_broker_that_fills_up_gives_up_its_oldest_records [MemoryLimit],
     }
+    astray {
+        what_is_acknowledged_and_not_read_is_announced,
+        a_log_set_back_while_it_is_read_is_announced [LiveSnapshots],
+    }
     entry {
         a_log_of_another_program_is_refused_and_left_as_it_is [Squatters],
         a_node_that_may_not_write_is_not_up_and_says_why [Rights],

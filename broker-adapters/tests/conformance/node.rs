@@ -18,7 +18,7 @@ use crate::history::{History, ReaderId};
 
 pub(crate) const SETTINGS: Settings = Settings { partitions: 4, retention: 100_000 };
 /// Short, so that a dead link is found soon.
-pub(crate) const HEARTBEAT: Duration = Duration::from_millis(200);
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(400);
 pub(crate) const BUDGET: Budget = Budget { messages: 10_000, bytes: 64 << 20 };
 /// How long a publish may take, if a case does not say otherwise.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
@@ -97,6 +97,11 @@ pub(crate) struct Seen {
 impl Seen {
     pub(crate) fn all_up(&self) -> bool {
         self.up.len() == usize::from(SETTINGS.partitions)
+    }
+
+    /// An outage is said when it begins, and when its reason changes.
+    pub(crate) fn says_each_reason_once(&self) -> bool {
+        self.downs.windows(2).all(|pair| pair[0].1 != pair[1].1)
     }
 
     pub(crate) fn texts(&self) -> Vec<String> {

@@ -22,6 +22,7 @@ pub(crate) const KIND: Kind = Kind {
         Ability::Bookkeeping,
         Ability::Failover,
         Ability::Snapshots,
+        Ability::LiveSnapshots,
         Ability::Parts,
         Ability::FixedPartitions,
         Ability::Squatters,
@@ -137,6 +138,18 @@ impl Fixture for RedisServer {
 
     async fn roll_back(&self) {
         self.0.roll_back().await.expect("there is a snapshot");
+    }
+
+    async fn snapshot_live(&self) {
+        let save = "for _, key in ipairs(redis.call('KEYS', 'fanfare:*')) do \
+                    redis.call('SET', 'saved:' .. key, redis.call('DUMP', key)) end";
+        self.command(&["EVAL", save, "0"]).await;
+    }
+
+    async fn set_back_live(&self) {
+        let restore = "for _, key in ipairs(redis.call('KEYS', 'saved:*')) do \
+                       redis.call('RESTORE', string.sub(key, 7), 0, redis.call('GET', key), 'REPLACE') end";
+        self.command(&["EVAL", restore, "0"]).await;
     }
 
     async fn delete_part(&self, Partition(partition): Partition, part: usize) {

@@ -14,7 +14,7 @@ use fastrand::Rng;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Side};
 
 /// How a node reaches the broker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,6 +38,20 @@ pub(super) struct Link {
     pub(super) deaf: u64,
     /// The next read passes over one record.
     pub(super) skip: bool,
+    /// So many of the first readers are connected to the side of a fork that was left.
+    pub(super) left_readers: u64,
+    /// Appends and read-backs go there.
+    pub(super) appends_left: bool,
+}
+
+impl Link {
+    fn appends(&self) -> Side {
+        if self.appends_left { Side::Left } else { Side::New }
+    }
+
+    fn reader(&self, number: u64) -> Side {
+        if number <= self.left_readers { Side::Left } else { Side::New }
+    }
 }
 
 /// How often things go wrong that need no fault of their own; of 100.
@@ -54,6 +68,8 @@ pub(super) struct Weather {
 pub(super) struct Manners {
     /// Entries hold the epoch; otherwise a wipe ends all readers.
     pub(super) entries_have_epochs: bool,
+    /// Entries hold the fingerprint of the one before.
+    pub(super) entries_have_previous: bool,
     /// Acknowledgements hold the position.
     pub(super) acks_have_positions: bool,
     /// Readers begin at a chunk, not at the record asked for.
@@ -105,6 +121,47 @@ impl Model {
             state.ledger.wipe(partition, epoch);
         });
         if !self.manners.entries_have_epochs {
+            self.end_sessions(|_| true);
+        }
+    }
+
+    /// Two servers take themselves for the primary; each connection leads to one of them. False if there is a fork already.
+    pub(super) fn fork(&self, records: usize, rng: &mut Rng) -> bool {
+        if self.lock().ledger.is_split() {
+            return false;
+        }
+        self.change(|state| {
+            state.ledger.fork(records);
+            for link in &mut state.links {
+                link.appends_left = rng.bool();
+                if rng.bool() {
+                    link.left_readers = link.opened;
+                } else {
+                    link.session += 1;
+                }
+            }
+        });
+        true
+    }
+
+    /// The server that was left is gone, and all connections to it.
+    pub(super) fn join(&self) {
+        self.change(|state| {
+            state.ledger.join();
+            for link in &mut state.links {
+                if link.appends_left || link.left_readers > 0 {
+                    link.session += 1;
+                }
+                (link.appends_left, link.left_readers) = (false, 0);
+            }
+        });
+    }
+
+    /// The log of a partition goes back while it is read. Where entries do not name the one before, connections end, as
+    /// they do at the brokers of that kind.
+    pub(super) fn set_back(&self, partition: usize, records: usize) {
+        self.change(|state| state.ledger.roll_back(partition, records));
+        if !self.manners.entries_have_previous {
             self.end_sessions(|_| true);
         }
     }
@@ -177,9 +234,12 @@ impl Wire {
     fn store(&self, batch: &[Append]) -> Vec<Result<Stored, AppendError>> {
         let mut stored = Vec::new();
         self.model.change(|state| {
+            let side = state.links[self.node].appends();
             for append in batch {
-                let at = state.ledger.append(append.partition, append.bytes.clone());
-                stored.push(Ok(Stored { at: Some(at).filter(|_| self.model.manners.acks_have_positions) }));
+                let at = state.ledger.append_on(side, append.partition, append.bytes.clone());
+                let gone = AppendError::Unknown("that server is gone".into());
+                let at = at.map(|at| Some(at).filter(|_| self.model.manners.acks_have_positions));
+                stored.push(at.map(|at| Stored { at }).ok_or(gone));
             }
         });
         stored
@@ -289,20 +349,27 @@ impl Broker for Wire {
             None => {}
         }
         let state = self.model.lock();
-        let end = before.0.min(state.ledger.partitions[usize::from(partition.0)].next());
+        let side = state.links[self.node].appends();
+        let Some(kept) = state.ledger.side(side, partition) else { return Err(LinkError::new("that server is gone")) };
+        let end = before.0.min(kept.next());
         let from = before.0.saturating_sub(most as u64).max(1);
-        Ok((from..end).filter_map(|offset| self.entry(&state.ledger, partition, offset)).collect())
+        Ok((from..end).filter_map(|offset| self.entry(&state.ledger, side, partition, offset)).collect())
+    }
+
+    async fn redial(&self) {
+        self.model.change(|state| state.links[self.node].appends_left = false);
     }
 
     async fn close(&self) {}
 }
 
 impl Wire {
-    fn entry(&self, ledger: &Ledger, partition: Partition, offset: u64) -> Option<Entry> {
-        let epoch = ledger.partitions[usize::from(partition.0)].epoch;
+    fn entry(&self, ledger: &Ledger, side: Side, partition: Partition, offset: u64) -> Option<Entry> {
+        let epoch = ledger.side(side, partition)?.epoch;
         let epoch = Some(epoch).filter(|_| self.model.manners.entries_have_epochs);
-        let bytes = ledger.at(partition, offset)?.bytes.clone();
-        Some(Entry { partition, epoch, offset: Offset(offset), bytes })
+        let stand = ledger.at(side, partition, offset)?;
+        let previous = ledger.previous(stand).filter(|_| self.model.manners.entries_have_previous);
+        Some(Entry { partition, epoch, offset: Offset(offset), previous, bytes: stand.bytes.clone() })
     }
 }
 
@@ -328,15 +395,18 @@ impl ModelReader {
         if link.reach == Reach::Stalled || link.deaf >= self.number {
             return Ok(entries);
         }
+        let side = link.reader(self.number);
         for (partition, next) in &mut self.next {
-            let kept = &ledger.partitions[usize::from(partition.0)];
+            let Some(kept) = ledger.side(side, *partition) else {
+                return Err(LinkError::new("that server is gone"));
+            };
             let (mut from, end) = ((*next).max(kept.first), kept.next());
             if from < end && link.skip {
                 link.skip = false;
                 from += 1;
             }
             let until = end.min(from + rng.u64(1..=8));
-            entries.extend((from..until).filter_map(|offset| self.wire.entry(ledger, *partition, offset)));
+            entries.extend((from..until).filter_map(|offset| self.wire.entry(ledger, side, *partition, offset)));
             *next = until.max(*next);
         }
         Ok(entries)
@@ -346,8 +416,8 @@ impl ModelReader {
         let state = self.wire.model.lock();
         let link = &state.links[self.wire.node];
         let news = |&(partition, next): &(Partition, u64)| {
-            let kept = &state.ledger.partitions[usize::from(partition.0)];
-            next.max(kept.first) < kept.next()
+            let kept = state.ledger.side(link.reader(self.number), partition);
+            kept.is_none_or(|kept| next.max(kept.first) < kept.next())
         };
         let silent = link.reach == Reach::Stalled || link.deaf >= self.number;
         link.session != self.session || link.reach == Reach::Cut || (!silent && self.next.iter().any(news))

@@ -61,11 +61,34 @@ pub(super) enum Fault {
     Skip {
         node: usize,
     },
+    /// A replica that lags by so many records takes over; the old primary goes on for those connections that stay with it.
+    Fork {
+        records: usize,
+        lasts: u64,
+    },
+    /// The log goes back to an earlier state while it is read, and no connection ends.
+    SetBack {
+        partition: usize,
+        records: usize,
+    },
 }
 
 /// The kinds of faults, to choose from.
-const KINDS: [&str; 11] =
-    ["cut", "stall", "deaf", "restart", "weather", "crash", "wipe", "trim", "roll back", "garbage", "skip"];
+const KINDS: [&str; 13] = [
+    "cut",
+    "stall",
+    "deaf",
+    "restart",
+    "weather",
+    "crash",
+    "wipe",
+    "trim",
+    "roll back",
+    "garbage",
+    "skip",
+    "fork",
+    "set back",
+];
 /// The kinds, from here on, that lose records.
 const LOSING: usize = 6;
 
@@ -123,6 +146,8 @@ impl Fault {
             "trim" => Self::Trim { partition, keep: rng.u64(0..20) },
             "roll back" => Self::RollBack { partition, records: rng.usize(0..12), lasts: lasts / 4 },
             "garbage" => Self::Garbage { partition, kind: rng.u8(0..4) },
+            "fork" => Self::Fork { records: rng.usize(0..6), lasts: lasts * 3 },
+            "set back" => Self::SetBack { partition, records: rng.usize(1..12) },
             _ => Self::Skip { node },
         }
     }
@@ -167,8 +192,18 @@ impl Fault {
                 let partition = Partition((partition % partitions) as u16);
                 state.ledger.append(partition, garbage(kind, &mut rng));
             }),
+            Self::Fork { records, lasts } => Self::fork(model, records, lasts, &mut rng).await,
+            Self::SetBack { partition, records } => model.set_back(partition % partitions, records),
             Self::Skip { node } => model.change(|state| state.links[node % nodes].skip = true),
         }
+    }
+
+    async fn fork(model: &Model, records: usize, lasts: u64, rng: &mut Rng) {
+        if !model.fork(records, rng) {
+            return;
+        }
+        sleep(Duration::from_millis(lasts)).await;
+        model.join();
     }
 
     async fn outage(model: &Model, nodes: usize, lasts: u64, meanwhile: impl FnOnce()) {

@@ -21,13 +21,25 @@ pub(super) struct Stand {
     pub(super) at: Position,
     /// Of the partition's log: rises with each wipe and roll-back.
     pub(super) generation: u32,
-    /// A roll-back took it.
+    /// A roll-back took it, or a fork: it stands on the side that was left.
     pub(super) undone: bool,
+    /// It stands, or stood, on the left side of a fork only.
+    forked: bool,
     pub(super) said: Said,
     pub(super) bytes: Bytes,
 }
 
+/// Which of two servers that both take themselves for the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The one that new connections lead to.
+    New,
+    /// The one that was left.
+    Left,
+}
+
 /// One partition as it is now.
+#[derive(Clone)]
 pub(super) struct Kept {
     pub(super) epoch: Epoch,
     /// The oldest offset that can be read.
@@ -46,6 +58,8 @@ impl Kept {
 
 pub(super) struct Ledger {
     pub(super) partitions: Vec<Kept>,
+    /// The same partitions on the side that was left, while there is a fork.
+    left: Option<Vec<Kept>>,
     pub(super) all: Vec<Stand>,
     places: BTreeMap<(u16, u64), Vec<usize>>,
 }
@@ -53,12 +67,29 @@ pub(super) struct Ledger {
 impl Ledger {
     pub(super) fn new(partitions: u16) -> Self {
         let kept = |n: u16| Kept { epoch: Epoch(u64::from(n) + 1), first: 1, log: Vec::new(), generation: 0 };
-        Self { partitions: (0..partitions).map(kept).collect(), all: Vec::new(), places: BTreeMap::new() }
+        Self { partitions: (0..partitions).map(kept).collect(), left: None, all: Vec::new(), places: BTreeMap::new() }
+    }
+
+    /// A partition on one side; none when that side is gone.
+    pub(super) fn side(&self, side: Side, partition: Partition) -> Option<&Kept> {
+        match side {
+            Side::New => self.partitions.get(usize::from(partition.0)),
+            Side::Left => self.left.as_ref()?.get(usize::from(partition.0)),
+        }
     }
 
     /// Stores an envelope.
     pub(super) fn append(&mut self, partition: Partition, bytes: Bytes) -> (Epoch, Offset) {
-        let kept = &mut self.partitions[usize::from(partition.0)];
+        self.append_on(Side::New, partition, bytes).expect("the new side is always there")
+    }
+
+    pub(super) fn append_on(&mut self, side: Side, partition: Partition, bytes: Bytes) -> Option<(Epoch, Offset)> {
+        let kept = match side {
+            Side::New => &mut self.partitions,
+            Side::Left => self.left.as_mut()?,
+        };
+        let kept = &mut kept[usize::from(partition.0)];
+        let forked = side == Side::Left;
         let said = read(&bytes);
         let check = match &said {
             Said::Garbage => Check::UNKNOWN,
@@ -72,13 +103,45 @@ impl Ledger {
         let (before, generation) = (kept.log.last().copied(), kept.generation);
         kept.log.push(count);
         self.places.entry((partition.0, offset.0)).or_default().push(count);
-        self.all.push(Stand { before, at, generation, undone: false, said, bytes });
-        (kept.epoch, offset)
+        self.all.push(Stand { before, at, generation, undone: forked, forked, said, bytes });
+        Some((kept.epoch, offset))
+    }
+
+    /// A lagging replica takes over, while the old primary goes on for those who stay with it.
+    pub(super) fn fork(&mut self, records: usize) {
+        self.left = Some(self.partitions.clone());
+        for partition in 0..self.partitions.len() {
+            let kept = self.partitions[partition].log.len();
+            for number in self.partitions[partition].log[kept.saturating_sub(records)..].iter() {
+                self.all[*number].forked = true;
+            }
+            self.roll_back(partition, records);
+        }
+    }
+
+    /// Whether there is a fork.
+    pub(super) fn is_split(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// The side that was left is gone.
+    pub(super) fn join(&mut self) {
+        self.left = None;
+    }
+
+    /// Whether what stands at a position stood on the left side of a fork only.
+    pub(super) fn is_forked(&self, at: Position) -> bool {
+        self.candidates(at).any(|number| self.all[number].forked)
+    }
+
+    /// The fingerprint of the record before one, as it was when that one was appended.
+    pub(super) fn previous(&self, of: &Stand) -> Option<Check> {
+        of.before.map(|number| self.all[number].at.check)
     }
 
     /// The record at an offset, if it can be read.
-    pub(super) fn at(&self, partition: Partition, offset: u64) -> Option<&Stand> {
-        let kept = &self.partitions[usize::from(partition.0)];
+    pub(super) fn at(&self, side: Side, partition: Partition, offset: u64) -> Option<&Stand> {
+        let kept = self.side(side, partition)?;
         let number = kept.log.get(usize::try_from(offset.checked_sub(1)?).ok()?)?;
         (offset >= kept.first).then(|| &self.all[*number])
     }

@@ -27,7 +27,13 @@ fn on_a_node(config: impl FnOnce(&mut Config), scenario: impl AsyncFnOnce(&Node)
         let mut settings = Config::default();
         (settings.node.workers, settings.broker.partitions) = (1, 1);
         config(&mut settings);
-        let manners = Manners { entries_have_epochs: true, acks_have_positions: true, chunks: false, pipeline: 4 };
+        let manners = Manners {
+            entries_have_epochs: true,
+            entries_have_previous: true,
+            acks_have_positions: true,
+            chunks: false,
+            pipeline: 4,
+        };
         let model = Model::new(1, 1, manners, Rng::with_seed(1));
         let node = Node::start(&model, 0, &settings, &mut Rng::with_seed(1));
         let begin = Instant::now();

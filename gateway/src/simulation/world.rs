@@ -67,6 +67,7 @@ impl World {
         let config = draw_config(rng, faultless);
         let manners = Manners {
             entries_have_epochs: rng.bool(),
+            entries_have_previous: rng.bool(),
             acks_have_positions: rng.bool(),
             chunks: rng.u8(0..4) == 0,
             pipeline: rng.usize(1..=8),
@@ -127,6 +128,7 @@ impl World {
 
     /// Ends all faults, and waits until everybody hears everything.
     async fn heal(&self) {
+        self.model.join();
         self.model.change(|state| {
             state.weather = Weather { delay: 3, ..Weather::default() };
             for link in &mut state.links {

@@ -87,6 +87,8 @@ const FAULTS: &[Row] = faults! {
         a_deleted_stream_is_told_to_its_subscribers_only on [Redis], always [Redis];
         a_full_redis_fails_publishes_and_goes_on on [Redis], always [Redis];
         a_failover_with_connections_open_loses_nothing on [Redis], always [Redis];
+        a_replica_promoted_while_its_primary_stalls_is_followed on [Redis], always [Redis];
+        a_log_set_back_by_a_second_while_it_is_read_is_told on [Redis], always [Redis];
         redis_demoted_with_connections_open_is_left_by_every_node on [Redis], always [Redis];
     }
     kafka {
