@@ -134,8 +134,8 @@ pub struct Limits {
     /// Raise it to ride out longer stalls, at the cost of memory.
     pub outbox: ByteSize,
     /// Messages that wait for all the node's clients together, in bytes; one that waits for many counts once per worker. When
-    /// there are more, the clients that have taken nothing for longest are closed with 4410. Default: "256MiB". Set it to the
-    /// memory the node may spend on slow clients.
+    /// there are more, besides the largest, the clients that have taken nothing for longest are closed with 4410. Default:
+    /// "256MiB". Set it to the memory the node may spend on slow clients.
     pub outbox_total: ByteSize,
     /// Pings a client may send per second that are answered one by one; more are answered together, and ten times as many
     /// close the connection with 1008. Default: 20.

@@ -21,18 +21,22 @@ pub(crate) struct Backlog {
     queued: Cell<usize>,
     /// The most for one client.
     each: usize,
-    /// The most for all of them.
+    /// The most for all of them, besides the largest frame.
     all: usize,
+    /// The size of the largest frame so far: there is always room for one, so that no client is closed for its size.
+    largest: Cell<usize>,
 }
 
 impl Backlog {
     pub(crate) fn new(each: usize, all: usize) -> Rc<Self> {
-        Rc::new(Self { queued: Cell::new(0), each, all })
+        Rc::new(Self { queued: Cell::new(0), each, all, largest: Cell::new(0) })
     }
 
     /// A frame that counts as long as it exists.
     pub(crate) fn frame(self: &Rc<Self>, bytes: Bytes) -> Frame {
-        self.add(bytes.len() + FRAME);
+        let weight = bytes.len() + FRAME;
+        self.add(weight);
+        self.largest.set(self.largest.get().max(weight));
         Frame(Rc::new(Counted { bytes, backlog: Rc::clone(self) }))
     }
 
@@ -53,7 +57,7 @@ impl Backlog {
 
     /// Whether all clients together have more queued than they may.
     pub(crate) fn is_over(&self) -> bool {
-        self.queued.get() > self.all
+        self.queued.get() > self.all + self.largest.get()
     }
 
     fn add(&self, bytes: usize) {
@@ -98,14 +102,25 @@ mod tests {
         let backlog = Backlog::new(100 << 10, 200 << 10);
         assert!(!backlog.is_over_share(100 << 10));
         assert!(backlog.is_over_share((100 << 10) + 1));
-        let most = backlog.frame(Bytes::from(vec![0; (200 << 10) - FRAME]));
-        assert!(!backlog.is_over());
+        let frame = || backlog.frame(Bytes::from(vec![0; (100 << 10) - FRAME]));
+        let most = [frame(), frame(), frame()];
+        assert!(!backlog.is_over(), "there is room for one more than all may have");
         backlog.queued(1);
         assert!(backlog.is_over());
         backlog.left(1);
         assert!(!backlog.is_over());
         drop(most);
         assert_eq!(backlog.queued.get(), 0);
+    }
+
+    #[test]
+    fn the_largest_frame_alone_is_never_too_much() {
+        let backlog = Backlog::new(1 << 10, 1 << 10);
+        let largest = backlog.frame(Bytes::from(vec![0; 1 << 20]));
+        assert!(!backlog.is_over());
+        let other = backlog.frame(Bytes::from(vec![0; 1 << 20]));
+        assert!(backlog.is_over());
+        drop((largest, other));
     }
 
     #[test]
