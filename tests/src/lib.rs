@@ -13,6 +13,7 @@ mod every_broker;
 pub mod history;
 pub mod http;
 pub mod latency;
+pub mod lateness;
 pub mod measure;
 pub mod names;
 pub mod nginx;

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::measure::Process;
 
 /// How long a test waits for anything before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running `fanfare`, `echo-server` or other program of this workspace that says where it listens.
 #[derive(Debug)]

@@ -17,6 +17,9 @@ const RESTARTING: u16 = 1012;
 /// The node is gone.
 const GONE: u16 = 1001;
 
+/// How much later than it should something may be on a busy machine.
+const LATE: Duration = Duration::from_secs(10);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hundreds_of_clients_are_sent_away_at_an_even_pace_and_nothing_acknowledged_is_lost() -> Result<()> {
     const CLIENTS: usize = 300;
@@ -78,7 +81,7 @@ async fn hundreds_of_clients_are_sent_away_at_an_even_pace_and_nothing_acknowled
     told.sort_by_key(|(at, ..)| *at);
     let at = |place: usize| told[place].0 - stopped;
     println!("told after {:?}, {:?}, {:?}", at(0), at(CLIENTS / 2), at(CLIENTS - 1));
-    ensure!(at(CLIENTS - 1) < SPAN + Duration::from_secs(3), "{:?}", at(CLIENTS - 1));
+    ensure!(at(CLIENTS - 1) < SPAN + LATE, "{:?}", at(CLIENTS - 1));
     for window in told.windows(CLIENTS / 2) {
         let took = window[CLIENTS / 2 - 1].0 - window[0].0;
         ensure!(took > SPAN / 6, "half of all clients were told within {took:?}");
@@ -206,7 +209,8 @@ async fn a_second_signal_ends_the_node_at_once_and_its_clients_are_told() -> Res
         node.signal(second).await?;
         let status = node.ended().await?;
         ensure!(status.code() == Some(1), "{status}");
-        ensure!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+        // It would go on for an hour.
+        ensure!(begin.elapsed() < LATE, "{:?}", begin.elapsed());
         node.line("stopped at once").await?;
         let ends: Vec<_> = join_all(clients.iter().map(Client::ended)).await.into_iter().collect::<Result<_>>()?;
         let gone = ends.iter().filter(|end| matches!(end, Ended::Closed(GONE, _))).count();

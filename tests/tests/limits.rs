@@ -24,7 +24,12 @@ const STANDSTILL: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_that_never_reads_is_ended_while_a_thousand_others_see_no_delay() -> Result<()> {
-    let limits = [("FANFARE__LIMITS__MESSAGE", "16KiB"), ("FANFARE__LIMITS__OUTBOX", "32KiB")];
+    let limits = [
+        ("FANFARE__LIMITS__MESSAGE", "16KiB"),
+        ("FANFARE__LIMITS__OUTBOX", "32KiB"),
+        // So many at once may take their time.
+        ("FANFARE__HTTP__HEAD_TIME", "1m"),
+    ];
     let server = wire::serve("fanfare", &limits).await?;
     let mut others = try_join_all((0..OTHERS).map(|_| Wire::open(server.address, "/raw/news"))).await?;
     let before = memory(&server)?;
@@ -101,7 +106,9 @@ async fn half_of_all_clients_stall_and_the_other_half_gets_everything() -> Resul
         let end = wire.end().await?;
         assert!(end.reset || end.code == Some(4410), "{:?}", end.code);
     }
-    assert_eq!(server.output().matches("connection closed").count(), HALF + 1, "the publisher left as well");
+    let closed = || server.output().matches("connection closed").count();
+    until(async || Ok(closed() > HALF)).await?;
+    assert_eq!(closed(), HALF + 1, "the publisher left as well");
     Ok(())
 }
 
@@ -161,8 +168,7 @@ async fn answers_that_nobody_reads_are_not_kept_for_ever() -> Result<()> {
     // The server waits for it, so that soon it cannot even send more.
     let late = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
     let more = async { while wire.send(&request).await.as_ref().err().is_none_or(late) {} };
-    let minute = Duration::from_secs(60);
-    timeout(minute, more).await.context("it may leave its answers unread for ever")?;
+    timeout(2 * PATIENCE, more).await.context("it may leave its answers unread for ever")?;
     Ok(())
 }
 
@@ -232,7 +238,9 @@ async fn on_redis() -> Result<(Redis, Program)> {
     let url = redis.inside_url();
     let patient = [
         ("FANFARE__BROKER__URL", &*url),
-        ("FANFARE__BROKER__PUBLISH_TIMEOUT", "15s"),
+        // However long this machine takes, no publish fails, and no silence ends the link.
+        ("FANFARE__BROKER__PUBLISH_TIMEOUT", "5m"),
+        ("FANFARE__BROKER__HEARTBEAT", "1m"),
         // How fast a test reads is not what these tests are about.
         ("FANFARE__LIMITS__OUTBOX", "64MiB"),
     ];
@@ -256,11 +264,7 @@ async fn a_publisher_faster_than_the_broker_has_to_wait_and_fills_no_memory() ->
     assert!(waits, "{} bytes were taken while the broker stood still", flood.len());
     assert!(grown < 16 << 20, "memory grew by {grown} bytes");
     sent.await.with_context(|| server.output())?;
-    for n in 0..MESSAGES {
-        let message = wire.message().await.with_context(|| format!("message {n}: {}", server.output()))?;
-        assert_eq!(message.parse(), Ok(n), "nothing is dropped");
-    }
-    Ok(())
+    all_come(&mut wire, MESSAGES, &server).await
 }
 
 #[tokio::test]
@@ -279,10 +283,24 @@ async fn publishers_of_many_small_messages_are_slowed_down_and_lose_none() -> Re
     thawed?;
     sent??;
     for wire in &mut wires {
-        for n in 0..MESSAGES {
-            assert_eq!(wire.message().await?.parse(), Ok(n), "nothing is dropped");
-        }
+        all_come(wire, MESSAGES, &server).await?;
     }
+    Ok(())
+}
+
+/// The messages are the numbers up to `count`, none missing and none twice.
+async fn all_come(wire: &mut Wire, count: usize, server: &Program) -> Result<()> {
+    let mut numbers = Vec::with_capacity(count);
+    for n in 0..count {
+        let message = wire.message().await.with_context(|| format!("message {n}: {}", server.output()))?;
+        numbers.push(message.parse::<usize>()?);
+    }
+    // On a machine so slow that the broker does not answer in time, messages are sent again, after those under way.
+    if server.output().contains("each message is retried") {
+        numbers.sort_unstable();
+    }
+    let wrong = numbers.iter().zip(0..count).find(|(number, expected)| *number != expected);
+    ensure!(wrong.is_none(), "something is dropped: {wrong:?}");
     Ok(())
 }
 
@@ -337,7 +355,11 @@ async fn publish(server: &Program, channel: &str, size: usize, count: usize) -> 
     let command = json!({"publish": {"channel": channel, "data": "x".repeat(size)}}).to_string();
     for _ in 0..count {
         wire.send(Frame::text(&command).bytes()).await?;
-        let reply = wire.message().await?;
+        let mut reply = wire.message().await?;
+        // It may take so long that the node wants to know whether we are there.
+        while reply.starts_with("{\"ping\"") {
+            reply = wire.message().await?;
+        }
         ensure!(reply.contains("\"ok\""), "{reply}");
     }
     Ok(())
