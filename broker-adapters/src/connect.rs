@@ -44,6 +44,20 @@ const SCHEMES: &[&str] = &[
     "rediss://",
 ];
 
+/// Descriptors that the adapter of this URL may hold at a time: its connections, and those that replace them.
+#[must_use]
+pub fn descriptors(url: &str) -> usize {
+    match url.split(':').next().unwrap_or_default() {
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" => crate::redis::DESCRIPTORS,
+        #[cfg(feature = "kafka")]
+        "kafka" | "kafka+ssl" => crate::kafka::DESCRIPTORS,
+        #[cfg(feature = "rabbitmq")]
+        "amqp" | "amqps" | "rabbitmq" => crate::rabbitmq::DESCRIPTORS,
+        _ => 0,
+    }
+}
+
 /// Makes the broker that `url` names, without waiting for it to be up.
 pub fn connect(url: &str, settings: Settings) -> Result<Arc<dyn Broker>, ConnectError> {
     let scheme = url.split(':').next().unwrap_or_default();

@@ -34,7 +34,7 @@ pub use backoff::Backoff;
 pub use broker::{
     Append, AppendError, Broker, Capabilities, Entry, LinkError, Opened, Reader, Standing, Start, Stored,
 };
-pub use connect::{ConnectError, Settings, connect};
+pub use connect::{ConnectError, Settings, connect, descriptors};
 pub use envelope::{ENVELOPE_OVERHEAD, Unreadable};
 pub use log::{Count, Counters, Log, Timing, wall_clock};
 pub use position::{Check, Epoch, InvalidPosition, Offset, Partition, Position, partition_of};

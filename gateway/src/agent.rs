@@ -5,12 +5,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::health::{Health, NotReady};
-use crate::listener::{self, Counts};
+use crate::listener::{self, Counts, SAID, endure};
+use crate::sparingly::Sparingly;
 
 /// A listening agent.
 pub(crate) struct Agent {
@@ -25,15 +25,14 @@ impl Agent {
         Ok(Self { socket, address })
     }
 
-    /// Answers for ever, one after the other: nobody is waited for.
+    /// Answers one caller after the other, and waits for none, until the socket is gone.
     pub(crate) async fn run(self, health: Arc<Health>, counts: Arc<Counts>) {
+        let lines = Sparingly::per(SAID);
         loop {
             match self.socket.accept().await {
                 Ok((stream, _)) => tell(&stream, &line(health.ready(), counts.is_full())),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept the agent's connections");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+                Err(error) if endure(&error, "the agent", &lines).await => {}
+                Err(_) => return,
             }
         }
     }

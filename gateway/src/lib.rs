@@ -11,6 +11,7 @@ pub mod close;
 pub mod codec;
 mod columns;
 pub mod config;
+mod descriptors;
 mod drain;
 pub mod handshake;
 mod health;

@@ -1,22 +1,28 @@
 //! Accepts sockets and spreads them over the workers.
 //!
-//! Owns the listening socket and the count of open connections. A node that is full, or taking connections as fast as it
-//! may, answers 503 with `Retry-After` before it spends anything on the client. Loses: nothing but what it refuses.
+//! Owns the listening socket and the count of open connections. A node that is full, short of descriptors, or taking
+//! connections as fast as it may, answers 503 with `Retry-After` before it spends anything on the client. Loses: nothing
+//! but what it refuses.
 
 mod parting;
+mod trouble;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::sync::mpsc;
 
 use self::parting::Parting;
+pub(crate) use self::trouble::{SAID, endure};
+use crate::descriptors::Descriptors;
 use crate::ingress::Place;
 use crate::metrics::Refused;
 use crate::node::Shared;
+use crate::sparingly::Sparingly;
 
 /// Connections that the kernel completes while we are busy.
 pub(crate) const BACKLOG: i32 = 4096;
@@ -97,9 +103,15 @@ impl Listener {
         Ok(Self { socket, address })
     }
 
-    /// Accepts for ever.
-    pub(crate) async fn run(self, workers: Vec<mpsc::Sender<Accepted>>, counts: Arc<Counts>, shared: Arc<Shared>) {
-        let mut parting = Parting::default();
+    /// Accepts until the socket or the workers are gone.
+    pub(crate) async fn run(
+        self,
+        workers: Vec<mpsc::Sender<Accepted>>,
+        counts: Arc<Counts>,
+        files: Descriptors,
+        shared: Arc<Shared>,
+    ) {
+        let (mut parting, lines) = (Parting::default(), Sparingly::per(SAID));
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept() => accepted,
@@ -107,14 +119,13 @@ impl Listener {
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of descriptors, most likely: those that wait are served when some are free again.
-                    tracing::warn!(%error, "cannot accept connections; raise the limit of open files (ulimit -n)");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
+                Err(error) if endure(&error, "the listener", &lines).await => continue,
+                Err(_) => return,
             };
+            let reserved = files.is_reserved(stream.as_raw_fd());
             let admission = match Admission::take(&counts) {
+                _ if reserved => Err(Refused::Descriptors),
+                None if counts.most < shared.config.http.max_connections => Err(Refused::Descriptors),
                 None => Err(Refused::Full),
                 Some(_) if !shared.ingress.lets_in(peer) => Err(Refused::Rate),
                 Some(admission) => Ok(admission),
@@ -123,7 +134,21 @@ impl Listener {
                 Ok(admission) => admission,
                 Err(why) => {
                     shared.metrics.refused(why);
-                    parting.refuse(stream);
+                    if why == Refused::Descriptors
+                        && let Some(clients) = lines.due(Instant::now())
+                    {
+                        tracing::warn!(
+                            clients,
+                            "clients are refused: the descriptors left are the node's own; \
+                            raise the limit of open files (ulimit -n; systemd: LimitNOFILE)"
+                        );
+                    }
+                    if reserved {
+                        // At once: to keep it for a moment would take a descriptor that the node may need.
+                        parting::dismiss(&stream);
+                    } else {
+                        parting.refuse(stream);
+                    }
                     continue;
                 }
             };
@@ -135,14 +160,9 @@ impl Listener {
     }
 
     async fn accept(&self) -> std::io::Result<(TcpStream, SocketAddr)> {
-        loop {
-            match self.socket.accept().await {
-                // The worker's own runtime will watch it.
-                Ok((stream, peer)) => return Ok((stream.into_std()?, peer)),
-                Err(error) if is_about_the_client(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let (stream, peer) = self.socket.accept().await?;
+        // The worker's own runtime will watch it.
+        Ok((stream.into_std()?, peer))
     }
 }
 
@@ -162,12 +182,6 @@ pub(crate) fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListen
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     tokio::net::TcpListener::from_std(socket.into())
-}
-
-/// Errors of a connection that was gone before it was accepted.
-fn is_about_the_client(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 fn prepare(stream: &TcpStream) -> std::io::Result<()> {

@@ -28,6 +28,8 @@ pub(crate) struct Metrics {
 pub(crate) enum Refused {
     /// The node has all the connections it may have.
     Full,
+    /// The descriptors that are left are the node's own.
+    Descriptors,
     /// It has taken all that it takes in a second.
     Rate,
     /// The client's address has.
@@ -40,8 +42,9 @@ pub(crate) enum Refused {
 
 impl Refused {
     /// All reasons, each at the index that it has as a number.
-    const ALL: [(Self, &str); 5] = [
+    const ALL: [(Self, &str); 6] = [
         (Self::Full, "full"),
+        (Self::Descriptors, "descriptors"),
         (Self::Rate, "rate"),
         (Self::Address, "address"),
         (Self::ProxyHeader, "proxy_header"),

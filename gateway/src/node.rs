@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::agent::Agent;
 use crate::app::App;
 use crate::config::Config;
+use crate::descriptors::Descriptors;
 use crate::drain::Phase;
 use crate::handshake::Origins;
 use crate::health::Health;
@@ -110,11 +111,16 @@ impl Node {
         let shared = Arc::new(shared);
         let (occupied, clients) = mpsc::channel(1);
         let crew = Crew::start(&shared, &phases, &occupied)?;
+        let most = config.http.max_connections;
+        let files = Descriptors::of(&config, crew.threads.len());
+        if let Some(shortfall) = files.shortfall(most) {
+            tracing::warn!("{shortfall}");
+        }
+        let counts = Arc::new(Counts::new(crew.threads.len(), files.connections(most)));
         let mut tasks = JoinSet::new();
         let relay = Relay { partitions: log.partitions(), health: Arc::clone(&health), window, workers: crew.relayed };
         tasks.spawn(relay.run(log.tail_all(Resume::Recent(HISTORY))));
-        let counts = Arc::new(Counts::new(crew.threads.len(), config.http.max_connections));
-        tasks.spawn(listener.run(crew.accepted, Arc::clone(&counts), Arc::clone(&shared)));
+        tasks.spawn(listener.run(crew.accepted, Arc::clone(&counts), files, Arc::clone(&shared)));
         let at = agent.as_ref().map(|agent| agent.address);
         if let Some(agent) = agent {
             tasks.spawn(agent.run(Arc::clone(&health), counts));

@@ -33,6 +33,9 @@ use writer::Line;
 const MAX_BYTES: usize = 900 << 10;
 /// Reads back at a time, each with a client of its own; more wait.
 const READS: usize = 4;
+/// A client for appends, one for reading and [`READS`] for reading back, with a connection and two pipes to each of a few
+/// brokers.
+pub(crate) const DESCRIPTORS: usize = 96;
 
 /// A log in Kafka.
 pub struct Kafka {

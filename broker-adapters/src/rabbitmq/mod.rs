@@ -31,6 +31,8 @@ use url::Address;
 
 /// The largest envelope: the largest message of RabbitMQ 4 (before, it was 128 MiB), with some room.
 const MAX_BYTES: usize = (16 << 20) - 4096;
+/// One connection each for appends, reading and reading back, and old ones until RabbitMQ has taken leave of them.
+pub(crate) const DESCRIPTORS: usize = 16;
 
 /// A log in RabbitMQ.
 pub struct RabbitMq {

@@ -29,6 +29,8 @@ use url::Address;
 
 /// The largest envelope. Redis itself takes 512 MB.
 const MAX_BYTES: usize = 16 << 20;
+/// One connection each for appends, reading and reading back, twice while they are replaced.
+pub(crate) const DESCRIPTORS: usize = 8;
 
 /// A log in Redis.
 pub struct Redis {

@@ -163,13 +163,13 @@ mod tests {
         for (machine, whats, raise) in [
             (
                 Machine { files: Some(1024), ..LARGE },
-                &["as a node (soft limit): 50,064 needed, 1,024"][..],
-                "ulimit -n 50064",
+                &["as a node (soft limit): 50,200 needed, 1,024"][..],
+                "ulimit -n 50200",
             ),
             (
                 Machine { files: Some(1024), files_hard: Some(20_000), ..LARGE },
-                &["as a node: 50,064 needed, 20,000", "as the balancer: 220,200 needed"],
-                "LimitNOFILE=50064",
+                &["as a node: 50,200 needed, 20,000", "as the balancer: 220,200 needed"],
+                "LimitNOFILE=50200",
             ),
             (Machine { ports: Some(28_232), ..LARGE }, &["source ports, from the balancer"], "ip_local_port_range"),
             (Machine { accept_queue: Some(128), ..LARGE }, &["accept queue: 4,096 needed, 128"], "somaxconn=4096"),

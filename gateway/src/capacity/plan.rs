@@ -15,8 +15,8 @@ use crate::columns::grouped;
 use crate::config::{Limits, Window};
 use crate::window::OVERHEAD;
 
-/// Descriptors of a node beyond its clients': broker, listeners, epoll, log; 20 were counted.
-const NODE_FILES: f64 = 64.0;
+/// Descriptors of a node beyond its clients': at least what it reserves with any broker and 16 workers.
+const NODE_FILES: f64 = 200.0;
 /// The same for HAProxy: listeners, health checks, logs, resolvers.
 const BALANCER_FILES: f64 = 200.0;
 /// Room for clients that come back before their old connection is gone, in percent.
@@ -279,7 +279,7 @@ mod tests {
     fn each_figure_follows_from_the_wish() {
         let (plan, needs) = plan(&options("--connections 100000 --nodes 3 --rate 0"));
         assert_eq!(value(&plan.node, "connections"), 50_000.0);
-        assert_eq!(value(&plan.node, "descriptors"), 50_064.0);
+        assert_eq!(value(&plan.node, "descriptors"), 50_200.0);
         assert_eq!(value(&plan.node, "memory, node"), 13e6 + 50_000.0 * 1_380.0);
         assert_eq!(value(&plan.node, "memory, kernel"), 50_000.0 * 4_900.0);
         assert_eq!(value(&plan.balancer, "maxconn"), 110_000.0);

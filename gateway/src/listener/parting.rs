@@ -28,8 +28,7 @@ pub(super) struct Parting {
 impl Parting {
     /// Turns a client away.
     pub(super) fn refuse(&mut self, stream: TcpStream) {
-        // A fresh socket takes so few bytes at once; if not, the client sees a plain close.
-        if (&stream).write(ANSWER).is_err() || stream.shutdown(Shutdown::Write).is_err() {
+        if !dismiss(&stream) {
             return;
         }
         if self.sockets.len() == MOST {
@@ -46,6 +45,12 @@ impl Parting {
         }
         self.sockets.pop_front();
     }
+}
+
+/// Tells a client that it is turned away; false if that cannot be done. Dropped at once, it may see a reset instead.
+pub(super) fn dismiss(mut stream: &TcpStream) -> bool {
+    // A fresh socket takes so few bytes at once; if not, the client sees a plain close.
+    stream.write(ANSWER).is_ok() && stream.shutdown(Shutdown::Write).is_ok()
 }
 
 #[cfg(test)]
