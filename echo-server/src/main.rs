@@ -1,9 +1,11 @@
 //! The demo app: every message goes to every client of every node.
 
+use std::process::ExitCode;
+
 use gateway::{App, Html, Redirect, Socket};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let mut app = App::new();
 
     app.get("/", async || Redirect::to("/ws"));

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::handler::Handler;
@@ -105,8 +106,9 @@ impl App {
     }
 
     /// Serves until the process is told to stop, set up by the command line, the environment and a config file;
-    /// `address` is the default. See [`program`](crate::program) for the commands that every app has.
-    pub async fn listen(self, address: &str) -> anyhow::Result<()> {
+    /// `address` is the default. See [`program`](crate::program) for the commands that every app has. Prints why it fails;
+    /// what it returns is the process's exit code.
+    pub async fn listen(self, address: &str) -> ExitCode {
         crate::program::run(self, address).await
     }
 }

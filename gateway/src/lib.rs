@@ -30,6 +30,7 @@ mod simulation;
 pub mod socket;
 mod sparingly;
 mod stream;
+mod telemetry;
 mod window;
 mod worker;
 

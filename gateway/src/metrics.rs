@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use broker_adapters::{Log, Position, PublishError};
 
@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     received: AtomicU64,
     delivered: AtomicU64,
     published: [AtomicU64; OUTCOMES.len()],
+    log_lines_dropped: Arc<AtomicU64>,
 }
 
 /// Why a connection was turned away.
@@ -55,6 +56,11 @@ impl Refused {
 const OUTCOMES: [&str; 5] = ["stored", "rejected", "overloaded", "unavailable", "unknown"];
 
 impl Metrics {
+    /// With the log's own count of lines that it dropped.
+    pub(crate) fn new(log_lines_dropped: Arc<AtomicU64>) -> Self {
+        Self { log_lines_dropped, ..Self::default() }
+    }
+
     pub(crate) fn opened(&self) {
         self.opened.fetch_add(1, Ordering::Relaxed);
     }
@@ -131,6 +137,8 @@ impl Metrics {
         let samples: Vec<_> =
             outcomes.map(|(outcome, n)| labelled("outcome", outcome, n.load(Ordering::Relaxed))).collect();
         family("publishes_total", "counter", "Messages given to the broker, by outcome.", &samples);
+        let help = "Lines of the log that could not be written, or for which there was no room.";
+        family("log_lines_dropped_total", "counter", help, &read(&self.log_lines_dropped));
         let counters = log.counters();
         let help = "Records dropped because their id came before.";
         family("broker_duplicates_total", "counter", help, &plain(counters.duplicates.value()));

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -86,6 +87,16 @@ pub struct Node {
 impl Node {
     /// Starts a node on the current runtime and on threads of its own. The broker need not be up.
     pub fn start(app: App, config: Config, name: String) -> Result<Self, StartError> {
+        Self::start_with_log(app, config, name, Arc::default())
+    }
+
+    /// The same, where the log counts the lines that it drops: `/metrics` shows their number.
+    pub fn start_with_log(
+        app: App,
+        config: Config,
+        name: String,
+        lines_dropped: Arc<AtomicU64>,
+    ) -> Result<Self, StartError> {
         let Prepared { origins, tls, broker } = prepare(&config)?;
         let log = Arc::new(start_log(broker, &config, wall_clock));
         let listen = config.http.listen;
@@ -93,7 +104,7 @@ impl Node {
         let address = listener.address;
         let agent = config.agent.listen.map(|at| Agent::bind(at).map_err(|error| StartError::Listen(at, error)));
         let agent = agent.transpose()?;
-        let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
+        let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::new(lines_dropped)));
         let app = with_probes(app, &health, &metrics, &log);
         let kept = &config.window;
         let window = Arc::new(Window::new(log.partitions(), kept.age, kept.bytes.bytes(), wall_clock));

@@ -2,10 +2,11 @@
 //!
 //! The one place that prints: a program that serves says where, under which name and through which broker.
 
-use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::fmt::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,24 +18,34 @@ use crate::app::App;
 use crate::cli::{self, Command};
 use crate::config::{Config, Overrides, load};
 use crate::node::{self, Node};
+use crate::telemetry::{self, Telemetry};
 use crate::{capacity, probe};
 
-/// Carries out the process's command line; `address` is where to listen unless something says otherwise.
-pub async fn run(app: App, address: &str) -> anyhow::Result<()> {
+/// Carries out the process's command line; `address` is where to listen unless something says otherwise. Prints why it
+/// fails.
+pub async fn run(app: App, address: &str) -> ExitCode {
+    match carry_out(app, address).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            telemetry::complain(&format!("{error:#}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn carry_out(app: App, address: &str) -> anyhow::Result<()> {
     match cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit()) {
         Command::Serve { file, overrides } => serve(app, configured(file, overrides, address)?).await,
         Command::Check { file } => {
             let config = load(file.as_deref(), cli::environment(), Overrides::default())?;
             node::check(&config)?;
             filter(&config)?;
-            println!("Configuration file is valid");
-            Ok(())
+            say(&"Configuration file is valid")
         }
         Command::Ready { file, overrides } => {
             let config = configured(file, overrides, address)?;
             cli::ready(&config)?;
-            println!("ready");
-            Ok(())
+            say(&"ready")
         }
         Command::Probe(options) => look(&options).await,
         Command::Capacity(options) => {
@@ -70,9 +81,12 @@ async fn look(options: &probe::Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A line, to where somebody may have stopped reading, as `head` does: an error, then, and no panic.
+/// Prints a line. A reader that has had enough, as `head` has, is no failure.
 fn say(line: &dyn fmt::Display) -> anyhow::Result<()> {
-    Ok(writeln!(io::stdout(), "{line}")?)
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot print to stdout"),
+        _ => Ok(()),
+    }
 }
 
 /// The configuration, where a program's own address is weaker than all that an operator says.
@@ -85,24 +99,15 @@ fn configured(file: Option<PathBuf>, mut overrides: Overrides, address: &str) ->
 }
 
 async fn serve(app: App, config: Config) -> anyhow::Result<()> {
-    let filter = filter(&config)?;
-    let terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal).with_writer(std::io::stderr).init();
+    // Dropped last: it writes what the end has to say.
+    let telemetry = Telemetry::start(filter(&config)?).context("cannot start the log")?;
     let name = config.node_name(cli::environment());
     let balancers_notice = config.timing.drain_wait.unwrap_or_default();
-    let broker = config.broker.url.to_string();
-    let routes = app.routes.clone();
+    let (broker, routes) = (config.broker.url.to_string(), app.routes.clone());
     let scheme = if config.tls.certificate.is_empty() { "" } else { "s" };
     let mut signals = Signals::listen()?;
-    let node = Node::start(app, config, name.clone())?;
-    println!("{name} listens on http{scheme}://{}, broker {broker}", node.address);
-    let reachable = SocketAddr::new(cli::reachable(node.address.ip()), node.address.port());
-    for (protocol, path) in routes {
-        println!("  {protocol}{scheme}://{reachable}{path}");
-    }
-    if let Some(agent) = node.agent {
-        println!("  agent-check on {agent}");
-    }
+    let node = Node::start_with_log(app, config, name.clone(), telemetry.dropped())?;
+    telemetry::print(&banner(&name, &broker, scheme, &routes, &node));
     let wait = loop {
         match signals.next().await {
             Told::Reload => match node.reload() {
@@ -119,6 +124,20 @@ async fn serve(app: App, config: Config) -> anyhow::Result<()> {
     let now = async { while signals.next().await == Told::Reload {} };
     anyhow::ensure!(node.stop(wait, now).await, "stopped at once: not all clients were told in order");
     Ok(())
+}
+
+/// Where the node listens and what is there.
+fn banner(name: &str, broker: &str, scheme: &str, routes: &[(&str, String)], node: &Node) -> String {
+    let mut text = format!("{name} listens on http{scheme}://{}, broker {broker}\n", node.address);
+    let reachable = SocketAddr::new(cli::reachable(node.address.ip()), node.address.port());
+    // Writing to a string cannot fail.
+    for (protocol, path) in routes {
+        let _ = writeln!(text, "  {protocol}{scheme}://{reachable}{path}");
+    }
+    if let Some(agent) = node.agent {
+        let _ = writeln!(text, "  agent-check on {agent}");
+    }
+    text
 }
 
 fn filter(config: &Config) -> anyhow::Result<EnvFilter> {

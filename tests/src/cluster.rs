@@ -12,6 +12,7 @@ use real_brokers::{Port, Server, Wire};
 
 use crate::balancer::Balancer;
 use crate::broker::{Broker, Log};
+use crate::conditions::Conditions;
 use crate::http;
 use crate::measure::Process;
 use crate::program::Program;
@@ -29,6 +30,7 @@ pub struct Plan {
     balanced: bool,
     agents: bool,
     environment: Vec<(String, String)>,
+    conditions: Conditions,
 }
 
 impl Plan {
@@ -75,13 +77,20 @@ impl Plan {
         self
     }
 
+    /// With nodes and echo servers under these conditions.
+    #[must_use]
+    pub fn under(self, conditions: Conditions) -> Self {
+        Self { conditions, ..self }
+    }
+
     /// Starts everything, and waits until all nodes are ready and HAProxy knows it.
     pub async fn start(self) -> Result<Cluster> {
         let log = Log::on(self.broker, self.shared, self.nodes + self.echo).await?;
         let nodes = (1..=self.nodes).map(|number| Member::new("fanfare", format!("node-{number}"), self.agents));
         let echo = (1..=self.echo).map(|number| Member::new("echo-server", format!("echo-{number}"), false));
         let members = nodes.chain(echo).collect::<Result<_>>()?;
-        let mut cluster = Cluster { members, log, balancer: None, environment: self.environment, well: false };
+        let (environment, conditions) = (self.environment, self.conditions);
+        let mut cluster = Cluster { members, log, balancer: None, environment, conditions, well: false };
         for index in 0..cluster.members.len() {
             cluster.run(index).await?;
         }
@@ -108,6 +117,7 @@ pub struct Cluster {
     log: Log,
     balancer: Option<Balancer>,
     environment: Vec<(String, String)>,
+    conditions: Conditions,
     /// Whether nobody needs to see what the programs said.
     well: bool,
 }
@@ -164,6 +174,7 @@ impl Cluster {
             balanced: false,
             agents: false,
             environment: Vec::new(),
+            conditions: Conditions::default(),
         }
     }
 
@@ -301,7 +312,7 @@ impl Cluster {
         let agent = member.agent.as_ref().map(|agent| agent.address.to_string());
         environment.extend(agent.as_deref().map(|agent| ("FANFARE__AGENT__LISTEN", agent)));
         let arguments = ["--listen", &listen, "--broker", &broker, "--name", &member.name];
-        member.program = Some(Program::start(member.binary, &arguments, &environment).await?);
+        member.program = Some(Program::start_under(self.conditions, member.binary, &arguments, &environment).await?);
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! The language of the end-to-end tests: programs, clients and clusters that are real and leave nothing behind.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests print what they measured")]
+
 pub mod agent;
 pub mod balancer;
 mod broker;
@@ -7,6 +9,7 @@ pub mod browser;
 pub mod certificate;
 pub mod client;
 pub mod cluster;
+mod conditions;
 pub mod crowd;
 pub mod door;
 mod every_broker;
@@ -26,5 +29,6 @@ pub mod without_ipv6;
 pub use broker::Broker;
 pub use client::{Client, Ended, Frame};
 pub use cluster::Cluster;
+pub use conditions::{Conditions, Log};
 pub use program::{PATIENCE, Program, binary};
 pub use returning::Returning;

@@ -2,6 +2,7 @@
 //!
 //! Killed when dropped. What it prints is kept, and shown when a test fails to find what it waits for.
 
+use std::io::PipeReader;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -11,10 +12,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use real_brokers::{inherited, signal};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::conditions::{self, Conditions};
 use crate::measure::Process;
 
 /// How long a test waits for anything before it fails.
@@ -27,6 +29,8 @@ pub struct Program {
     pub address: SocketAddr,
     child: Child,
     output: Arc<Output>,
+    /// Its log, where nobody reads it.
+    unread: Option<PipeReader>,
 }
 
 #[derive(Debug, Default)]
@@ -41,11 +45,24 @@ impl Program {
     /// `environment` is all that it sees of one, but for `PATH`; it listens on a free port of 127.0.0.1 unless told
     /// otherwise.
     pub async fn start(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
-        let mut command = Command::new(binary(name)?);
+        Self::start_under(Conditions::default(), name, arguments, environment).await
+    }
+
+    /// The same, under these conditions.
+    pub async fn start_under(
+        conditions: Conditions,
+        name: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        let mut command = conditions.command(&binary(name)?);
+        let (log, unread) = conditions.log.open()?;
         command.args(arguments).env_clear().env("FANFARE__HTTP__LISTEN", "127.0.0.1:0");
         command.envs(inherited()).envs(environment.iter().copied()).kill_on_drop(true);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        // It holds our ends of the pipes.
+        drop(command);
         let output = Arc::new(Output::default());
         keep(child.stdout.take(), &output);
         keep(child.stderr.take(), &output);
@@ -55,7 +72,15 @@ impl Program {
         };
         let address = banner.split("://").nth(1).and_then(|rest| rest.split([',', ' ']).next());
         let address = address.context("no address")?.parse()?;
-        Ok(Self { address, child, output })
+        Ok(Self { address, child, output, unread })
+    }
+
+    /// Reads the log from now on, where nobody did.
+    pub fn read_log(&mut self) {
+        let output = Arc::clone(&self.output);
+        if let Some(pipe) = self.unread.take() {
+            conditions::read(pipe, move |line| output.push(line));
+        }
     }
 
     /// The process's number.
@@ -96,6 +121,11 @@ impl Program {
 }
 
 impl Output {
+    fn push(&self, line: String) {
+        self.lock().push(line);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,8 +155,7 @@ fn keep(pipe: Option<impl AsyncRead + Unpin + Send + 'static>, output: &Arc<Outp
     tokio::spawn(async move {
         let mut lines = BufReader::new(pipe).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            output.lock().push(line);
-            output.changed.send_modify(|count| *count += 1);
+            output.push(line);
         }
     });
 }

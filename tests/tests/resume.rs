@@ -1,5 +1,7 @@
 //! Clients that were away: what they missed, exactly, or the plain word that it cannot be had.
 
+#![allow(clippy::print_stdout, reason = "tests print what they measured")]
+
 use std::time::Duration;
 
 use anyhow::{Context, Result};

@@ -1,5 +1,7 @@
 //! A new release under load: three nodes behind HAProxy go away and come back one by one, and nobody misses a message.
 
+#![allow(clippy::print_stdout, reason = "tests print what they measured")]
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

@@ -5,6 +5,8 @@
 //! Both sides send what the log sends for 64 bytes, on 100 channels in 16 partitions, from one thread, and read all
 //! of it back over other connections. The raw client keeps no order, counts nothing and notices no loss.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is its purpose")]
+
 mod kafka;
 mod rabbitmq;
 mod redis;

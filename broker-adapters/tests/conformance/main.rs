@@ -3,6 +3,8 @@
 //! A case is listed once, below, with what it needs beyond a log and a wire. It runs on every broker that has
 //! that; the others are named at the start of the run. A broker that is not installed fails its cases.
 
+#![allow(clippy::print_stdout, reason = "tests print what they measured")]
+
 mod cases;
 mod fixture;
 #[allow(unreachable_pub, dead_code, reason = "also included by other tests, which have clients that come back")]

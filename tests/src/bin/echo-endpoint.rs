@@ -2,6 +2,8 @@
 //!
 //! An app like any other, with room for the suite's largest messages (16 MiB) and most fragments (one per 64 bytes).
 
+#![allow(clippy::print_stdout, reason = "it says where it listens")]
+
 use std::time::Duration;
 
 use anyhow::Context;

@@ -1,5 +1,7 @@
 //! The load tool: measures a WebSocket server on this machine, and the floor beneath all of them.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is its purpose")]
+
 mod audience;
 mod broadcast;
 mod connect;
