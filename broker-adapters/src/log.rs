@@ -176,6 +176,11 @@ impl Log {
         Ok(seen)
     }
 
+    /// Waits until nothing can be published any more because of a fault in this library. A tail shows the same by its end.
+    pub async fn publishing_ended(&self) {
+        self.publisher.ended().await;
+    }
+
     /// Waits for the publishes under way, then ends the tails and lets go of the broker.
     pub async fn close(&self, deadline: Instant) {
         self.publisher.flush(deadline).await;

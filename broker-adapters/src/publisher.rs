@@ -169,6 +169,11 @@ impl Publisher {
         }
     }
 
+    /// Waits until the task has ended, which it does only by a fault: it lives as long as this value.
+    pub(crate) async fn ended(&self) {
+        self.queue.closed().await;
+    }
+
     /// Waits until nothing is on its way any more.
     pub(crate) async fn flush(&self, deadline: Instant) {
         loop {

@@ -30,7 +30,7 @@ pub enum CloseReason {
     PingFlood,
     /// A message over the size limit.
     MessageTooBig,
-    /// A handler panicked.
+    /// A handler, or the connection's own task, panicked.
     Internal,
     /// This node is being drained.
     Drain,

@@ -1,30 +1,53 @@
 //! Whether this node should be sent new clients.
 //!
-//! Ready means that records were seen through the broker, on every partition, since the link was last made:
-//! not that a socket is open or a ping was answered.
+//! Ready means that records were seen through the broker, on every partition, since the link was last made, and that all
+//! parts of the node work: not that a socket is open or a ping was answered.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::vitals::{PATIENCE, Vital, Vitals};
 
 /// The node's state as a balancer sees it.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     link: AtomicBool,
     draining: AtomicBool,
+    pub(crate) vitals: Arc<Vitals>,
+    /// The longest time in which a working tail shows no record, while its link is up.
+    silence: Option<Duration>,
 }
 
 /// Why a node is not ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotReady {
     #[error("the broker's log is not being read yet, or not any more")]
     Link,
     #[error("this node is draining")]
     Draining,
+    #[error("{0}")]
+    Part(String),
 }
 
 impl Health {
+    /// Of a node whose silent partitions get a heartbeat after so long.
+    pub(crate) fn new(heartbeat: Duration) -> Self {
+        // The tail itself ends a link after three of them.
+        Self { silence: Some(4 * heartbeat + PATIENCE), ..Self::default() }
+    }
+
+    /// The tail, and the relay that listens to it.
+    pub(crate) fn relay(&self) -> (Vital, Vital) {
+        (self.vitals.part("the broker's tail", self.silence), self.vitals.part("the relay", Some(PATIENCE)))
+    }
+
     pub(crate) fn ready(&self) -> Result<(), NotReady> {
         if self.draining.load(Ordering::Acquire) {
             return Err(NotReady::Draining);
+        }
+        if let Some(trouble) = self.vitals.trouble() {
+            return Err(NotReady::Part(trouble));
         }
         if self.link.load(Ordering::Acquire) { Ok(()) } else { Err(NotReady::Link) }
     }

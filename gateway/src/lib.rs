@@ -31,6 +31,7 @@ pub mod socket;
 mod sparingly;
 mod stream;
 mod telemetry;
+mod vitals;
 mod window;
 mod worker;
 

@@ -26,6 +26,7 @@ use crate::ingress::{Ingress, Tls, TlsError};
 use crate::listener::{Counts, Listener};
 use crate::metrics::Metrics;
 use crate::relay::{self, Relay};
+use crate::vitals::{PATIENCE, Vitals};
 use crate::window::Window;
 use crate::worker::{self, ACCEPTED, Inlets, RELAYED};
 
@@ -97,14 +98,23 @@ impl Node {
         name: String,
         lines_dropped: Arc<AtomicU64>,
     ) -> Result<Self, StartError> {
-        let Prepared { origins, tls, broker } = prepare(&config)?;
+        Self::on(prepare(&config)?, app, config, name, Metrics::new(lines_dropped))
+    }
+
+    fn on(
+        Prepared { origins, tls, broker }: Prepared,
+        app: App,
+        config: Config,
+        name: String,
+        metrics: Metrics,
+    ) -> Result<Self, StartError> {
         let log = Arc::new(start_log(broker, &config, wall_clock));
         let listen = config.http.listen;
         let listener = Listener::bind(listen).map_err(|error| StartError::Listen(listen, error))?;
         let address = listener.address;
         let agent = config.agent.listen.map(|at| Agent::bind(at).map_err(|error| StartError::Listen(at, error)));
         let agent = agent.transpose()?;
-        let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::new(lines_dropped)));
+        let (health, metrics) = (Arc::new(Health::new(config.broker.heartbeat)), Arc::new(metrics));
         let app = with_probes(app, &health, &metrics, &log);
         let kept = &config.window;
         let window = Arc::new(Window::new(log.partitions(), kept.age, kept.bytes.bytes(), wall_clock));
@@ -121,22 +131,33 @@ impl Node {
         let (phase, phases) = watch::channel(Phase::default());
         let shared = Arc::new(shared);
         let (occupied, clients) = mpsc::channel(1);
-        let crew = Crew::start(&shared, &phases, &occupied)?;
+        let vitals = &health.vitals;
+        let crew = Crew::start(&shared, &phases, &occupied, vitals)?;
         let most = config.http.max_connections;
         let files = Descriptors::of(&config, crew.threads.len());
         if let Some(shortfall) = files.shortfall(most) {
             tracing::warn!("{shortfall}");
         }
         let counts = Arc::new(Counts::new(crew.threads.len(), files.connections(most)));
-        let mut tasks = JoinSet::new();
         let relay = Relay { partitions: log.partitions(), health: Arc::clone(&health), window, workers: crew.relayed };
+        let mut tasks = JoinSet::new();
         tasks.spawn(relay.run(log.tail_all(Resume::Recent(HISTORY))));
-        tasks.spawn(listener.run(crew.accepted, Arc::clone(&counts), files, Arc::clone(&shared)));
+        let accepting = listener.run(crew.accepted, Arc::clone(&counts), files, Arc::clone(&shared));
+        tasks.spawn(vitals.keep("the listener", accepting));
         let at = agent.as_ref().map(|agent| agent.address);
         if let Some(agent) = agent {
-            tasks.spawn(agent.run(Arc::clone(&health), counts));
+            tasks.spawn(vitals.keep("the agent", agent.run(Arc::clone(&health), counts)));
         }
+        let (publisher, watched) = (Arc::clone(&log), Arc::clone(vitals));
+        tasks.spawn(vitals.keep("the publisher", async move { publisher.publishing_ended().await }));
+        tasks.spawn(vitals.keep("the watch over all parts", async move { watched.watch().await }));
         Ok(Self { address, agent: at, shared, log, health, phase, clients, tasks, workers: crew.threads })
+    }
+
+    /// Waits until a part that the node cannot serve without has ended, which none does before [`stop`](Self::stop)
+    /// but by a fault; says which. What is left to do is to stop.
+    pub async fn failed(&self) -> String {
+        self.health.vitals.ended().await
     }
 
     /// Reads the certificate again, for handshakes to come; says whether there is one.
@@ -234,6 +255,7 @@ impl Crew {
         shared: &Arc<Shared>,
         phase: &watch::Receiver<Phase>,
         clients: &mpsc::Sender<()>,
+        vitals: &Arc<Vitals>,
     ) -> Result<Self, StartError> {
         let workers = match shared.config.node.workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
@@ -243,9 +265,11 @@ impl Crew {
         for number in 0..workers {
             let (to_accepted, accepted) = mpsc::channel(ACCEPTED);
             let (to_relayed, relayed) = mpsc::channel(RELAYED);
-            let inlets = Inlets { accepted, relayed, phase: phase.clone(), clients: clients.clone() };
+            let name = format!("worker-{number}");
+            let vital = vitals.part(&name, Some(PATIENCE));
+            let inlets = Inlets { accepted, relayed, phase: phase.clone(), clients: clients.clone(), vital };
             let shared = Arc::clone(shared);
-            let thread = thread::Builder::new().name(format!("worker-{number}"));
+            let thread = thread::Builder::new().name(name);
             let thread = thread.spawn(move || {
                 if let Err(error) = worker::run(shared, workers, inlets) {
                     tracing::error!(%error, "a worker cannot run");
@@ -258,3 +282,6 @@ impl Crew {
         Ok(crew)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,9 @@ use crate::node::{self, Node};
 use crate::telemetry::{self, Telemetry};
 use crate::{capacity, probe};
 
+/// How much longer than everything in order takes a stop may last.
+const OVERDUE: Duration = Duration::from_secs(10);
+
 /// Carries out the process's command line; `address` is where to listen unless something says otherwise. Prints why it
 /// fails.
 pub async fn run(app: App, address: &str) -> ExitCode {
@@ -103,26 +106,42 @@ async fn serve(app: App, config: Config) -> anyhow::Result<()> {
     let telemetry = Telemetry::start(filter(&config)?).context("cannot start the log")?;
     let name = config.node_name(cli::environment());
     let balancers_notice = config.timing.drain_wait.unwrap_or_default();
+    let longest = balancers_notice + config.timing.drain + config.broker.publish_timeout + OVERDUE;
     let (broker, routes) = (config.broker.url.to_string(), app.routes.clone());
     let scheme = if config.tls.certificate.is_empty() { "" } else { "s" };
     let mut signals = Signals::listen()?;
     let node = Node::start_with_log(app, config, name.clone(), telemetry.dropped())?;
     telemetry::print(&banner(&name, &broker, scheme, &routes, &node));
-    let wait = loop {
-        match signals.next().await {
+    let end = loop {
+        let told = tokio::select! {
+            told = signals.next() => told,
+            part = node.failed() => break Err(part),
+        };
+        match told {
             Told::Reload => match node.reload() {
                 Ok(true) => tracing::info!("the certificate has been read again"),
                 Ok(false) => tracing::info!("there is no certificate to read again"),
                 Err(error) => tracing::error!(%error, "the certificate stays as it was"),
             },
-            Told::Stop => break balancers_notice,
+            Told::Stop => break Ok(balancers_notice),
             // Whoever sits at a terminal has no balancer.
-            Told::Interrupt => break Duration::ZERO,
+            Told::Interrupt => break Ok(Duration::ZERO),
         }
     };
-    tracing::info!("stopping: clients are told to reconnect elsewhere");
-    let now = async { while signals.next().await == Told::Reload {} };
-    anyhow::ensure!(node.stop(wait, now).await, "stopped at once: not all clients were told in order");
+    match &end {
+        Ok(_) => tracing::info!("stopping: clients are told to reconnect elsewhere"),
+        Err(part) => tracing::error!("{part}, and the node cannot serve without it: stopping"),
+    }
+    let now = async {
+        let impatient = async { while signals.next().await == Told::Reload {} };
+        // An error means that a part of the node does not end.
+        let _ = tokio::time::timeout(longest, impatient).await;
+    };
+    let in_order = node.stop(*end.as_ref().unwrap_or(&Duration::ZERO), now).await;
+    if let Err(part) = end {
+        anyhow::bail!("stopped by a fault: {part}");
+    }
+    anyhow::ensure!(in_order, "stopped at once: not all clients were told in order");
     Ok(())
 }
 

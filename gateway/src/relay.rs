@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use broker_adapters::{Break, Partition, Position, Seen, Tail, TailEvent};
 use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::health::Health;
 use crate::message::Message;
+use crate::vitals::ROUND;
 use crate::window::{Recent, Window};
 
 /// What workers are told, in the order of the log.
@@ -40,7 +42,24 @@ impl Relay {
     pub(crate) async fn run(self, mut tail: Tail) {
         let mut up = vec![false; usize::from(self.partitions)];
         let mut degraded = false;
-        while let Some(events) = tail.next().await {
+        // The relay is dropped first, so that its own fault is not called the tail's.
+        let (reading, relay) = self.health.relay();
+        let mut tick = interval(ROUND);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            relay.beat();
+            let events = tokio::select! {
+                events = tail.next() => events,
+                _ = tick.tick() => {
+                    // Without a link there is nothing to read, and the node is not ready for that reason.
+                    if !up.iter().all(|up| *up) {
+                        reading.beat();
+                    }
+                    continue;
+                }
+            };
+            let Some(events) = events else { return drop(reading) };
+            reading.beat();
             let mut relayed = Vec::new();
             for event in events {
                 match event {

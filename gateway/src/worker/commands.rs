@@ -137,12 +137,12 @@ impl Worker {
         let deadline = Instant::now() + self.shared.config.broker.publish_timeout;
         connection.state.borrow_mut().publishing += 1;
         let published = self.shared.log.publish(record, deadline);
-        let (worker, connection) = (Rc::clone(self), Rc::clone(connection));
-        tokio::task::spawn_local(async move {
+        let (worker, publisher) = (Rc::clone(self), Rc::clone(connection));
+        self.attend(connection, async move {
             let result = published.await;
             worker.shared.metrics.published(&result);
             answered(result);
-            connection.answered(&worker);
+            publisher.answered(&worker);
             worker.flush_soon();
         });
     }

@@ -20,11 +20,13 @@ mod timers;
 mod wheel;
 
 use std::cell::{Cell, RefCell};
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use broker_adapters::Position;
+use futures_util::FutureExt;
 use slab::Slab;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -47,6 +49,7 @@ use crate::node::Shared;
 use crate::protocol::Protocol;
 use crate::relay::Relayed;
 use crate::stream::Stream;
+use crate::vitals::{ROUND, Vital};
 
 /// Bytes read from a socket at a time: the only input buffer of the thread.
 const BUFFER: usize = 64 << 10;
@@ -64,6 +67,7 @@ pub(crate) struct Inlets {
     pub(crate) phase: watch::Receiver<Phase>,
     /// Dropped when the node goes away and this worker has no more clients.
     pub(crate) clients: mpsc::Sender<()>,
+    pub(crate) vital: Vital,
 }
 
 /// What the tasks of one thread share.
@@ -92,6 +96,8 @@ pub(crate) struct Worker {
     /// A flush is about to come.
     flushing: Cell<bool>,
     emptied: tokio::sync::Notify,
+    /// One of the worker's own tasks has ended.
+    crippled: tokio::sync::Notify,
     /// The node is going away: by then all clients are to be gone.
     leaving: Cell<Option<Instant>>,
 }
@@ -100,9 +106,38 @@ impl Worker {
     /// Starts a worker, one of `workers`, on the current [`LocalSet`].
     pub(crate) fn start(shared: Arc<Shared>, workers: usize, relayed: mpsc::Receiver<Arc<[Relayed]>>) -> Rc<Self> {
         let worker = Rc::new(Self::new(shared, workers));
-        tokio::task::spawn_local(Rc::clone(&worker).relay(relayed));
-        tokio::task::spawn_local(Rc::clone(&worker).keep_time());
+        worker.keep(Rc::clone(&worker).relay(relayed));
+        worker.keep(Rc::clone(&worker).keep_time());
         worker
+    }
+
+    /// Runs one of the tasks that the worker cannot do without: if it ends, or panics, the worker has failed.
+    fn keep(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        let worker = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let _ = AssertUnwindSafe(task).catch_unwind().await;
+            worker.crippled.notify_one();
+        });
+    }
+
+    /// Runs a task of one connection: a panic in it ends that connection and no other.
+    fn attend(self: &Rc<Self>, connection: &Rc<Connection>, task: impl Future<Output = ()> + 'static) {
+        let (worker, connection) = (Rc::clone(self), Rc::clone(connection));
+        tokio::task::spawn_local(async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                worker.end(&connection, CloseReason::Internal);
+            }
+        });
+    }
+
+    /// Beats while all tasks of the worker run; after that the node is told that this worker has ended.
+    async fn show_life(&self, vital: Vital) {
+        while tokio::time::timeout(ROUND, self.crippled.notified()).await.is_err() {
+            vital.beat();
+        }
+        drop(vital);
+        // The clients are told to go elsewhere with those of the whole node.
+        std::future::pending().await
     }
 
     fn new(shared: Arc<Shared>, workers: usize) -> Self {
@@ -129,6 +164,7 @@ impl Worker {
             marked: RefCell::default(),
             flushing: Cell::new(false),
             emptied: tokio::sync::Notify::new(),
+            crippled: tokio::sync::Notify::new(),
             leaving: Cell::new(None),
             shared,
         }
@@ -169,7 +205,7 @@ impl Worker {
         if self.is_leaving() {
             self.end(&connection, CloseReason::Drain);
         }
-        let task = Task { worker: Rc::clone(self), connection: Rc::clone(&connection), reason: None };
+        let task = Task { worker: Rc::clone(self), connection: Rc::clone(&connection), reason: None, panicked: false };
         if !read.is_empty() {
             self.receive(&connection, &mut read.to_vec());
         }
@@ -184,14 +220,17 @@ impl Worker {
 
     /// Writes to all marked connections.
     pub(crate) fn flush(&self) {
-        let mut marked = self.marked.take();
+        let (mut marked, mut panicked) = (self.marked.take(), Vec::new());
         let connections = self.connections.borrow();
         for member in marked.drain(..) {
-            if let Some(connection) = connections.get(member as usize) {
-                connection.flush(self);
+            let Some(connection) = connections.get(member as usize) else { continue };
+            // The others must be written to whatever is wrong with this one.
+            if std::panic::catch_unwind(AssertUnwindSafe(|| connection.flush(self))).is_err() {
+                panicked.push(Rc::clone(connection));
             }
         }
         drop(connections);
+        panicked.iter().for_each(|connection| self.end(connection, CloseReason::Internal));
         // Keep the room for the next batch.
         let mut refill = self.marked.borrow_mut();
         if refill.is_empty() {
@@ -269,6 +308,7 @@ impl Worker {
         while let Some((stream, peer, admission)) = accepted.recv().await {
             match TcpStream::from_std(stream) {
                 Ok(stream) => {
+                    // A panic in it closes this socket, which is not a WebSocket yet.
                     tokio::task::spawn_local(http::serve(Rc::clone(&self), stream, peer, admission));
                 }
                 Err(error) => tracing::warn!(%peer, %error, "an accepted socket cannot be used"),
@@ -292,8 +332,11 @@ pub(crate) fn run(shared: Arc<Shared>, workers: usize, inlets: Inlets) -> std::i
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async move {
         let worker = Worker::start(shared, workers, inlets.relayed);
-        tokio::task::spawn_local(Rc::clone(&worker).accept(inlets.accepted));
-        worker.drain(inlets.phase, inlets.clients).await;
+        worker.keep(Rc::clone(&worker).accept(inlets.accepted));
+        tokio::select! {
+            () = Rc::clone(&worker).drain(inlets.phase, inlets.clients) => {}
+            () = worker.show_life(inlets.vital) => {}
+        }
     });
     Ok(())
 }
@@ -303,11 +346,23 @@ struct Task {
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     reason: Option<CloseReason>,
+    panicked: bool,
 }
 
 impl Task {
     async fn run(mut self) {
-        self.reason = Some(std::future::poll_fn(|cx| self.connection.poll(&self.worker, cx)).await);
+        while self.reason.is_none() {
+            let ended = std::future::poll_fn(|cx| self.connection.poll(&self.worker, cx));
+            match AssertUnwindSafe(ended).catch_unwind().await {
+                Ok(reason) => self.reason = Some(reason),
+                // It cannot even say farewell.
+                Err(_) if self.panicked => return,
+                Err(_) => {
+                    self.panicked = true;
+                    self.worker.end(&self.connection, CloseReason::Internal);
+                }
+            }
+        }
     }
 }
 
@@ -317,6 +372,7 @@ impl Drop for Task {
             // Cut off at the drain's deadline, or by a panic: nothing is left to wait for.
             self.connection.reset();
         }
-        self.worker.remove(&self.connection, self.reason.unwrap_or(CloseReason::GoingAway));
+        let cut_off = if self.panicked { CloseReason::Internal } else { CloseReason::GoingAway };
+        self.worker.remove(&self.connection, self.reason.unwrap_or(cut_off));
     }
 }
