@@ -3,7 +3,10 @@
 //!
 //! `tests/faults/run` starts it: without arguments a bounded choice, `--all` the whole table, `--seed N` a load again.
 
+#![allow(clippy::print_stdout, reason = "tests print what they measured")]
+
 mod balancer;
+mod host;
 mod kafka;
 mod load;
 mod nodes;
@@ -71,6 +74,11 @@ const FAULTS: &[Row] = faults! {
     nodes {
         clients_of_a_killed_node_resume_elsewhere_without_loss on ALL, always [Redis, Kafka];
         clients_of_a_killed_embedded_log_are_told on [Memory], always [Memory];
+    }
+    host {
+        a_log_whose_reader_is_gone_costs_its_lines_alone on ALL, always [Redis];
+        a_log_that_nobody_reads_costs_its_lines_alone on ALL, always [Redis];
+        descriptors_used_up_while_the_broker_is_away_let_the_link_return on ALL, always [Redis];
     }
     balancer {
         sockets_outlive_a_reload_of_the_balancer on ALL, always [Redis];
