@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, timeout};
 
-use crate::broker::{Append, Broker, Capabilities, LinkError, OPEN_TIMEOUT};
+use crate::broker::{Append, Broker, Capabilities, LinkError, OPEN_TIMEOUT, Start};
 use crate::envelope;
-use crate::position::{Partition, Position, partition_of};
+use crate::position::{Offset, Partition, Position, partition_of};
 use crate::publisher::{Answer, Budget, PublishError, Publisher};
 use crate::record::NewRecord;
 use crate::shared::Shared;
@@ -41,7 +41,7 @@ pub struct Counters {
     pub duplicates: Count,
     /// Places where records were lost in the broker.
     pub breaks: Count,
-    /// Times that older records were asked for.
+    /// Times that older records were asked for, in as many pages as it took; whoever reads counts.
     pub read_backs: Count,
 }
 
@@ -55,7 +55,8 @@ impl Count {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn add(&self, n: u64) {
+    /// Adds to it.
+    pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 }
@@ -150,11 +151,27 @@ impl Log {
         self.tail(&from)
     }
 
+    /// Up to `most` records from an offset on, or from the first after it that is kept, oldest first and without a hole;
+    /// fewer where the log ends or before a record that cannot be read. Ends within 5 s.
+    ///
+    /// Says nothing about which log they are of: the caller compares the fingerprint of a record that it knows.
+    pub async fn read_from(&self, partition: Partition, from: Offset, most: usize) -> Result<Vec<Seen>, LinkError> {
+        let before = Offset(from.0.saturating_add(most as u64));
+        let read = timeout(OPEN_TIMEOUT, self.shared.broker.read_back(partition, before, most)).await;
+        let entries = read.map_err(|_| LinkError(format!("no answer from the broker within {OPEN_TIMEOUT:?}")))??;
+        let mut next = None;
+        let dense = entries.iter().skip_while(|entry| entry.offset < from).map_while(|entry| {
+            let follows = next.replace(entry.offset.next()).is_none_or(|next| next == entry.offset);
+            let envelope = envelope::read(&entry.bytes).ok().filter(|_| follows)?;
+            Some(envelope.seen(partition, entry.offset))
+        });
+        Ok(dense.collect())
+    }
+
     /// Up to `most` records right before a position, oldest first and without a hole; fewer where the log begins or after
     /// a record that cannot be read, none if the log does not hold that position's record any more. Ends within 5 s.
     pub async fn read_back(&self, before: Position, most: usize) -> Result<Vec<Seen>, LinkError> {
         let Position { partition, offset, check } = before;
-        self.shared.counters.read_backs.add(1);
         let read = timeout(OPEN_TIMEOUT, self.shared.broker.read_back(partition, offset.next(), most + 1)).await;
         let entries = read.map_err(|_| LinkError(format!("no answer from the broker within {OPEN_TIMEOUT:?}")))??;
         let mut entries = entries.iter().rev().map_while(|entry| {
@@ -179,6 +196,14 @@ impl Log {
     /// Waits until nothing can be published any more because of a fault in this library. A tail shows the same by its end.
     pub async fn publishing_ended(&self) {
         self.publisher.ended().await;
+    }
+
+    /// The offset of the last record that a partition has at the broker, 0 if it has none. Ends within 5 s.
+    pub async fn head(&self, partition: Partition) -> Result<Offset, LinkError> {
+        let opened = timeout(OPEN_TIMEOUT, self.shared.broker.open(&[(partition, Start::Head)])).await;
+        let opened = opened.map_err(|_| LinkError(format!("no answer from the broker within {OPEN_TIMEOUT:?}")))??;
+        let standing = opened.standings.first().ok_or_else(|| LinkError::new("it does not say how the log stands"))?;
+        Ok(Offset(standing.next.0.saturating_sub(1)))
     }
 
     /// Waits for the publishes under way, then ends the tails and lets go of the broker.

@@ -62,6 +62,7 @@ const CASES: &[Case] = cases! {
         a_tail_resumes_right_after_a_position,
         a_tail_follows_only_its_partitions,
         older_records_can_be_read_back,
+        records_are_read_from_an_offset_on_and_the_head_is_the_last,
         recent_records_are_told_before_a_tail_is_up,
         an_acknowledgement_names_the_place_of_the_record,
         a_silent_log_stays_alive,

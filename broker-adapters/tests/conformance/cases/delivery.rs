@@ -129,6 +129,27 @@ pub(crate) async fn older_records_can_be_read_back(broker: Arc<dyn Fixture>) {
     assert!(older(before_all, 10).await.is_empty());
 }
 
+pub(crate) async fn records_are_read_from_an_offset_on_and_the_head_is_the_last(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    for n in 0..100 {
+        say(&log, "room", &n.to_string()).await;
+    }
+    follower.until_has("99").await;
+    let records = follower.seen().records;
+    let (partition, first) = (records[0].partition, records[0].offset);
+    let from = async |offset, most| log.read_from(partition, offset, most).await.expect("readable");
+    let all = from(first, 100).await;
+    let (offset, check) = (all[0].offset, all[0].check);
+    assert_eq!(Position { partition, offset, check }, records[0].position());
+    let dense = all.windows(2).all(|two| two[0].offset.next() == two[1].offset);
+    let texts: Vec<_> = all.iter().filter_map(|seen| seen.message.as_ref()).map(text_of).collect();
+    assert!(dense && all.len() <= 100 && texts.starts_with(&["0".to_owned(), "1".to_owned()]), "{texts:?}");
+    let some = from(records[50].offset, 10).await;
+    assert_eq!((some.len(), some[0].offset), (10, records[50].offset));
+    let head = log.head(partition).await.expect("it answers");
+    assert!(head >= records[99].offset, "{head:?} is before {:?}", records[99].offset);
+}
+
 pub(crate) async fn recent_records_are_told_before_a_tail_is_up(broker: Arc<dyn Fixture>) {
     let (log, follower) = node(&*broker, 0, &History::default()).await;
     let channel = channel_in(&log, 1);
