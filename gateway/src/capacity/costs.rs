@@ -5,6 +5,8 @@
 
 use serde::Serialize;
 
+use crate::window::OVERHEAD;
+
 /// One measured constant.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Cost {
@@ -35,7 +37,7 @@ pub(super) const TUNNEL: Cost = cost("a tunnel in HAProxy", 4_800.0, "bytes");
 /// The same, 3,000 tunnels with TLS 1.3 towards the client.
 pub(super) const TLS_TUNNEL: Cost = cost("a tunnel with TLS in HAProxy", 19_700.0, "bytes");
 /// 39,600 messages of 64 B, 6,480 of 1 KiB.
-pub(super) const RECORD: Cost = cost("a message in the window, beside twice its size", 580.0, "bytes");
+pub(super) const RECORD: Cost = cost("a message in the window, beside twice its size", OVERHEAD as f64, "bytes");
 
 /// One publisher, one subscriber, one message under way.
 pub(super) const PUBLISH: Cost = cost("a message, on every node", 50.0, "µs");

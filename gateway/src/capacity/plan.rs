@@ -13,7 +13,6 @@ use super::costs::{
 };
 use crate::columns::grouped;
 use crate::config::{Limits, Window};
-use crate::window::OVERHEAD;
 
 /// Descriptors of a node beyond its clients': at least what it reserves with any broker and 16 workers.
 const NODE_FILES: f64 = 200.0;
@@ -174,7 +173,7 @@ impl Wish {
         let Self { each, rate, size, ping, .. } = *self;
         let deliveries = self.deliveries / self.left;
         let Window { age, bytes } = Window::default();
-        let kept = (rate * age.as_secs_f64()).min(bytes.bytes() as f64 / (2.0 * size + OVERHEAD as f64));
+        let kept = (rate * age.as_secs_f64()).min(bytes.bytes() as f64 / (2.0 * size + RECORD.value));
         let window = kept * (2.0 * size + RECORD.value);
         let ids = if rate > 0.0 { IDS.value } else { 0.0 };
         let user = NODE.value + ids + window + each * CONNECTION.value;
@@ -306,7 +305,7 @@ mod tests {
         let (quiet, _) = of("--connections 1000 --rate 0");
         let (busy, needs) = of("--connections 1000 --rate 1000 --size 1KiB --subscribers 100");
         let more = value(&busy.node, "memory, node") - value(&quiet.node, "memory, node");
-        assert!((more - 27e6 - WINDOW_BYTES * 2628.0 / 2304.0).abs() < 1.0, "{more}: the window is full");
+        assert!((more - 27e6 - WINDOW_BYTES).abs() < 1.0, "{more}: the window is full");
         let (some, _) = of("--connections 1000 --rate 10 --size 64B");
         let more = value(&some.node, "memory, node") - value(&quiet.node, "memory, node");
         assert_eq!(more, 27e6 + 3000.0 * 708.0);

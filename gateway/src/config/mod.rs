@@ -217,7 +217,8 @@ pub struct Window {
     /// Default: "5m". Raise it where many clients are away for longer.
     #[serde(with = "duration")]
     pub age: Duration,
-    /// Memory for them, in bytes. Default: "64MiB".
+    /// Memory for them, in bytes, shared by all partitions: the oldest message goes first. Default: "64MiB". A message takes
+    /// about 580 B and twice its size. Raise it where the broker should be asked less.
     pub bytes: ByteSize,
 }
 

@@ -32,7 +32,7 @@ struct Ear {
     /// The command under way.
     asked: Option<u64>,
     joined: bool,
-    /// Messages may come now and cannot be told from earlier ones: a command to leave is under way, or two to join.
+    /// Messages may come of an earlier subscription: a command to leave it is under way.
     blurred: bool,
     /// The last position handled, and the story that it belongs to.
     since: Option<(Position, usize)>,
@@ -147,6 +147,7 @@ impl Client {
             58..62 => self.stall(),
             62..70 => self.change_mind(),
             70..73 => self.leave(),
+            73..77 => self.hesitate(),
             _ => {}
         }
     }
@@ -181,11 +182,9 @@ impl Client {
             let since = since.filter(|_| self.rng.u8(0..12) > 0).map(|(since, _)| since);
             self.subscribe(&channel, since, false);
             if self.rng.u8(0..20) == 0 {
-                // Once more before the first answer: the two may be answered in any order.
-                self.subscribe(&channel, None, true);
-                if let Some(ear) = self.ears.get_mut(&channel) {
-                    ear.blurred = ear.asked.is_some();
-                }
+                // Once more before the first answer, which comes first.
+                let since = since.filter(|_| self.rng.bool());
+                self.subscribe(&channel, since, true);
             }
         }
     }
@@ -221,6 +220,27 @@ impl Client {
         let comes_back = self.rng.bool();
         if let Some(ear) = self.ears.get_mut(&channel) {
             (ear.joined, ear.wanted, ear.asked, ear.blurred) = (false, comes_back, id, true);
+        }
+    }
+
+    /// Leaves a channel that it has yet to be told to be in, perhaps to ask for it again at once.
+    fn hesitate(&mut self) {
+        let pending = |(name, ear): (&String, &Ear)| (!ear.joined && ear.asked.is_some()).then(|| name.clone());
+        let pending: Vec<_> = self.ears.iter().filter_map(pending).collect();
+        if pending.is_empty() {
+            return;
+        }
+        let channel = pending[self.rng.usize(0..pending.len())].clone();
+        let id = self.ask("unsubscribe", &json!({ "channel": channel }), Asked::Unsubscribe);
+        let since = match self.ears.get_mut(&channel) {
+            Some(ear) if id.is_some() => {
+                (ear.asked, ear.blurred) = (id, true);
+                ear.since.map(|(since, _)| since)
+            }
+            _ => return,
+        };
+        if self.rng.bool() {
+            self.subscribe(&channel, since, false);
         }
     }
 

@@ -113,15 +113,42 @@ fn a_slow_client_that_was_alone_in_several_channels_ends_without_harm_to_others(
 }
 
 #[test]
-fn of_two_commands_to_subscribe_that_overtake_each_other_each_has_its_answer() {
+fn of_two_commands_to_subscribe_the_first_is_answered_first_and_both_are_one() {
     on_a_node(
         |_| {},
         async |node| {
             let client = connect(node, 10_000);
             say(&client, r#"{"id":1,"subscribe":{"channel":"news","since":"1-0-ffff"}}"#);
             say(&client, r#"{"id":2,"subscribe":{"channel":"news"}}"#);
+            say(&client, r#"{"id":3,"subscribe":{"channel":"news","since":"1-0-ffff"}}"#);
             let heard = hear(&client).await;
-            assert!(heard[0].contains(r#""id":2,"ok""#) && heard[1].contains("already_subscribed"), "{heard:?}");
+            assert!(heard.len() == 3 && heard[0].contains(r#""id":1,"ok""#), "{heard:?}");
+            assert!(heard[1].contains(r#""id":2,"ok""#) && heard[2].contains(r#""id":3,"ok""#), "{heard:?}");
+            say(&client, r#"{"publish":{"channel":"news","data":"once"}}"#);
+            let heard = hear(&client).await;
+            assert_eq!(heard.iter().filter(|text| text.contains("once")).count(), 1, "{heard:?}");
+        },
+    );
+}
+
+#[test]
+fn a_channel_that_is_left_while_its_resume_waits_stays_left_until_it_is_joined_again() {
+    on_a_node(
+        |_| {},
+        async |node| {
+            let client = connect(node, 10_000);
+            say(&client, r#"{"id":1,"subscribe":{"channel":"news","since":"1-0-ffff"}}"#);
+            say(&client, r#"{"id":2,"unsubscribe":{"channel":"news"}}"#);
+            sleep(WHILE).await;
+            say(&client, r#"{"id":3,"publish":{"channel":"news","data":"unheard"}}"#);
+            let heard = hear(&client).await;
+            assert!(heard[0].contains(r#""id":1,"error":{"code":"left""#), "{heard:?}");
+            assert!(heard[1].contains(r#""id":2,"ok""#) && heard[2].contains(r#""id":3,"ok""#), "{heard:?}");
+            assert_eq!(heard.len(), 3, "{heard:?}");
+            say(&client, r#"{"id":4,"subscribe":{"channel":"news"}}"#);
+            say(&client, r#"{"id":5,"publish":{"channel":"news","data":"heard"}}"#);
+            let heard = hear(&client).await;
+            assert!(heard.iter().any(|text| text.contains(r#""data":"heard""#)), "{heard:?}");
         },
     );
 }

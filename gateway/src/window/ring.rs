@@ -1,18 +1,22 @@
 //! The recent records of one partition, dense from the oldest kept to the newest.
 //!
-//! Pure. Each record knows the previous one of its channel, and each channel its last, so that what a client
-//! missed is found without looking at what it did not. Bounded by age and bytes. What is not known for certain
-//! is no answer: a question reaching beyond the ring says how far it would have to reach.
+//! Pure. Each record knows the previous and the next one of its channel, and each channel its last, so that what a client
+//! missed is found without looking at what it did not, and is given piece by piece. Bounded by age here, and by bytes by
+//! its owner, who evicts. Gives nothing that it cannot prove to follow: a question that reaches further back is `Older`.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use broker_adapters::{Check, Offset, Partition, Position, Seen};
+use broker_adapters::{Check, Offset, Position, Seen};
 
 use crate::message::Message;
 
-/// Bytes that a record is counted for beside its content.
-pub(crate) const OVERHEAD: usize = 256;
+/// Bytes that a message takes beside twice its content, which is there once as it was read and once as a frame: see
+/// "What connections cost" in docs/benchmarks.md.
+pub(crate) const OVERHEAD: usize = 580;
+
+/// Bytes that a record without a message takes.
+const EMPTY: usize = size_of::<Slot>();
 
 /// Repeated messages that are remembered beyond the ring.
 const REPEATED: usize = 65_536;
@@ -38,26 +42,21 @@ impl From<Seen> for Recent {
 
 impl Recent {
     fn bytes(&self) -> usize {
-        // The content and its frames.
-        self.message.as_ref().map_or(0, |message| 2 * message.record.size()) + OVERHEAD
+        self.message.as_ref().map_or(EMPTY, |message| 2 * message.record.size() + OVERHEAD)
     }
 }
 
-/// How much a ring may keep.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    /// Milliseconds from a record's time to now.
-    pub(crate) age: u64,
-    /// Bytes of records and of what surrounds them.
-    pub(crate) bytes: usize,
-}
-
-/// What is known of a client's absence.
+/// What a client is owed, as far as it can be said.
 #[derive(Debug)]
-pub(crate) enum Missed {
-    /// Exactly these, oldest first.
-    These(Vec<Arc<Message>>),
-    /// The ring begins after the client's position: older records must be read first.
+pub(crate) enum Owed {
+    /// These come next, oldest first; up to `to` there are no others.
+    These {
+        /// Not more than was asked for.
+        messages: Vec<Arc<Message>>,
+        /// The last of them, or what was asked for if that is all.
+        to: Position,
+    },
+    /// What is kept begins after the client's position: older records must be read.
     Older,
     /// The position is not of this log, or too far back: nothing can be proven.
     Unknown,
@@ -68,15 +67,14 @@ pub(crate) enum Missed {
 /// One partition's records.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    bounds: Bounds,
+    /// The age up to which records are kept, in milliseconds.
+    age: u64,
     slots: VecDeque<Slot>,
     /// The offset of the front of `slots`.
     first: u64,
     bytes: usize,
     /// The offset of the last message of each channel in the ring.
     last: HashMap<Box<str>, u64>,
-    /// Until when age does not matter, because somebody asked for older records; milliseconds since 1970.
-    held: u64,
     /// The offset from which on repeated messages are known: older records are no answer.
     begun: u64,
     /// Repeated messages between there and the front of `slots`: read back, they look like any other.
@@ -88,25 +86,31 @@ pub(crate) struct Ring {
 #[derive(Debug)]
 struct Slot {
     recent: Recent,
-    /// The offset of the previous message of the same channel, 0 if the ring holds none.
-    previous: u64,
+    /// How far back the previous message of the same channel stands, 0 if the ring held none.
+    previous: u32,
+    /// How far on the next one stands, 0 if there is none yet.
+    next: u32,
 }
 
 impl Ring {
-    pub(crate) fn new(bounds: Bounds) -> Self {
+    pub(crate) fn new(age: u64) -> Self {
         let (slots, last, repeated) = (VecDeque::new(), HashMap::new(), BTreeSet::new());
-        Self { bounds, slots, first: 0, bytes: 0, last, held: 0, begun: 0, repeated, breaks: 0 }
+        Self { age, slots, first: 0, bytes: 0, last, begun: 0, repeated, breaks: 0 }
     }
 
     /// Takes the next record of the log; one that does not follow the last begins the ring anew.
-    pub(crate) fn append(&mut self, recent: Recent, now: u64) {
+    pub(crate) fn append(&mut self, mut recent: Recent, now: u64) {
+        // A publisher's clock that is ahead must not keep its partition's records for longer than others.
+        recent.time = recent.time.min(now);
         if self.slots.is_empty() || recent.offset.0 != self.next() {
             self.forget();
             self.first = recent.offset.0;
             self.begun = self.first;
         }
         self.push(recent);
-        self.trim(now);
+        while self.slots.len() > 1 && self.oldest().is_some_and(|time| now.saturating_sub(time) > self.age) {
+            self.evict();
+        }
     }
 
     /// The log has broken off: what comes next may belong to another one.
@@ -120,6 +124,48 @@ impl Ring {
         self.breaks
     }
 
+    /// Bytes that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes that a record takes, on average.
+    pub(crate) fn average(&self) -> usize {
+        self.bytes / self.slots.len().max(1)
+    }
+
+    /// The newest record kept.
+    pub(crate) fn newest(&self) -> Option<Offset> {
+        Some(self.slots.back()?.recent.offset)
+    }
+
+    /// The time of the oldest record that may go: the newest one stays in any case, as it is what clients that are up to date
+    /// come back with.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        let front = self.slots.front().filter(|_| self.slots.len() > 1)?;
+        Some(front.recent.time)
+    }
+
+    /// Lets go of the oldest record.
+    pub(crate) fn evict(&mut self) {
+        let Some(Slot { recent, .. }) = self.slots.pop_front() else { return };
+        self.bytes -= recent.bytes();
+        if recent.repeated {
+            self.repeated.insert(self.first);
+        }
+        if let Some(message) = &recent.message
+            && self.last.get(message.record.channel()) == Some(&self.first)
+        {
+            self.last.remove(message.record.channel());
+        }
+        self.first += 1;
+        if self.repeated.len() > REPEATED
+            && let Some(oldest) = self.repeated.pop_first()
+        {
+            self.begun = oldest + 1;
+        }
+    }
+
     fn forget(&mut self) {
         self.slots.clear();
         self.last.clear();
@@ -127,63 +173,61 @@ impl Ring {
         self.repeated.clear();
     }
 
-    /// The oldest record kept, if there is one.
-    pub(crate) fn first(&self, partition: Partition) -> Option<Position> {
-        let Recent { offset, check, .. } = self.slots.front()?.recent;
-        Some(Position { partition, offset, check })
+    /// Whether this record is kept; `None` if no record of its offset is.
+    pub(crate) fn holds(&self, position: Position) -> Option<bool> {
+        Some(same(self.at(position.offset.0)?.recent.check, position.check))
     }
 
-    /// Whatever its age, what is kept is kept until then.
-    pub(crate) fn hold(&mut self, until: u64) {
-        self.held = until;
+    /// Whether older records than those kept can be an answer from here on: which of them are repeated is known.
+    pub(crate) fn reaches(&self, offset: Offset) -> bool {
+        !self.slots.is_empty() && offset.0 >= self.begun
     }
 
-    /// Puts the records right before `before` in front; false if that is not the oldest kept any more,
-    /// if they do not end there, or do not fit, or if nothing proves which of them are repeated.
-    pub(crate) fn extend_back(&mut self, mut older: Vec<Recent>, before: Position) -> bool {
-        older.retain(|recent| recent.offset.0 >= self.begun);
-        for recent in older.iter_mut().filter(|recent| self.repeated.contains(&recent.offset.0)) {
-            (recent.message, recent.repeated) = (None, true);
-        }
-        let follows = self.first(before.partition) == Some(before)
-            && older.last().is_some_and(|last| last.offset.next() == before.offset);
-        let added: usize = older.iter().map(Recent::bytes).sum();
-        if !follows || self.bytes + added > self.bounds.bytes {
-            return false;
-        }
-        let newer = std::mem::take(&mut self.slots);
-        self.last.clear();
-        self.bytes = 0;
-        self.first = older.first().map_or(self.first, |oldest| oldest.offset.0);
-        for recent in older.into_iter().chain(newer.into_iter().map(|slot| slot.recent)) {
-            self.push(recent);
-        }
-        true
+    /// Whether the message at an offset came before.
+    pub(crate) fn is_repeated(&self, offset: Offset) -> bool {
+        self.repeated.contains(&offset.0) || self.at(offset.0).is_some_and(|slot| slot.recent.repeated)
     }
 
-    /// The messages of a channel after `since` and up to `until`, for somebody who has seen so many breaks.
-    pub(crate) fn missed(&self, channel: &str, since: Position, until: Offset, breaks: u64) -> Missed {
+    /// The messages of a channel after `since` and up to `until`, about `room` bytes of them but at least one, for somebody
+    /// who has seen so many breaks.
+    pub(crate) fn owed(&self, channel: &str, since: Position, until: Position, breaks: u64, room: usize) -> Owed {
         if breaks != self.breaks {
-            return Missed::Ahead;
+            return Owed::Ahead;
         }
-        if since.offset.0 < self.first || self.slots.is_empty() {
-            return Missed::Older;
+        let Some(slot) = self.at(since.offset.0) else {
+            return if self.reaches(since.offset) && since.offset.0 < self.first { Owed::Older } else { Owed::Unknown };
+        };
+        if !same(slot.recent.check, since.check) {
+            return Owed::Unknown;
         }
-        match self.at(since.offset.0) {
-            Some(slot) if slot.recent.check == since.check && since.check != Check::UNKNOWN => {}
-            _ => return Missed::Unknown,
-        }
-        let mut messages = Vec::new();
-        let mut next = self.last.get(channel).copied().unwrap_or(0);
-        while next > since.offset.0 {
-            let Some(slot) = self.at(next) else { break };
-            if next <= until.0 {
-                messages.extend(slot.recent.message.clone());
+        let (mut messages, mut bytes, mut to) = (Vec::new(), 0, until);
+        let mut next = self.first_after(channel, since.offset.0, slot);
+        while let Some(slot) = next.filter(|&offset| offset <= until.offset.0).and_then(|offset| self.at(offset)) {
+            let Some(message) = &slot.recent.message else { break };
+            if bytes > 0 && bytes + message.record.size() > room {
+                to = messages.last().map_or(since, |last: &Arc<Message>| last.record.position());
+                break;
             }
-            next = slot.previous;
+            bytes += message.record.size().max(1);
+            messages.push(Arc::clone(message));
+            next = (slot.next > 0).then(|| slot.recent.offset.0 + u64::from(slot.next));
         }
-        messages.reverse();
-        Missed::These(messages)
+        Owed::These { messages, to }
+    }
+
+    /// Where the first message of a channel after an offset stands.
+    fn first_after(&self, channel: &str, offset: u64, slot: &Slot) -> Option<u64> {
+        if slot.recent.message.as_ref().is_some_and(|message| message.record.channel() == channel) {
+            return (slot.next > 0).then(|| offset + u64::from(slot.next));
+        }
+        let mut found = None;
+        let mut next = self.last.get(channel).copied();
+        while let Some(at) = next.filter(|&at| at > offset) {
+            found = Some(at);
+            let previous = self.at(at).map_or(0, |slot| slot.previous);
+            next = (previous > 0).then(|| at - u64::from(previous));
+        }
+        found
     }
 
     fn next(&self) -> u64 {
@@ -191,195 +235,180 @@ impl Ring {
     }
 
     fn at(&self, offset: u64) -> Option<&Slot> {
-        self.slots.get(usize::try_from(offset.checked_sub(self.first)?).ok()?)
+        self.slots.get(index(offset, self.first)?)
     }
 
     fn push(&mut self, recent: Recent) {
         let offset = recent.offset.0;
-        let previous = recent.message.as_ref().and_then(|message| {
+        let mut previous = None;
+        if let Some(message) = &recent.message {
             let channel = message.record.channel();
             match self.last.get_mut(channel) {
-                Some(last) => Some(std::mem::replace(last, offset)),
-                None => self.last.insert(channel.into(), offset),
-            }
-        });
-        self.bytes += recent.bytes();
-        self.slots.push_back(Slot { recent, previous: previous.unwrap_or(0) });
-    }
-
-    fn trim(&mut self, now: u64) {
-        while let Some(Slot { recent, .. }) = self.slots.front() {
-            let old = now.saturating_sub(recent.time) > self.bounds.age && now >= self.held;
-            // The newest stays in any case: it is what clients that are up to date come back with.
-            if self.slots.len() == 1 || !(old || self.bytes > self.bounds.bytes) {
-                return;
-            }
-            self.bytes -= recent.bytes();
-            if recent.repeated {
-                self.repeated.insert(self.first);
-            }
-            if let Some(message) = &recent.message
-                && self.last.get(message.record.channel()) == Some(&self.first)
-            {
-                self.last.remove(message.record.channel());
-            }
-            self.slots.pop_front();
-            self.first += 1;
-            if self.repeated.len() > REPEATED
-                && let Some(oldest) = self.repeated.pop_first()
-            {
-                self.begun = oldest + 1;
+                Some(last) => previous = Some(std::mem::replace(last, offset)),
+                None => drop(self.last.insert(channel.into(), offset)),
             }
         }
+        // A ring of more than 2^32 records has no memory to be in.
+        let distance = previous.map_or(0, |previous| u32::try_from(offset - previous).unwrap_or(0));
+        let before = previous.and_then(|previous| index(previous, self.first)).and_then(|at| self.slots.get_mut(at));
+        if let Some(slot) = before {
+            slot.next = distance;
+        }
+        self.bytes += recent.bytes();
+        self.slots.push_back(Slot { recent, previous: distance, next: 0 });
     }
 }
 
+fn index(offset: u64, first: u64) -> Option<usize> {
+    usize::try_from(offset.checked_sub(first)?).ok()
+}
+
+/// Whether two fingerprints are of the same record for certain.
+pub(crate) fn same(one: Check, other: Check) -> bool {
+    one == other && one != Check::UNKNOWN
+}
+
 #[cfg(test)]
-mod tests {
-    use broker_adapters::{MessageId, Payload, Record};
+pub(super) mod tests {
+    use broker_adapters::{MessageId, Partition, Payload, Record};
     use proptest::prelude::*;
 
     use super::*;
 
-    const PARTITION: Partition = Partition(0);
-    const WIDE: Bounds = Bounds { age: u64::MAX, bytes: usize::MAX };
+    pub(crate) const PARTITION: Partition = Partition(0);
 
-    /// A message on a channel, or a heartbeat.
-    fn recent(offset: u64, channel: Option<u8>) -> Recent {
-        let message = channel.map(|channel| Record {
-            partition: PARTITION,
-            offset: Offset(offset),
-            id: MessageId(offset.into()),
-            time: offset,
-            channel: vec![b'a' + channel].into(),
-            payload: Payload::Text("x".into()),
+    /// A message on a channel, or a heartbeat, as it is read.
+    pub(crate) fn seen(offset: u64, channel: Option<u8>) -> Seen {
+        let (offset, time, id) = (Offset(offset), offset, MessageId(offset.into()));
+        let message = channel.map(|channel| {
+            let (channel, payload) = (vec![b'a' + channel].into(), Payload::Text("x".into()));
+            Record { partition: PARTITION, offset, id, time, channel, payload }
         });
-        Recent::from(Seen { offset: Offset(offset), check: Check(offset), time: offset, message, repeated: false })
+        Seen { offset, check: id.check(time), time, message, repeated: false }
     }
 
-    fn since(offset: u64) -> Position {
-        Position { partition: PARTITION, offset: Offset(offset), check: Check(offset) }
+    pub(crate) fn recent(offset: u64, channel: Option<u8>) -> Recent {
+        Recent::from(seen(offset, channel))
     }
 
-    fn offsets(missed: Missed) -> Result<Vec<u64>, &'static str> {
-        match missed {
-            Missed::These(messages) => Ok(messages.iter().map(|message| message.record.offset.0).collect()),
-            Missed::Older => Err("older"),
-            Missed::Unknown => Err("unknown"),
-            Missed::Ahead => Err("ahead"),
+    pub(crate) fn at(offset: u64) -> Position {
+        Position { partition: PARTITION, offset: Offset(offset), check: MessageId(offset.into()).check(offset) }
+    }
+
+    /// The offsets of the messages, and how far they reach.
+    pub(crate) fn offsets(owed: Owed) -> Result<(Vec<u64>, u64), &'static str> {
+        match owed {
+            Owed::These { messages, to } => {
+                assert_eq!(to, at(to.offset.0), "a position is a record's");
+                Ok((messages.iter().map(|message| message.record.offset.0).collect(), to.offset.0))
+            }
+            Owed::Older => Err("older"),
+            Owed::Unknown => Err("unknown"),
+            Owed::Ahead => Err("ahead"),
         }
+    }
+
+    fn all(ring: &Ring, since: u64, until: u64) -> Result<Vec<u64>, &'static str> {
+        offsets(ring.owed("a", at(since), at(until), ring.breaks(), usize::MAX)).map(|(messages, to)| {
+            assert_eq!(to, until);
+            messages
+        })
     }
 
     #[test]
     fn what_is_not_known_for_certain_is_no_answer() {
-        let mut ring = Ring::new(WIDE);
-        assert_eq!(offsets(ring.missed("a", since(3), Offset(9), 0)), Err("older"));
-        (10..20).for_each(|offset| ring.append(recent(offset, Some(0)), 0));
-        assert_eq!(offsets(ring.missed("a", since(9), Offset(19), 0)), Err("older"));
-        assert_eq!(offsets(ring.missed("a", since(20), Offset(19), 0)), Err("unknown"));
-        let other = Position { check: Check(1), ..since(12) };
-        assert_eq!(offsets(ring.missed("a", other, Offset(19), 0)), Err("unknown"));
-        assert_eq!(offsets(ring.missed("a", since(16), Offset(18), 0)), Ok(vec![17, 18]), "what is live is not missed");
-        ring.append(recent(30, Some(0)), 0);
-        assert_eq!(offsets(ring.missed("a", since(19), Offset(30), 0)), Err("older"), "a hole begins the ring anew");
+        let mut ring = Ring::new(u64::MAX);
+        assert_eq!(all(&ring, 3, 9), Err("unknown"));
+        (10..20).for_each(|offset| ring.append(recent(offset, Some(0)), u64::MAX));
+        assert_eq!(all(&ring, 9, 19), Err("unknown"), "nothing says which records before the first were repeated");
+        ring.evict();
+        assert_eq!(all(&ring, 10, 19), Err("older"));
+        assert_eq!(all(&ring, 20, 19), Err("unknown"));
+        let other = Position { check: Check(1), ..at(12) };
+        assert_eq!(offsets(ring.owed("a", other, at(19), 0, usize::MAX)), Err("unknown"));
+        assert_eq!(all(&ring, 16, 18), Ok(vec![17, 18]), "what is live is not owed");
+        ring.append(recent(30, Some(0)), u64::MAX);
+        assert_eq!(all(&ring, 19, 30), Err("unknown"), "a hole begins the ring anew");
     }
 
     #[test]
-    fn age_and_bytes_bound_the_ring_but_the_newest_record_stays() {
-        let mut ring = Ring::new(Bounds { age: 5, bytes: usize::MAX });
+    fn age_bounds_the_ring_but_the_newest_record_stays() {
+        let mut ring = Ring::new(5);
         (1..=10).for_each(|offset| ring.append(recent(offset, Some(0)), offset));
-        assert_eq!(ring.first(PARTITION), Some(since(5)));
+        assert_eq!((ring.first, ring.oldest()), (5, Some(5)));
         ring.append(recent(11, None), 1000);
-        assert_eq!((ring.first(PARTITION), ring.last.len()), (Some(since(11)), 0));
-        let each = recent(1, Some(0)).bytes();
-        let mut ring = Ring::new(Bounds { age: u64::MAX, bytes: 3 * each });
-        (1..=10).for_each(|offset| ring.append(recent(offset, Some(0)), offset));
-        assert_eq!((ring.first(PARTITION), ring.bytes), (Some(since(8)), 3 * each));
+        assert_eq!((ring.first, ring.oldest(), ring.last.len(), ring.bytes()), (11, None, 0, EMPTY));
     }
 
     #[test]
-    fn older_records_go_in_front_and_stay_for_a_while() {
-        let mut ring = Ring::new(Bounds { age: 5, bytes: usize::MAX });
-        (20..30).for_each(|offset| ring.append(recent(offset, Some(0)), offset));
-        let first = ring.first(PARTITION).map_or(0, |first| first.offset.0);
-        let older = |from: u64, to: u64| (from..to).map(|offset| recent(offset, Some(0))).collect::<Vec<_>>();
-        assert!(!ring.extend_back(older(20, first - 1), since(first)), "a hole");
-        assert!(!ring.extend_back(older(20, first), since(first + 1)), "not the oldest any more");
-        assert!(!ring.extend_back(Vec::new(), since(first)));
-        ring.hold(1000);
-        assert!(ring.extend_back(older(5, first), since(first)));
-        assert_eq!(ring.first(PARTITION), Some(since(20)), "nobody knows what was repeated before the ring began");
-        ring.append(recent(30, Some(0)), 999);
-        assert_eq!(offsets(ring.missed("a", since(20), Offset(30), 0)), Ok((21..=30).collect()));
-        ring.append(recent(31, Some(0)), 1000);
-        assert_eq!(offsets(ring.missed("a", since(20), Offset(31), 0)), Err("older"));
-    }
-
-    #[test]
-    fn a_repeated_message_that_is_read_back_is_not_told_again() {
-        let mut ring = Ring::new(Bounds { age: 5, bytes: usize::MAX });
-        ring.append(recent(1, Some(0)), 1);
-        ring.append(Recent { message: None, repeated: true, ..recent(2, None) }, 2);
-        (3..20).for_each(|offset| ring.append(recent(offset, Some(0)), offset));
-        let first = ring.first(PARTITION).map_or(0, |first| first.offset.0);
-        assert!(ring.extend_back((1..first).map(|offset| recent(offset, Some(0))).collect(), since(first)));
-        let expected: Vec<u64> = (3..20).collect();
-        assert_eq!(offsets(ring.missed("a", since(1), Offset(19), 0)), Ok(expected));
-    }
-
-    #[test]
-    fn what_was_read_back_before_a_break_is_not_put_before_what_came_after() {
-        let mut ring = Ring::new(WIDE);
-        (10..20).for_each(|offset| ring.append(recent(offset, Some(0)), 0));
-        let before = since(10);
-        ring.clear();
-        assert!(!ring.extend_back((5..10).map(|offset| recent(offset, Some(0))).collect(), before));
-        assert_eq!(ring.first(PARTITION), None);
+    fn a_clock_that_is_ahead_keeps_nothing_for_longer() {
+        let mut ring = Ring::new(5);
+        ring.append(Recent { time: 1_000_000, ..recent(1, Some(0)) }, 10);
+        ring.append(recent(2, Some(0)), 16);
+        assert_eq!(ring.first, 2);
     }
 
     #[test]
     fn who_has_yet_to_see_a_break_gets_nothing_of_what_came_after_it() {
-        let mut ring = Ring::new(WIDE);
-        (1..9).for_each(|offset| ring.append(recent(offset, Some(0)), 0));
+        let mut ring = Ring::new(u64::MAX);
+        (1..9).for_each(|offset| ring.append(recent(offset, Some(0)), u64::MAX));
         ring.clear();
-        (1..5).for_each(|offset| ring.append(recent(offset, Some(0)), 0));
-        assert_eq!(offsets(ring.missed("a", since(2), Offset(8), 0)), Err("ahead"));
-        assert_eq!(offsets(ring.missed("a", since(2), Offset(4), ring.breaks())), Ok(vec![3, 4]));
+        (3..5).for_each(|offset| ring.append(recent(offset, Some(0)), u64::MAX));
+        assert_eq!(offsets(ring.owed("a", at(3), at(8), 0, usize::MAX)), Err("ahead"));
+        assert_eq!(all(&ring, 3, 4), Ok(vec![4]));
+        assert!(!ring.reaches(Offset(2)), "what was before the break is no part of what comes after it");
+    }
+
+    #[test]
+    fn what_was_repeated_stays_known_when_it_is_gone() {
+        let mut ring = Ring::new(u64::MAX);
+        ring.append(recent(1, Some(0)), u64::MAX);
+        ring.append(Recent { message: None, repeated: true, ..recent(2, None) }, u64::MAX);
+        (3..20).for_each(|offset| ring.append(recent(offset, Some(0)), u64::MAX));
+        (0..5).for_each(|_| ring.evict());
+        assert!(ring.is_repeated(Offset(2)) && !ring.is_repeated(Offset(1)) && ring.reaches(Offset(1)));
     }
 
     proptest! {
         #[test]
-        fn exactly_what_was_missed_is_found(
+        fn exactly_what_is_owed_is_given_piece_by_piece(
             log in proptest::collection::vec(proptest::option::of(0u8..3), 1..120),
             kept in 1usize..60,
-            split in 0usize..120,
             from in 0u64..130,
-            until in 0u64..130,
+            until in 1u64..130,
+            room in 1usize..10,
         ) {
-            let all: Vec<Recent> = (1..).zip(&log).map(|(offset, channel)| recent(offset, *channel)).collect();
-            let split = split.min(all.len() - 1);
-            let mut ring = Ring::new(Bounds { age: u64::MAX, bytes: kept * 300 });
-            all[split..].iter().for_each(|recent| ring.append(recent.clone(), 0));
-            let begun = u64::try_from(split).unwrap_or(0) + 1;
-            let first = ring.first(PARTITION).map_or(0, |first| first.offset.0);
-            let older = all[..usize::try_from(first - 1).unwrap_or(0)].to_vec();
-            if ring.extend_back(older, since(first)) {
-                prop_assert_eq!(ring.first(PARTITION).map(|first| first.offset), Some(Offset(begun)));
+            let mut ring = Ring::new(u64::MAX);
+            for (offset, channel) in (1..).zip(&log) {
+                ring.append(recent(offset, *channel), u64::MAX);
+                while ring.slots.len() > kept {
+                    ring.evict();
+                }
+                let bytes: usize = ring.slots.iter().map(|slot| slot.recent.bytes()).sum();
+                prop_assert_eq!(ring.bytes(), bytes);
             }
-            prop_assert!(ring.bytes <= kept * 300 || ring.slots.len() == 1);
-            let first = ring.first(PARTITION).map_or(0, |first| first.offset.0);
-            for (channel, name) in ["a", "b", "c"].iter().enumerate() {
+            let until = until.min(log.len() as u64);
+            for (channel, name) in (0u8..).zip(["a", "b", "c"]) {
                 let expected: Vec<u64> = (1u64..).zip(&log)
-                    .filter(|(offset, said)| **said == u8::try_from(channel).ok() && *offset > from && *offset <= until)
+                    .filter(|(offset, said)| **said == Some(channel) && *offset > from && *offset <= until)
                     .map(|(offset, _)| offset).collect();
-                match ring.missed(name, since(from), Offset(until), 0) {
-                    Missed::These(messages) => {
-                        let found: Vec<_> = messages.iter().map(|message| message.record.offset.0).collect();
-                        prop_assert_eq!(found, expected);
+                let (mut found, mut since) = (Vec::new(), at(from));
+                loop {
+                    match ring.owed(name, since, at(until), 0, room) {
+                        Owed::These { messages, to } => {
+                            prop_assert!(messages.len() <= room);
+                            found.extend(messages.iter().map(|message| message.record.offset.0));
+                            if to.offset.0 >= until {
+                                prop_assert_eq!(&found, &expected);
+                                break;
+                            }
+                            prop_assert!(to.offset > since.offset);
+                            since = to;
+                        }
+                        Owed::Older => { prop_assert!(from >= 1 && from < ring.first); break }
+                        Owed::Unknown => { prop_assert!(from > log.len() as u64 || from == 0); break }
+                        Owed::Ahead => prop_assert!(false, "no break was told"),
                     }
-                    Missed::Older => prop_assert!(from < first),
-                    Missed::Unknown => prop_assert!(from > log.len() as u64),
-                    Missed::Ahead => prop_assert!(false, "no break was told"),
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use broker_adapters::{MessageId, NewRecord, Partition, Payload, Position, PublishError};
+use broker_adapters::{MessageId, NewRecord, Offset, Partition, Payload, Position, PublishError};
 use tokio::time::Instant;
 
 use super::Worker;
@@ -12,17 +12,21 @@ use crate::codec::{self, Opcode};
 use crate::protocol::native::{self, Command, Failure};
 
 impl Worker {
-    /// One text frame of the native protocol.
-    pub(super) fn command(self: &Rc<Self>, connection: &Rc<Connection>, text: &str) {
-        let (id, result) = match native::parse(text) {
-            Ok(request) => (request.id, self.carry_out(connection, request.id, request.command)),
-            Err((id, failure)) => (id, Err(failure)),
+    /// One text frame of the native protocol; gives what it has cost.
+    pub(super) fn command(self: &Rc<Self>, connection: &Rc<Connection>, text: &str) -> u32 {
+        let (id, cost, result) = match native::parse(text) {
+            Ok(request) => {
+                let cost = cost(&request.command);
+                (request.id, cost, self.carry_out(connection, request.id, request.command))
+            }
+            Err((id, failure)) => (id, 1, Err(failure)),
         };
         match result {
             Ok(Some(reply)) => self.reply(connection, &reply),
             Ok(None) => {}
             Err(failure) => self.reply(connection, &native::failed(id, &failure)),
         }
+        cost
     }
 
     /// The reply, unless there is none or it comes later.
@@ -36,14 +40,19 @@ impl Worker {
             Command::Connect => Ok(Some(native::connected(id, &self.shared.name))),
             Command::Ping => Ok(Some(native::done(id))),
             Command::Pong => Ok(None),
-            Command::Subscribe { channel, since: None } => {
+            Command::Subscribe { channel, since } => {
                 self.check_channel(&channel)?;
-                let at = self.subscribe(connection, &channel)?;
-                Ok(Some(native::subscribed(id, &channel, at, None)))
-            }
-            Command::Subscribe { channel, since: Some(since) } => {
-                self.check_channel(&channel)?;
-                self.resume(connection, id, &channel, since)
+                if self.subscribe_again(connection, id, &channel, since)? {
+                    return Ok(None);
+                }
+                match since {
+                    Some(since) => self.resume(connection, id, &channel, since).map(|()| None),
+                    None => {
+                        self.check_room(connection)?;
+                        let at = self.subscribe(connection, &channel)?;
+                        Ok(Some(native::subscribed(id, &channel, at, None)))
+                    }
+                }
             }
             Command::Unsubscribe { channel } => match self.unsubscribe(connection, &channel) {
                 true => Ok(Some(native::done(id))),
@@ -70,20 +79,32 @@ impl Worker {
         }
     }
 
-    /// Subscribes a connection; what it gets comes after the position. Twice is once. Takes any name: only what clients
-    /// choose must be checked, and an app's channel has one that they cannot.
-    pub(crate) fn subscribe(&self, connection: &Connection, channel: &str) -> Result<Position, Failure> {
+    /// Subscribes a connection that is not; what it gets comes after the position. Takes any name: only what clients choose
+    /// must be checked, and an app's channel has one that they cannot.
+    pub(super) fn subscribe(&self, connection: &Connection, channel: &str) -> Result<Position, Failure> {
         let at = self.position(self.shared.log.partition_of(channel))?;
-        if self.seat(connection, channel).is_none() {
-            let most = self.shared.config.limits.channels_per_connection;
-            if connection.state.borrow().seats.len() >= most {
-                let why = format!("a connection may be subscribed to at most {most} channels");
-                return Err(Failure::new("too_many_channels", why));
-            }
-            let seat = self.hub.borrow_mut().subscribe(channel, connection.member);
-            connection.state.borrow_mut().seats.push(seat);
-        }
+        self.take_seat(connection, channel, at.offset);
         Ok(at)
+    }
+
+    /// From now on a connection gets what comes on a channel; it has, or has been given, all since an offset.
+    pub(super) fn take_seat(&self, connection: &Connection, channel: &str, since: Offset) {
+        if !connection.is_ending() {
+            let seat = self.hub.borrow_mut().subscribe(channel, connection.member);
+            connection.state.borrow_mut().seats.take(seat, since.0);
+        }
+    }
+
+    /// Whether a connection may be subscribed to one channel more.
+    pub(super) fn check_room(&self, connection: &Connection) -> Result<(), Failure> {
+        let most = self.shared.config.limits.channels_per_connection;
+        let state = connection.state.borrow();
+        let returning = state.returning.as_ref().map_or(0, |returning| returning.len());
+        if state.seats.len() + returning >= most {
+            let why = format!("a connection may be subscribed to at most {most} channels");
+            return Err(Failure::new("too_many_channels", why));
+        }
+        Ok(())
     }
 
     /// The last position seen of a partition.
@@ -96,16 +117,19 @@ impl Worker {
     }
 
     fn unsubscribe(&self, connection: &Connection, channel: &str) -> bool {
-        let Some(index) = self.seat(connection, channel) else { return false };
-        let seat = connection.state.borrow_mut().seats.swap_remove(index);
-        self.give_up(seat);
+        let id = self.hub.borrow().find(channel);
+        let seat = id.and_then(|id| connection.state.borrow_mut().seats.leave(id));
+        match seat {
+            Some(seat) => self.give_up_seat(seat),
+            None => return self.leave_returning(connection, channel),
+        }
         true
     }
 
-    /// Where a connection's seat in a channel is among its seats.
-    pub(super) fn seat(&self, connection: &Connection, channel: &str) -> Option<usize> {
+    /// The offset since which a connection is subscribed to a channel, if it is.
+    pub(super) fn subscribed_since(&self, connection: &Connection, channel: &str) -> Option<u64> {
         let channel = self.hub.borrow().find(channel)?;
-        connection.state.borrow().seats.iter().position(|seat| seat.channel == channel)
+        connection.state.borrow().seats.since(channel)
     }
 
     fn check_channel(&self, name: &str) -> Result<(), Failure> {
@@ -114,7 +138,7 @@ impl Worker {
 
     /// One frame of the raw protocol: a message on the connection's only channel.
     pub(super) fn publish_raw(self: &Rc<Self>, connection: &Rc<Connection>, payload: Payload) {
-        let Some(seat) = connection.state.borrow().seats.first().copied() else { return };
+        let Some(seat) = connection.state.borrow().seats.iter().next() else { return };
         let channel = self.hub.borrow().name(seat.channel).to_owned();
         let worker = Rc::clone(self);
         let publisher = Rc::clone(connection);
@@ -149,5 +173,14 @@ impl Worker {
 
     pub(super) fn reply(&self, connection: &Connection, text: &str) {
         self.send(connection, codec::frame(Opcode::Text, text.as_bytes()));
+    }
+}
+
+/// What a command costs, in units of the smallest. Subscriptions change tables, may be answered from the window, and
+/// undo each other: they can be sent without an end.
+fn cost(command: &Command<'_>) -> u32 {
+    match command {
+        Command::Subscribe { .. } | Command::Unsubscribe { .. } => 4,
+        Command::Connect | Command::Ping | Command::Pong | Command::Publish { .. } => 1,
     }
 }

@@ -4,6 +4,7 @@
 //! broadcast wakes no task. Owns no buffer but while its client must wait: input goes through the worker's. Ends for real: a
 //! client that takes nothing for [`GRACE`] while its close frame is queued, or does not close for so long after it, is reset.
 
+mod room;
 mod writing;
 
 use std::cell::RefCell;
@@ -12,16 +13,21 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio::time::Sleep;
 
+pub(crate) use self::room::Offered;
 pub(crate) use self::writing::Queued;
 use self::writing::Written;
 use super::Worker;
-use super::hub::{Member, Seat};
+use super::hub::Member;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::progress::Progress;
 use super::pulse::Pulse;
+use super::receive::Looked;
+use super::resume::Returning;
+use super::seats::Seats;
 use crate::clock;
 use crate::close::CloseReason;
 use crate::codec::{self, Decoder, Extensions, Opcode};
@@ -61,12 +67,18 @@ pub(crate) struct State {
     outbox: Outbox,
     /// The socket is full; boxed, since few are at a time.
     blocked: Option<Box<Progress>>,
-    pub(super) seats: Vec<Seat>,
+    pub(super) seats: Seats,
+    /// Channels that it comes back to, while there are any.
+    pub(super) returning: Option<Box<Returning>>,
+    /// Somebody waits until the client has taken what is queued.
+    room: Option<Rc<Notify>>,
     pub(super) pulse: Pulse,
     /// Publishes that the broker has not yet answered.
     pub(super) publishing: u32,
-    /// The client must wait for the broker or the app: bytes of it that were read and not yet looked at.
+    /// The client must wait for the broker, the app or its turn: bytes of it that were read and not yet looked at.
     pub(super) waiting: Option<Vec<u8>>,
+    /// It is for its turn that they wait: no excuse for being slow.
+    pub(super) turned: bool,
     /// Messages for the app's handler, if there is one.
     pub(crate) inbox: Option<Box<Inbox>>,
     /// Waits in the worker's list of sockets to write to.
@@ -111,10 +123,13 @@ impl Connection {
             decoder: Decoder::new(Extensions::none()),
             outbox: Outbox::default(),
             blocked: None,
-            seats: Vec::new(),
+            seats: Seats::default(),
+            returning: None,
+            room: None,
             pulse: Pulse::new(now),
             publishing: 0,
             waiting: None,
+            turned: false,
             inbox: (protocol == Protocol::App).then(Box::default),
             marked: false,
             gone: false,
@@ -157,8 +172,10 @@ impl Connection {
     /// Reads and handles what is there. Pending when nothing is; ready when the state must be looked at again.
     fn read(self: &Rc<Self>, worker: &Rc<Worker>, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(mut held) = self.resume() {
-            worker.receive(self, &mut held);
-            return Poll::Ready(());
+            return match worker.receive(self, &mut held) {
+                Looked::Through => Poll::Ready(()),
+                Looked::Turn => later(cx),
+            };
         }
         let mut buffer = worker.buffer.borrow_mut();
         for _ in 0..READS {
@@ -169,21 +186,26 @@ impl Connection {
                     worker.end(self, CloseReason::PeerVanished);
                     return Poll::Ready(());
                 }
-                Poll::Ready(Some(length)) => worker.receive(self, &mut buffer[..length]),
+                Poll::Ready(Some(length)) => {
+                    if worker.receive(self, &mut buffer[..length]) == Looked::Turn {
+                        return later(cx);
+                    }
+                }
             }
             if self.is_ending() || self.paused() {
                 return Poll::Ready(());
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        later(cx)
     }
 
     /// What is to be looked at now that the client need not wait any more, if it had to.
     fn resume(&self) -> Option<Vec<u8>> {
         let mut state = self.state.borrow_mut();
         let held = state.waiting.take()?;
-        state.decoder.excuse(clock::now());
+        if !std::mem::take(&mut state.turned) {
+            state.decoder.excuse(clock::now());
+        }
         Some(held)
     }
 
@@ -328,6 +350,7 @@ impl Connection {
             inbox.end();
         }
         state.begin_end(reason, stage, worker.grace(reason));
+        state.tell_of_room();
         drop(state);
         self.wake();
     }
@@ -356,12 +379,12 @@ impl Connection {
         let mut state = self.state.borrow_mut();
         state.gone = true;
         state.drop_output(worker);
+        state.tell_of_room();
     }
 
     /// Whether the client must wait: for the broker, or for the app.
     pub(super) fn paused(&self) -> bool {
-        let state = self.state.borrow();
-        state.publishing >= PUBLISHING || state.inbox.as_ref().is_some_and(|inbox| inbox.is_full())
+        self.state.borrow().is_paused()
     }
 
     /// Has the connection's task look again.
@@ -385,10 +408,22 @@ impl State {
         self.pulse.is_unanswered() && self.waiting.is_none()
     }
 
+    pub(super) fn is_paused(&self) -> bool {
+        self.publishing >= PUBLISHING || self.inbox.as_ref().is_some_and(|inbox| inbox.is_full())
+    }
+
     /// Begins a stage of the end, or the next one, and the time that it has.
     fn begin_end(&mut self, reason: CloseReason, stage: Stage, grace: Duration) {
         self.pulse.wait_from(clock::now());
         let over = Box::pin(tokio::time::sleep_until(self.pulse.due(grace).into()));
         self.ending = Some(Ending { reason, stage, grace, over });
     }
+}
+
+/// Has a task go on after all others that are ready, and after the sockets were looked at.
+fn later(cx: &mut Context<'_>) -> Poll<()> {
+    // A plain wake would put it before sockets that became readable meanwhile.
+    let mut turn = std::pin::pin!(tokio::task::yield_now());
+    let _pending = turn.as_mut().poll(cx);
+    Poll::Pending
 }

@@ -51,6 +51,7 @@ impl Worker {
                     self.positions.borrow_mut()[partition] = Some(lost.at);
                     self.breaks.borrow_mut()[partition] += 1;
                     self.lost(*lost);
+                    self.break_off(*lost);
                 }
             }
             if bytes >= FLUSH {

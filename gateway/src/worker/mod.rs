@@ -5,6 +5,7 @@
 
 mod backlog;
 mod blocked;
+mod catch_up;
 mod commands;
 pub(crate) mod connection;
 mod drain;
@@ -16,10 +17,12 @@ mod progress;
 mod pulse;
 mod receive;
 mod resume;
+mod seats;
 mod timers;
 mod wheel;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -84,6 +87,9 @@ pub(crate) struct Worker {
     positions: RefCell<Box<[Option<Position>]>>,
     /// The breaks seen in each partition: a window that has seen more is ahead.
     breaks: RefCell<Box<[u64]>>,
+    /// Connections that have channels to catch up with, and how many channels these are.
+    returning: RefCell<BTreeSet<Member>>,
+    waiting: Cell<usize>,
     /// Positions have moved.
     moved: tokio::sync::Notify,
     /// The broker is away: whoever connects is told.
@@ -157,6 +163,8 @@ impl Worker {
             buffer: RefCell::new(vec![0; BUFFER].into()),
             positions: RefCell::new(vec![None; usize::from(config.broker.partitions)].into()),
             breaks: RefCell::new(vec![0; usize::from(config.broker.partitions)].into()),
+            returning: RefCell::default(),
+            waiting: Cell::new(0),
             moved: tokio::sync::Notify::new(),
             degraded: Cell::new(false),
             backlog: Backlog::new(config.limits.outbox.bytes(), config.limits.outbox_total.bytes() / workers.max(1)),
@@ -271,21 +279,19 @@ impl Worker {
     }
 
     fn leave_all(&self, connection: &Connection) {
+        self.leave_all_returning(connection);
         let seats = std::mem::take(&mut connection.state.borrow_mut().seats);
-        for seat in seats {
-            self.give_up(seat);
+        for seat in seats.iter() {
+            self.give_up_seat(seat);
         }
     }
 
     /// Frees a seat, and tells whoever moved into it.
-    fn give_up(&self, seat: hub::Seat) {
+    fn give_up_seat(&self, seat: hub::Seat) {
         let moved = self.hub.borrow_mut().unsubscribe(seat);
         let Some(moved) = moved else { return };
         if let Some(connection) = self.connections.borrow().get(moved.member as usize) {
-            let seats = &mut connection.state.borrow_mut().seats;
-            if let Some(seat) = seats.iter_mut().find(|seat| seat.channel == moved.to.channel) {
-                *seat = moved.to;
-            }
+            connection.state.borrow_mut().seats.moved(moved.to);
         }
     }
 

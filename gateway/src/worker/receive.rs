@@ -15,20 +15,37 @@ use crate::codec::Event;
 use crate::protocol::Protocol;
 use crate::socket::Message;
 
+/// What a connection may cost before others have their turn, in units of a small command.
+const TURN: u32 = 64;
+
+/// How far the bytes of a client were looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Looked {
+    /// As far as they, or the client's leave to go on, reach.
+    Through,
+    /// The connection has had its turn: the rest waits for the next.
+    Turn,
+}
+
 impl Worker {
     /// Takes bytes from a connection's socket.
-    pub(super) fn receive(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) {
+    pub(super) fn receive(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) -> Looked {
         let now = clock::now();
-        let mut input = bytes;
+        let (mut input, mut cost, mut looked) = (bytes, 0, Looked::Through);
         connection.state.borrow_mut().pulse.heard();
         while !connection.is_ending() {
-            if connection.paused() {
-                connection.state.borrow_mut().waiting = Some(input.to_vec());
+            if connection.paused() || (cost >= TURN && !input.is_empty()) {
+                let mut state = connection.state.borrow_mut();
+                state.waiting = Some(input.to_vec());
+                state.turned = cost >= TURN && !state.is_paused();
+                if state.turned {
+                    looked = Looked::Turn;
+                }
                 break;
             }
             let event = connection.state.borrow_mut().decoder.next(&mut input, &self.limits, now);
             match event {
-                Ok(Some(event)) => self.handle(connection, event),
+                Ok(Some(event)) => cost += self.handle(connection, event),
                 Ok(None) => break,
                 Err(violation) => self.end(connection, violation.into()),
             }
@@ -39,6 +56,7 @@ impl Worker {
             self.send(connection, pong);
         }
         self.flush();
+        looked
     }
 
     /// Queues a frame for one connection.
@@ -48,13 +66,14 @@ impl Worker {
         }
     }
 
-    fn handle(self: &Rc<Self>, connection: &Rc<Connection>, event: Event<'_>) {
+    /// Does what a frame asks for; gives what it has cost.
+    fn handle(self: &Rc<Self>, connection: &Rc<Connection>, event: Event<'_>) -> u32 {
         match event {
             Event::Text(text) => {
                 self.shared.metrics.received();
                 connection.state.borrow_mut().pulse.used = true;
                 match connection.protocol {
-                    Protocol::Native => self.command(connection, &text),
+                    Protocol::Native => return self.command(connection, &text),
                     Protocol::Raw => self.publish_raw(connection, Payload::Text(owned(text))),
                     Protocol::App => hand_over(connection, Message::Text(text.into_owned())),
                 }
@@ -80,6 +99,7 @@ impl Worker {
             Event::Pong(_) => {}
             Event::Close(frame) => self.end(connection, CloseReason::PeerClosed(frame.map(|frame| frame.code))),
         }
+        1
     }
 }
 

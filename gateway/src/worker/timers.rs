@@ -148,7 +148,8 @@ impl Worker {
             }
             Wake::Idle => {
                 let mut state = connection.state.borrow_mut();
-                let used = std::mem::take(&mut state.pulse.used) || !state.seats.is_empty();
+                let used =
+                    std::mem::take(&mut state.pulse.used) || !state.seats.is_empty() || state.returning.is_some();
                 drop(state);
                 match timing.idle {
                     Some(idle) if used => self.schedule(connection, Wake::Idle, now + idle),

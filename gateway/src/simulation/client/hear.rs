@@ -105,11 +105,28 @@ impl Client {
                 }
                 self.tried(publishing, outcome);
             }
+            // Left before it was answered.
+            Asked::Subscribe { again: false, channel, .. }
+                if self.ears.get(&channel).is_some_and(|ear| ear.asked != Some(id)) =>
+            {
+                if !matches!(code, None | Some("left" | "unavailable")) {
+                    self.breach(format!("subscribe {id}: {frame}"));
+                }
+            }
             Asked::Unsubscribe => {
                 let ears = self.ears.values_mut().filter(|ear| ear.asked == Some(id));
                 ears.for_each(|ear| (ear.asked, ear.blurred) = (None, false));
             }
-            Asked::Subscribe { again: true, .. } => {}
+            Asked::Subscribe { again: true, channel, .. } => {
+                let ear = self.ears.get(&channel);
+                if ear.is_some_and(|ear| ear.asked.is_some() && !ear.blurred) {
+                    self.breach(format!("{id} was answered before an earlier command"));
+                }
+                // It was left, or only the second of two commands was carried out.
+                if code.is_none() && ear.is_some_and(|ear| !ear.joined && !ear.blurred) {
+                    self.drop_connection("does not know where it stands");
+                }
+            }
             Asked::Subscribe { channel, since, .. } => {
                 if let Some(ear) = self.ears.get_mut(&channel) {
                     (ear.asked, ear.blurred) = (None, false);
@@ -117,8 +134,6 @@ impl Client {
                 match code {
                     None => self.joined(&channel, since, &frame["ok"]),
                     Some("unavailable") => {}
-                    // The second of two commands was faster.
-                    Some("already_subscribed") => self.drop_connection("does not know where it stands"),
                     Some(_) => self.breach(format!("subscribe {id}: {frame}")),
                 }
             }

@@ -60,7 +60,7 @@ impl Connection {
     }
 
     /// Writes what is queued, as far as the socket takes it; the task goes on with the rest.
-    pub(in crate::worker) fn flush(&self, worker: &Worker) {
+    pub(crate) fn flush(&self, worker: &Worker) {
         self.state.borrow_mut().marked = false;
         if self.write(worker) != Written::All {
             self.wake();
@@ -73,6 +73,9 @@ impl Connection {
         // Most sockets take all there is, always.
         if written == Written::Blocked || state.blocked.is_some() {
             state.note(self, worker, written, bytes);
+        }
+        if bytes > 0 {
+            state.look_for_room(worker);
         }
         written
     }

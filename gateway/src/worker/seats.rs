@@ -1,0 +1,86 @@
+//! The channels that one connection is subscribed to: its seats in the hub.
+//!
+//! Pure. Owned by the connection. Sorted, so that to subscribe and to leave costs about the same whether it has one
+//! channel or ten thousand.
+
+use super::hub::{ChannelId, Seat};
+
+/// A seat, and the offset after which all messages of its channel came or come over this connection.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    seat: Seat,
+    since: u64,
+}
+
+/// All seats of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Seats(Vec<Taken>);
+
+impl Seats {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Seat> {
+        self.0.iter().map(|taken| taken.seat)
+    }
+
+    /// Whether it is subscribed to a channel, and since which offset.
+    pub(crate) fn since(&self, channel: ChannelId) -> Option<u64> {
+        Some(self.0[self.find(channel).ok()?].since)
+    }
+
+    /// Takes a seat in a channel in which it has none.
+    pub(crate) fn take(&mut self, seat: Seat, since: u64) {
+        let index = self.find(seat.channel).unwrap_or_else(|index| index);
+        if self.0.len() == self.0.capacity() {
+            // Most connections have one channel: room for four would stay empty.
+            self.0.reserve_exact(self.0.len().max(1));
+        }
+        self.0.insert(index, Taken { seat, since });
+    }
+
+    /// Gives up the seat in a channel.
+    pub(crate) fn leave(&mut self, channel: ChannelId) -> Option<Seat> {
+        let index = self.find(channel).ok()?;
+        Some(self.0.remove(index).seat)
+    }
+
+    /// The hub has given it another place in the channel.
+    pub(crate) fn moved(&mut self, to: Seat) {
+        if let Ok(index) = self.find(to.channel) {
+            self.0[index].seat = to;
+        }
+    }
+
+    fn find(&self, channel: ChannelId) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&channel, |taken| taken.seat.channel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hub::Hub;
+    use super::*;
+
+    #[test]
+    fn each_channel_has_one_seat_wherever_it_was_taken() {
+        let (mut hub, mut seats) = (Hub::default(), Seats::default());
+        let names = ["a", "b", "c", "d", "e"];
+        let ids: Vec<_> = names.iter().map(|name| hub.subscribe(name, 1)).collect();
+        for index in [3, 0, 4, 1, 2] {
+            seats.take(ids[index], index as u64);
+        }
+        assert_eq!(seats.iter().collect::<Vec<_>>(), ids);
+        assert_eq!(seats.leave(ids[3].channel), Some(ids[3]));
+        assert_eq!(seats.leave(ids[3].channel), None);
+        assert_eq!((seats.len(), seats.since(ids[4].channel), seats.since(ids[3].channel)), (4, Some(4), None));
+        let second = hub.subscribe("a", 2);
+        seats.moved(second);
+        assert_eq!(seats.leave(ids[0].channel), Some(second));
+    }
+}
