@@ -240,7 +240,7 @@ async fn handle(handler: SocketHandler, socket: Socket) {
             tracing::debug!(peer = %connection.peer, %error, "a socket's handler failed");
             match error.downcast_ref::<SocketError>() {
                 Some(SocketError::Closed) => CloseReason::Normal,
-                Some(SocketError::Publish(_)) => CloseReason::Overload,
+                Some(SocketError::Full | SocketError::Publish(_)) => CloseReason::Overload,
                 None => CloseReason::Internal,
             }
         }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::close::CloseReason;
 use crate::codec::{self, Opcode};
 use crate::worker::Worker;
-use crate::worker::connection::Connection;
+use crate::worker::connection::{Connection, Offered};
 
 /// One message, in either direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,9 @@ pub enum SocketError {
     /// The client is gone, or going.
     #[error("the socket is closed")]
     Closed,
+    /// The client has yet to read what was sent before; nothing of this message was sent. [`Socket::ready`] waits for it.
+    #[error("the client has yet to read what was sent before: wait for `ready`")]
+    Full,
     /// The broker did not take the message.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -106,15 +109,34 @@ impl Socket {
         message
     }
 
-    /// Sends to this client only. Waits in the client's outbox; the order is kept.
+    /// Sends to this client only. Waits in the client's outbox (`limits.outbox`); the order is kept.
+    ///
+    /// # Errors
+    /// [`SocketError::Full`] while the outbox has no room for it, which ends nobody: await [`Socket::ready`], then send again.
     pub fn send(&self, message: impl Into<Message>) -> Result<(), SocketError> {
         let frame = match message.into() {
             Message::Text(text) => codec::frame(Opcode::Text, text.as_bytes()),
             Message::Binary(bytes) => codec::frame(Opcode::Binary, &bytes),
         };
-        self.worker.send(&self.connection, frame);
-        self.worker.flush();
-        if self.is_open() { Ok(()) } else { Err(SocketError::Closed) }
+        let (worker, connection) = (&self.worker, &self.connection);
+        let offer = || connection.offer(worker, &frame, worker.shared.config.limits.outbox.bytes());
+        let mut offered = offer();
+        if offered == Offered::Full {
+            // Much at once is not yet too much: what counts is what the socket does not take.
+            connection.flush(worker);
+            offered = offer();
+        }
+        worker.flush();
+        match offered {
+            Offered::Full => Err(SocketError::Full),
+            Offered::Yes if self.is_open() => Ok(()),
+            Offered::Yes | Offered::Ending => Err(SocketError::Closed),
+        }
+    }
+
+    /// Waits until the client has read so much that [`Socket::send`] takes another message, or is gone. Cancel safe.
+    pub async fn ready(&self) {
+        self.connection.room(&self.worker).await;
     }
 
     /// Sends to every client of this route, on every node, this one included, in one order for all.
