@@ -110,13 +110,13 @@ impl Archive {
         let Ok(_turn) = self.turns.acquire().await else { return };
         // Whoever it was for may have left meanwhile.
         let Some(plan @ Plan { from, target, begins }) = desk.lock().plan() else { return };
-        if begins {
-            log.counters().read_backs.add(1);
-        }
         let most = (BYTES / extent.average.max(1)).clamp(*RECORDS.start(), *RECORDS.end()) as u64;
         let ahead = extent.newest.next().0.saturating_sub(target.0);
         let most = most.min(ahead) + (target.0 - from.0);
         let read = log.read_from(partition, from, usize::try_from(most).unwrap_or(usize::MAX)).await;
+        if begins {
+            log.counters().read_backs.add(1);
+        }
         let mut shelf = desk.lock();
         match read {
             Ok(seen) => {

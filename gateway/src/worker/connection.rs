@@ -79,6 +79,8 @@ pub(crate) struct State {
     pub(super) waiting: Option<Vec<u8>>,
     /// It is for its turn that they wait: no excuse for being slow.
     pub(super) turned: bool,
+    /// Its turn comes only after a while.
+    pub(super) resting: bool,
     /// Messages for the app's handler, if there is one.
     pub(crate) inbox: Option<Box<Inbox>>,
     /// Waits in the worker's list of sockets to write to.
@@ -130,6 +132,7 @@ impl Connection {
             publishing: 0,
             waiting: None,
             turned: false,
+            resting: false,
             inbox: (protocol == Protocol::App).then(Box::default),
             marked: false,
             gone: false,
@@ -382,7 +385,7 @@ impl Connection {
         state.tell_of_room();
     }
 
-    /// Whether the client must wait: for the broker, or for the app.
+    /// Whether the client must wait: for the broker, for the app, or for its turn.
     pub(super) fn paused(&self) -> bool {
         self.state.borrow().is_paused()
     }
@@ -409,7 +412,7 @@ impl State {
     }
 
     pub(super) fn is_paused(&self) -> bool {
-        self.publishing >= PUBLISHING || self.inbox.as_ref().is_some_and(|inbox| inbox.is_full())
+        self.publishing >= PUBLISHING || self.resting || self.inbox.as_ref().is_some_and(|inbox| inbox.is_full())
     }
 
     /// Begins a stage of the end, or the next one, and the time that it has.

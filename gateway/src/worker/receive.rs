@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::time::Duration;
 
 use broker_adapters::Payload;
 use bytes::Bytes;
+use tokio::time::sleep;
 
 use super::Worker;
 use super::connection::Connection;
@@ -17,6 +19,10 @@ use crate::socket::Message;
 
 /// What a connection may cost before others have their turn, in units of a small command.
 const TURN: u32 = 64;
+
+/// How long a turn that changed subscriptions keeps the connection from the next. Nothing else bounds such commands, which
+/// undo each other: without it, a few sockets would keep whole cores busy.
+const REST: Duration = Duration::from_millis(1);
 
 /// How far the bytes of a client were looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,20 +38,25 @@ impl Worker {
     pub(super) fn receive(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) -> Looked {
         let now = clock::now();
         let (mut input, mut cost, mut looked) = (bytes, 0, Looked::Through);
+        let mut rests = false;
         connection.state.borrow_mut().pulse.heard();
         while !connection.is_ending() {
-            if connection.paused() || (cost >= TURN && !input.is_empty()) {
+            if connection.paused() {
+                connection.state.borrow_mut().waiting = Some(input.to_vec());
+                break;
+            }
+            if cost >= TURN && !input.is_empty() {
                 let mut state = connection.state.borrow_mut();
-                state.waiting = Some(input.to_vec());
-                state.turned = cost >= TURN && !state.is_paused();
-                if state.turned {
-                    looked = Looked::Turn;
-                }
+                (state.waiting, state.turned, state.resting) = (Some(input.to_vec()), true, rests);
+                looked = Looked::Turn;
                 break;
             }
             let event = connection.state.borrow_mut().decoder.next(&mut input, &self.limits, now);
             match event {
-                Ok(Some(event)) => cost += self.handle(connection, event),
+                Ok(Some(event)) => {
+                    let more = self.handle(connection, event);
+                    (cost, rests) = (cost + more, rests || more > 1);
+                }
                 Ok(None) => break,
                 Err(violation) => self.end(connection, violation.into()),
             }
@@ -56,6 +67,14 @@ impl Worker {
             self.send(connection, pong);
         }
         self.flush();
+        if looked == Looked::Turn && rests {
+            let connection = Rc::clone(connection);
+            tokio::task::spawn_local(async move {
+                sleep(REST).await;
+                connection.state.borrow_mut().resting = false;
+                connection.wake();
+            });
+        }
         looked
     }
 
