@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
-use gateway::config::{Config, Http, Limits, Node as Workers, Timing};
+use gateway::config::{ByteSize, Config, Http, Limits, Node as Workers, Timing};
 use gateway::node::Node;
-use gateway::{App, Message, Socket};
+use gateway::{App, Message, Socket, SocketError};
 use tests::wire::{self, BINARY, CLOSE, CONTINUATION, End, Frame, Head, Length, PING, PONG, Received, TEXT, Wire};
 use tests::{PATIENCE, Program};
 use tokio::sync::Semaphore;
@@ -474,6 +474,40 @@ async fn a_client_that_must_wait_for_the_app_is_not_blamed_for_its_silence() -> 
         assert_eq!(wire.message().await?, n.to_string());
     }
     drop(wire);
+    node.stop(Duration::ZERO, std::future::pending()).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_app_that_sends_more_than_an_outbox_waits_for_its_reader() -> Result<()> {
+    const MESSAGES: usize = 2_000;
+    let refused = Arc::new(Semaphore::new(0));
+    let mut app = App::new();
+    let full = Arc::clone(&refused);
+    app.ws("/much", async move |socket: Socket| {
+        let filler = "x".repeat(4 << 10);
+        for number in 0..MESSAGES {
+            while let Err(error) = socket.send(format!("{number} {filler}")) {
+                if error != SocketError::Full {
+                    return Err(error.into());
+                }
+                full.add_permits(1);
+                socket.ready().await;
+            }
+        }
+        Ok(())
+    });
+    let limits = Limits { outbox: ByteSize::kib(128), ..Limits::default() };
+    let node = Node::start(app, Config { limits, ..quiet() }, "much".into())?;
+    wire::ready(node.address).await?;
+    let mut wire = Wire::open(node.address, "/much").await?;
+    // The app is told before its reader begins.
+    let _told = refused.acquire().await?;
+    for number in 0..MESSAGES {
+        let message = wire.message().await?;
+        assert_eq!(message.split(' ').next(), Some(number.to_string().as_str()));
+    }
+    assert_eq!(wire.end().await?.code, Some(1000));
     node.stop(Duration::ZERO, std::future::pending()).await;
     Ok(())
 }

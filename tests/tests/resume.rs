@@ -47,6 +47,7 @@ tests::on_brokers! { redis Redis, kafka Kafka, rabbitmq RabbitMq: {
     a_node_that_was_killed_and_started_again_gives_a_client_exactly_what_it_missed,
     a_thousand_clients_that_come_back_at_once_all_recover_and_cost_the_broker_nothing,
     a_key_makes_a_repeated_publish_harmless_on_every_node,
+    a_node_that_is_behind_a_client_never_takes_it_back,
     clients_are_told_once_that_the_broker_is_away_and_once_that_it_is_back,
 } }
 
@@ -131,8 +132,8 @@ async fn a_thousand_clients_that_come_back_at_once_all_recover_and_cost_the_brok
 ) -> Result<()> {
     const CLIENTS: usize = 1000;
     const FILLERS: usize = 40;
-    // For each partition 1 MiB: enough for what is missed, not for what comes then.
-    let cluster = Cluster::of(2).broker(broker).set("FANFARE__WINDOW__BYTES", "16MiB").start().await?;
+    // Enough for what is missed, not for what comes then.
+    let cluster = Cluster::of(2).broker(broker).set("FANFARE__WINDOW__BYTES", "3MiB").start().await?;
     let away = Away::from(&cluster, Duration::ZERO).await?;
     let url = &url(&cluster, 2);
     // Warm: the node has read all of it.
@@ -210,6 +211,133 @@ impl Reads {
             bytes: self.bytes - before.bytes,
         }
     }
+}
+
+#[tokio::test]
+async fn many_channels_resumed_at_once_are_all_given_at_the_pace_of_the_client() -> Result<()> {
+    const CHANNELS: usize = 50;
+    const EACH: usize = 20;
+    let small = [("FANFARE__LIMITS__OUTBOX", "128KiB")];
+    let node = Program::start("fanfare", &[], &small).await?;
+    let url = format!("http://{}", node.address);
+    let speaker = Client::native(&url).await?;
+    let names: Vec<_> = (0..CHANNELS).map(|n| format!("room-{n}")).collect();
+    let mut since = Vec::new();
+    for name in &names {
+        since.push(at(&speaker.subscribe(name).await?)?);
+        speaker.unsubscribe(name).await?;
+    }
+    let filler = "x".repeat(8 << 10);
+    for number in 0..EACH {
+        for name in &names {
+            speaker.publish(name, &format!("{number} {filler}")).await?;
+        }
+    }
+    let back = Client::native(&url).await?;
+    let resumed = try_join_all(names.iter().zip(&since).map(|(name, since)| resume(&back, name, since))).await?;
+    assert!(resumed.iter().all(|ok| ok["recovered"] == true), "{resumed:?}");
+    for name in &names {
+        speaker.publish(name, &format!("{EACH} live")).await?;
+    }
+    back.messages(CHANNELS * (EACH + 1)).await?;
+    let mut heard: std::collections::HashMap<String, Vec<String>> = std::collections::HashMap::new();
+    for frame in back.frames() {
+        let Frame::Message { channel, data, .. } = frame else { continue };
+        heard.entry(channel).or_default().push(data.split(' ').next().unwrap_or_default().to_owned());
+    }
+    let expected: Vec<_> = (0..=EACH).map(|number| number.to_string()).collect();
+    for name in &names {
+        assert_eq!(heard[name], expected, "on {name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_channel_is_left_at_once_and_joined_again_whatever_its_resume_waits_for() -> Result<()> {
+    // The resume has to read the broker.
+    let small = [("FANFARE__WINDOW__BYTES", "16KiB")];
+    let node = Program::start("fanfare", &[], &small).await?;
+    let url = format!("http://{}", node.address);
+    let speaker = Client::native(&url).await?;
+    let since = at(&speaker.subscribe("news").await?)?;
+    let filler = "x".repeat(2000);
+    for _ in 0..60 {
+        speaker.publish("news", &filler).await?;
+    }
+    let join = json!({ "subscribe": { "channel": "news", "since": since } });
+    let leave = json!({ "unsubscribe": { "channel": "news" } });
+    let (left, again) = (Client::native(&url).await?, Client::native(&url).await?);
+    let (joined, gone) = tokio::try_join!(left.ask(join.clone()), left.ask(leave.clone()))?;
+    assert!(joined["ok"].is_object() || joined["error"]["code"] == "left", "{joined}");
+    assert!(gone["ok"].is_object(), "{gone}");
+    let count = left.count();
+    let (_, _, once, twice) =
+        tokio::try_join!(again.ask(join.clone()), again.ask(leave), again.ask(join.clone()), again.ask(join))?;
+    assert_eq!((&once["ok"]["recovered"], &twice["ok"]["recovered"]), (&json!(true), &json!(true)), "{once} {twice}");
+    speaker.publish("news", "live").await?;
+    again.sees("live").await?;
+    let lives = messages(&again).iter().filter(|text| *text == "live").count();
+    assert_eq!((left.count(), lives), (count, 1), "nothing after leaving, and twice is once");
+    Ok(())
+}
+
+async fn a_node_that_is_behind_a_client_never_takes_it_back(broker: Broker) -> Result<()> {
+    let cluster = Cluster::of(2).broker(broker).start().await?;
+    let client = Client::native(&url(&cluster, 1)).await?;
+    client.subscribe("news").await?;
+    publish(&client, "news", 0..10).await?;
+    client.messages(10).await?;
+    let behind = Client::native(&url(&cluster, 2)).await?;
+    cluster.wire("node-2")?.stall(&[Direction::FromBroker, Direction::ToBroker]);
+    publish(&client, "news", 10..20).await?;
+    client.messages(20).await?;
+    let Some(Frame::Message { at: Some(since), .. }) = client.frames().pop() else { panic!("no position") };
+    let reply = behind.ask(json!({ "subscribe": { "channel": "news", "since": since } })).await?;
+    assert_eq!((&reply["error"]["code"], &reply["error"]["retry"]), (&json!("unavailable"), &json!(true)), "{reply}");
+    cluster.wire("node-2")?.mend();
+    loop {
+        let reply = behind.ask(json!({ "subscribe": { "channel": "news", "since": since } })).await?;
+        if reply["error"]["code"] != "unavailable" {
+            assert_eq!((&reply["ok"]["recovered"], &reply["ok"]["at"]), (&json!(true), &json!(since)), "{reply}");
+            break;
+        }
+    }
+    publish(&client, "news", 20..21).await?;
+    behind.messages(1).await?;
+    assert_eq!(messages(&behind), ["20"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_window_takes_the_memory_that_it_is_given() -> Result<()> {
+    const BYTES: u64 = 16 << 20;
+    let set = [("FANFARE__WINDOW__BYTES", "16MiB"), ("FANFARE__BROKER__RETENTION", "1000")];
+    let node = Program::start("fanfare", &[], &set).await?;
+    let url = format!("http://{}", node.address);
+    let speaker = Client::native(&url).await?;
+    // With a frame of each message.
+    let reader = Client::native(&url).await?;
+    let names: Vec<_> = (0..64).map(|n| format!("room-{n}")).collect();
+    for name in &names {
+        reader.subscribe(name).await?;
+    }
+    let say = async |count: usize| -> Result<()> {
+        let publish = |n: usize| {
+            speaker.publish(&names[n % names.len()], "64 bytes of a message, as they are in many a chat, more or less")
+        };
+        stream::iter(0..count).map(publish).buffer_unordered(64).try_collect::<Vec<_>>().await.map(drop)
+    };
+    // What else grows with messages, up to a bound: the ids of each, the embedded log.
+    say(2_000).await?;
+    let before = node.process()?.memory()?;
+    say(60_000).await?;
+    reader.messages(62_000).await?;
+    let grown = node.process()?.memory()?.saturating_sub(before);
+    // Ids of 60,000 messages take 26 bytes each.
+    let others = 60_000 * 26 + (2 << 20);
+    println!("a window of {BYTES} bytes has taken {grown}");
+    assert!(grown <= BYTES * 11 / 10 + others, "a window of {BYTES} bytes has taken {grown}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "tests print what they measured")]
 
 mod balancer;
+mod flood;
 mod host;
 mod kafka;
 mod load;
@@ -14,6 +15,7 @@ mod outage;
 mod rabbitmq;
 mod readers;
 mod redis;
+mod returners;
 mod stage;
 mod wires;
 
@@ -88,6 +90,11 @@ const FAULTS: &[Row] = faults! {
     readers {
         one_reader_in_100_that_stalls_is_ended_unnoticed on ALL, always [Redis];
         half_of_the_readers_that_stall_are_ended_unnoticed on ALL, always [Redis];
+        sockets_that_join_and_leave_without_an_end_are_unnoticed on ALL, always [Redis];
+    }
+    returners {
+        a_thousand_returners_to_a_quiet_channel_cost_one_reading on ALL, always [Redis];
+        a_flood_of_forged_positions_is_bounded_work_and_unnoticed on ALL, always [Redis];
     }
     redis {
         flushall_is_told_to_every_subscriber on [Redis], always [Redis];

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use futures_util::future::try_join_all;
+use tests::Cluster;
 use tests::latency::Beat;
 use tests::measure::Process;
-use tests::wire::Wire;
+use tests::wire::{Frame, Wire};
 
+use crate::flood::Flood;
 use crate::stage::{Case, Stage};
 
 /// Clients on all nodes.
@@ -17,6 +19,8 @@ const BEAT: Beat = Beat { channel: "stalls", messages: 150, pace: Duration::from
 const FACTOR: f64 = 1.2;
 /// And so much longer: what two measurements of the same on a busy machine differ by.
 const NOISE: Duration = Duration::from_millis(10);
+/// And so much longer where a flood is sent and read on the same machine.
+const CROWDED: Duration = Duration::from_millis(50);
 /// Measurements. Whatever else runs on this machine only ever adds to a delay, and not to each of them.
 const TRIES: usize = 3;
 /// What a node may need for its stalled clients: outboxes, and what surrounds them.
@@ -28,6 +32,35 @@ pub(crate) async fn one_reader_in_100_that_stalls_is_ended_unnoticed(case: Case)
 
 pub(crate) async fn half_of_the_readers_that_stall_are_ended_unnoticed(case: Case) -> Result<()> {
     stalled(case, ALL / 2).await
+}
+
+pub(crate) async fn sockets_that_join_and_leave_without_an_end_are_unnoticed(case: Case) -> Result<()> {
+    const CHURNERS: usize = 4;
+    let mut cluster = Cluster::of(1).broker(case.broker).start().await?;
+    let address = cluster.node_address(1);
+    let churn: Vec<u8> = (0..1000)
+        .flat_map(|n| {
+            let join = format!(r#"{{"subscribe":{{"channel":"room-{}"}}}}"#, n % 50);
+            let leave = format!(r#"{{"unsubscribe":{{"channel":"room-{}"}}}}"#, n % 50);
+            [Frame::text(join).bytes(), Frame::text(leave).bytes()].concat()
+        })
+        .collect();
+    let mut others = try_join_all((0..20).map(|_| Wire::open(address, "/raw/stalls"))).await?;
+    let mut tries = Vec::new();
+    while tries.len() < TRIES {
+        let (alone, beside);
+        (others, alone) = BEAT.p99(address, others).await?;
+        let churners = Flood::begin(address, churn.clone(), CHURNERS);
+        (others, beside) = BEAT.p99(address, others).await?;
+        churners.end()?;
+        println!("{case}: p99 of the others {alone:.1?}, beside {CHURNERS} of them {beside:.1?}");
+        if beside <= alone.mul_f64(FACTOR) + CROWDED {
+            cluster.well();
+            return Ok(());
+        }
+        tries.push((alone, beside));
+    }
+    bail!("the others wait: {tries:?}")
 }
 
 async fn stalled(case: Case, count: usize) -> Result<()> {
