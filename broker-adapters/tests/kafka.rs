@@ -1,4 +1,6 @@
 //! What only Kafka can do to a log, on a real server. All that it shares with others is in the conformance suite.
+
+#![allow(clippy::print_stdout, reason = "tests print what they were told")]
 #![cfg(feature = "kafka")]
 
 use std::sync::Arc;
