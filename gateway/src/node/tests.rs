@@ -47,6 +47,10 @@ impl Broker for Faulty {
         self.memory.read_back(partition, before, most).await
     }
 
+    async fn redial(&self) {
+        self.memory.redial().await;
+    }
+
     async fn close(&self) {
         self.memory.close().await;
     }
