@@ -60,8 +60,11 @@ pub fn descriptors(url: &str) -> usize {
 
 /// Makes the broker that `url` names, without waiting for it to be up.
 pub fn connect(url: &str, settings: Settings) -> Result<Arc<dyn Broker>, ConnectError> {
-    let scheme = url.split(':').next().unwrap_or_default();
-    match scheme {
+    let (scheme, rest) = url.split_at(url.find(':').unwrap_or(url.len()));
+    // RFC 3986 §3.1: a scheme is the same in any case.
+    let scheme = scheme.to_ascii_lowercase();
+    let url = &(scheme.clone() + rest);
+    match scheme.as_str() {
         "memory" => Ok(Arc::new(Memory::new(settings))),
         #[cfg(feature = "redis")]
         "redis" | "rediss" => Ok(Arc::new(crate::redis::Redis::new(url, settings)?)),
@@ -69,6 +72,6 @@ pub fn connect(url: &str, settings: Settings) -> Result<Arc<dyn Broker>, Connect
         "kafka" | "kafka+ssl" => Ok(Arc::new(crate::kafka::Kafka::new(url, settings)?)),
         #[cfg(feature = "rabbitmq")]
         "amqp" | "amqps" | "rabbitmq" => Ok(Arc::new(crate::rabbitmq::RabbitMq::new(url, settings)?)),
-        _ => Err(ConnectError::Scheme(scheme.to_owned())),
+        _ => Err(ConnectError::Scheme(scheme)),
     }
 }

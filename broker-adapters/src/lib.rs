@@ -10,6 +10,7 @@ mod connect;
 mod cursor;
 mod dedup;
 mod envelope;
+mod file;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 mod log;
@@ -36,6 +37,7 @@ pub use broker::{
 };
 pub use connect::{ConnectError, Settings, connect, descriptors};
 pub use envelope::{ENVELOPE_OVERHEAD, Unreadable};
+pub use file::read_file;
 pub use log::{Count, Counters, Log, Timing, wall_clock};
 pub use position::{Check, Epoch, InvalidPosition, Offset, Partition, Position, partition_of};
 pub use publisher::{Budget, PublishError};

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
-use real_brokers::{Redis, Server};
+use real_brokers::{Redis, Scratch, Server};
 use tests::{Client, PATIENCE, Program, binary, http};
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -75,6 +75,42 @@ async fn check_finds_what_is_wrong_with_the_url_of_any_broker_and_shows_no_passw
         let left = run(&["check"], &[("FANFARE__BROKER__URL", rest)]).await?;
         assert_eq!((left.code, left.out.as_str()), (Some(1), ""), "{rest}");
         assert!(left.error.contains(told) && !left.error.contains("hunter2"), "{rest}: {}", left.error);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn check_ends_at_once_with_a_reason_whatever_file_is_named() -> Result<()> {
+    let scratch = Scratch::new("files")?;
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    let made = Command::new("mkfifo").arg(path("pipe")).status().await?;
+    anyhow::ensure!(made.success(), "mkfifo: {made}");
+    let (pipe, directory) = (path("pipe"), scratch.path().display().to_string());
+    for (file, why) in [("/dev/zero", "a device"), (&pipe, "a pipe"), (&directory, "a directory")] {
+        let ca = |scheme: &str| format!("{scheme}://user:hunter2@host?ca={file}");
+        let broker = |url| vec![("FANFARE__BROKER__URL", url)];
+        let certificate = |certificate: &str, key: &str| {
+            vec![("FANFARE__TLS__CERTIFICATE", certificate.to_owned()), ("FANFARE__TLS__KEY", key.to_owned())]
+        };
+        for environment in [broker(ca("rediss")), broker(ca("kafka+ssl")), broker(ca("amqps")), certificate(file, file)]
+        {
+            let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let left = run(&["check"], &environment).await?;
+            assert_eq!((left.code, left.out.as_str()), (Some(1), ""), "{environment:?}");
+            assert!(left.error.contains(why) && left.error.contains(file), "{environment:?}: {}", left.error);
+            assert!(!left.error.contains("hunter2"), "{}", left.error);
+        }
+        let left = run(&["check", "--config", file], &[]).await?;
+        assert_eq!(left.error, format!("cannot read {file}: it is {why}, not a regular file\n"));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_scheme_is_the_same_in_any_case() -> Result<()> {
+    for url in ["MEMORY:", "Redis://host", "KAFKA://host", "AMQP://host"] {
+        let left = run(&["check"], &[("FANFARE__BROKER__URL", url)]).await?;
+        assert_eq!((left.code, left.error.as_str()), (Some(0), ""), "{url}");
     }
     Ok(())
 }

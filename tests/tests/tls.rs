@@ -227,6 +227,24 @@ async fn ready_asks_the_agent_where_the_listener_cannot_be_asked() -> Result<()>
 }
 
 #[tokio::test]
+async fn check_says_that_a_key_is_encrypted_and_how_to_decrypt_it() -> Result<()> {
+    let certificate = Certificate::make("a").await?;
+    let encrypted = certificate.file().with_file_name("encrypted.pem").display().to_string();
+    let mut openssl = Command::new("openssl");
+    openssl.arg("pkey").arg("-in").arg(certificate.key());
+    openssl.args(["-aes256", "-passout", "pass:hunter2", "-out", &encrypted]).stdin(Stdio::null());
+    ensure!(timeout(PATIENCE, openssl.status()).await??.success(), "openssl encrypts no key");
+    let mut check = Command::new(binary("fanfare")?);
+    check.arg("check").env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    check.env("FANFARE__TLS__CERTIFICATE", certificate.file()).env("FANFARE__TLS__KEY", &encrypted);
+    let output = timeout(PATIENCE, check.output()).await.context("it does not end")??;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(1) && error.contains(&encrypted), "{error}");
+    ensure!(error.contains("is encrypted") && error.contains("openssl pkey -in"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_drained_client_over_tls_is_told_like_any_other() -> Result<()> {
     let certificate = Certificate::make("a").await?;
     let mut node = serve(&certificate, &[("FANFARE__TIMING__DRAIN_WAIT", "off")]).await?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 
 use crate::connect::ConnectError;
+use crate::file::read_file;
 
 const SHAPE: &str = "it should read kafka://user:password@host:9092,host:9092/topic";
 const OPTIONS: &str = "there are `replication`, `retention`, `sasl`, `ca` and `adopt`";
@@ -172,7 +173,7 @@ impl Options {
 /// A wrong file is told at the start, not by a link that never comes up.
 fn checked_ca(file: String) -> Result<String, ConnectError> {
     let wrong = |why: &dyn std::fmt::Display| ConnectError::Url(format!("the CA file {file} cannot be used: {why}"));
-    let content = std::fs::read(Path::new(&file)).map_err(|error| wrong(&error))?;
+    let content = read_file(Path::new(&file)).map_err(|error| wrong(&error))?;
     let begin = b"-----BEGIN CERTIFICATE-----";
     if !content.windows(begin.len()).any(|bytes| bytes == begin) {
         return Err(wrong(&"there is no certificate in it"));

@@ -3,6 +3,7 @@
 //! `amqp[s]://[user[:password]@]host[:port][/vhost][?prefix=NAME][&max-bytes=SIZE][&ca=FILE]`. Nothing here
 //! ever shows the password.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use url::Url;
 
 use crate::connect::ConnectError;
+use crate::file::read_file;
 
 const OPTIONS: &str = "`prefix`, `max-bytes`, `ca` and `adopt`";
 /// Bytes that a partition keeps, if the URL does not say.
@@ -143,9 +145,11 @@ impl Tls {
         let mut roots = RootCertStore::empty();
         let from = match ca {
             Some(file) => {
-                let unreadable = |error| wrong(format!("the CA file {} cannot be used: {error}", file.display()));
-                for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
-                    let added = roots.add(certificate.map_err(unreadable)?);
+                let unreadable =
+                    |error: &dyn Display| wrong(format!("the CA file {} cannot be used: {error}", file.display()));
+                let content = read_file(file).map_err(|error| unreadable(&error))?;
+                for certificate in CertificateDer::pem_slice_iter(&content) {
+                    let added = roots.add(certificate.map_err(|error| unreadable(&error))?);
                     added.map_err(|error| wrong(format!("the CA file {}: {error}", file.display())))?;
                 }
                 file.display().to_string()

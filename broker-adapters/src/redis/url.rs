@@ -3,7 +3,7 @@
 //! `redis[s]://[[user]:password@]host[:port][/database][?prefix=NAME][&adopt=true][&ca=FILE]`. Nothing here ever shows the
 //! password.
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use crate::connect::ConnectError;
+use crate::file::read_file;
 
 /// Where Redis is, how to log in, and under which names the log is kept there.
 pub(super) struct Address {
@@ -104,9 +105,11 @@ impl Tls {
         let mut roots = RootCertStore::empty();
         let from = match ca {
             Some(file) => {
-                let unreadable = |error| wrong(format!("the CA file {} cannot be used: {error}", file.display()));
-                for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
-                    let added = roots.add(certificate.map_err(unreadable)?);
+                let unreadable =
+                    |error: &dyn Display| wrong(format!("the CA file {} cannot be used: {error}", file.display()));
+                let content = read_file(file).map_err(|error| unreadable(&error))?;
+                for certificate in CertificateDer::pem_slice_iter(&content) {
+                    let added = roots.add(certificate.map_err(|error| unreadable(&error))?);
                     added.map_err(|error| wrong(format!("the CA file {}: {error}", file.display())))?;
                 }
                 file.display().to_string()

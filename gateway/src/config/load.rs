@@ -4,11 +4,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
+    io,
     ops::Range,
     path::Path,
 };
 
+use broker_adapters::read_file;
 use serde::Deserialize;
 use toml::{
     Table, Value,
@@ -45,7 +46,11 @@ pub fn load(
     let mut layers = Layers::new();
     if let Some(path) = file {
         let file = path.display().to_string();
-        match fs::read_to_string(path) {
+        let text = read_file(path).and_then(|bytes| {
+            let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not a text in UTF-8");
+            String::from_utf8(bytes).map_err(not_text)
+        });
+        match text {
             Ok(text) => layers.file(&file, &text),
             Err(source) => layers.errors.push(ConfigError::Unreadable { file, source }),
         }

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod forwarded;
+mod pem;
 mod proxy_header;
 mod rate;
 mod tls;

@@ -3,23 +3,23 @@
 //! Owns the certificate that new handshakes get. A bad file never replaces a good certificate. Open sockets keep the keys
 //! that they agreed on.
 
-use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use broker_adapters::read_file;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{self, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
+use super::pem;
 use crate::config;
 
 /// Why a certificate and its key cannot be used.
@@ -96,28 +96,13 @@ impl Tls {
 }
 
 fn certified(files: &config::Tls, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-    let opened = |key, file: &str| {
-        File::open(file).map_err(|error| TlsError::File { key, file: file.to_owned(), why: error.to_string() })
-    };
-    let unreadable = |key, file: &str, error| TlsError::File { key, file: file.to_owned(), why: pem_text(&error) };
-    let file = &files.certificate;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_reader_iter(opened("certificate", file)?).collect();
-    let chain = match chain {
-        Ok(chain) if chain.is_empty() => Err(pem::Error::NoItemsFound),
-        chain => chain,
-    };
-    let chain = chain.map_err(|error| unreadable("certificate", file, error))?;
-    let file = &files.key;
-    let key = PrivateKeyDer::from_pem_reader(opened("key", file)?).map_err(|error| unreadable("key", file, error))?;
+    let wrong = |key, file: &str, why| TlsError::File { key, file: file.to_owned(), why };
+    let chain = read_file(Path::new(&files.certificate)).map_err(|error| error.to_string());
+    let chain = chain.and_then(|content| pem::certificates(&content));
+    let chain = chain.map_err(|why| wrong("certificate", &files.certificate, why))?;
+    let key = read_file(Path::new(&files.key)).map_err(|error| error.to_string());
+    let key = key.and_then(|content| pem::private_key(&content));
+    let key = key.map_err(|why| wrong("key", &files.key, why))?;
     let pair = |why| TlsError::Pair { certificate: files.certificate.clone(), key: files.key.clone(), why };
     CertifiedKey::from_der(chain, key, provider).map_err(pair)
-}
-
-/// What is wrong with a PEM file, without any of its content.
-fn pem_text(error: &pem::Error) -> String {
-    match error {
-        pem::Error::NoItemsFound => "there is none in the file (PEM is expected)".to_owned(),
-        pem::Error::Io(error) => error.to_string(),
-        _ => "not a PEM file".to_owned(),
-    }
 }

@@ -1,6 +1,6 @@
 //! What each source may say, which one wins, and the text of every error.
 
-use std::{env, time::Duration};
+use std::{env, fs, time::Duration};
 
 use super::*;
 use crate::config::ByteSize;
@@ -297,6 +297,22 @@ fn all_that_is_wrong_is_told_at_once() {
 fn a_file_that_cannot_be_read_is_told_with_the_reason() {
     let result = load(Some(Path::new("/nowhere/fanfare.toml")), [], Overrides::default());
     assert_eq!(error(result), "cannot read /nowhere/fanfare.toml: No such file or directory (os error 2)");
+}
+
+#[test]
+fn a_file_that_has_no_end_or_is_no_text_is_an_error_at_once() {
+    for (path, why) in [
+        ("/dev/zero", "it is a device, not a regular file"),
+        ("/dev/null", "it is a device, not a regular file"),
+        ("/tmp", "it is a directory, not a regular file"),
+    ] {
+        let result = load(Some(Path::new(path)), [], Overrides::default());
+        assert_eq!(error(result), format!("cannot read {path}: {why}"));
+    }
+    let file = File::holding("latin", "");
+    fs::write(&file.0, b"[node]\nname = \"\xe9\"").expect("the temporary directory is writable");
+    let text = error(load(Some(&file.0), [], Overrides::default()));
+    assert!(text.ends_with("it is not a text in UTF-8"), "{text}");
 }
 
 #[test]
