@@ -212,7 +212,7 @@ async fn answer(mut stream: Box<dyn Stream>, request: &str) -> Result<(Response,
 
 /// The first line of a refusal in plain text.
 async fn text(response: &Response, stream: &mut Box<dyn Stream>, mut input: Vec<u8>) -> String {
-    let plain = response.header("content-type").is_some_and(|kind| kind.starts_with("text/plain"));
+    let plain = response.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/plain"));
     if !plain || response.status < 400 {
         return String::new();
     }

@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue, Uri, uri::Scheme};
+use axum::http::{HeaderName, HeaderValue};
 use clap::Args;
+use url::{ParseError, Url};
 
 use crate::config::parse_duration;
 
@@ -71,7 +72,8 @@ fn has_port(host: &str) -> bool {
     })
 }
 
-/// A server's address and the path of its WebSocket.
+/// A server's address and the path of its WebSocket, as a browser understands the URL: names in punycode, and what is not
+/// ASCII in the path percent-encoded. A fragment is never sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Whether TLS is spoken.
@@ -89,23 +91,24 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, String> {
         const EXPECTED: &str = "expected a URL such as ws://localhost:8080/ws or wss://example.com/ws";
-        let uri: Uri = text.parse().map_err(|_| EXPECTED.to_owned())?;
-        let secure = match uri.scheme().map(Scheme::as_str) {
-            Some("ws" | "http") => false,
-            Some("wss" | "https") => true,
+        const PORT: &str = "the port must be a number from 1 to 65535";
+        let url = Url::parse(text).map_err(|error| match error {
+            ParseError::InvalidPort => PORT.to_owned(),
+            ParseError::RelativeUrlWithoutBase => EXPECTED.to_owned(),
+            error => format!("{error}: {EXPECTED}"),
+        })?;
+        let secure = match url.scheme() {
+            "ws" | "http" => false,
+            "wss" | "https" => true,
             _ => return Err(EXPECTED.to_owned()),
         };
-        let authority = uri.authority().ok_or(EXPECTED)?;
-        if authority.as_str().contains('@') {
+        if !url.username().is_empty() || url.password().is_some() {
             return Err("no user or password in the URL: give --header 'Authorization: …'".to_owned());
         }
-        let port = uri.port_u16();
-        if port.is_none() && authority.as_str() != authority.host() {
-            return Err("the port must be a number from 1 to 65535".to_owned());
-        }
-        let port = port.unwrap_or(if secure { 443 } else { 80 });
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        Ok(Self { secure, host: authority.host().to_owned(), port, path: path.to_owned() })
+        let host = url.host_str().ok_or(EXPECTED)?.to_owned();
+        let port = url.port_or_known_default().filter(|port| *port != 0).ok_or(PORT)?;
+        let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+        Ok(Self { secure, host, port, path: url.path().to_owned() + &query })
     }
 }
 
@@ -124,8 +127,10 @@ impl FromStr for Host {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/@,".contains(&byte));
-        if plain { Ok(Self(text.to_owned())) } else { Err("expected a host name, such as example.com") }
+        const EXPECTED: &str = "expected a host name, such as example.com";
+        let (name, port) = if has_port(text) { text.rsplit_once(':').ok_or(EXPECTED)? } else { (text, "") };
+        let host = url::Host::parse(name).map_err(|_| EXPECTED)?;
+        Ok(Self(if port.is_empty() { host.to_string() } else { format!("{host}:{port}") }))
     }
 }
 
@@ -142,7 +147,8 @@ impl FromStr for Header {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "expected a name, a colon and a value, such as 'Origin: https://example.com'";
+        const EXPECTED: &str = "expected a name, a colon and a value, such as 'Origin: https://example.com', in ASCII (a \
+            host as browsers send it: xn--…)";
         let (name, value) = text.split_once(':').ok_or(EXPECTED)?;
         let (name, value) = (HeaderName::try_from(name.trim()), HeaderValue::from_str(value.trim()));
         match (name, value.as_ref().map(HeaderValue::to_str)) {
@@ -179,6 +185,23 @@ mod tests {
             ("wss://10.0.0.7:8443 --host b.example", "wss://10.0.0.7:8443/", "b.example:8443", "b.example"),
             ("ws://10.0.0.7 --host b.example:99", "ws://10.0.0.7:80/", "b.example:99", "b.example"),
             ("ws://10.0.0.7 --header Host:_c.example", "ws://10.0.0.7:80/", "c.example", "10.0.0.7"),
+            ("WSS://EXAMPLE.com/WS", "wss://example.com:443/WS", "example.com", "example.com"),
+            ("HTTP://localhost:80", "ws://localhost:80/", "localhost", "localhost"),
+            ("ws://h/raw/café?room=日本", "ws://h:80/raw/caf%C3%A9?room=%E6%97%A5%E6%9C%AC", "h", "h"),
+            ("ws://h/raw/a_b?c_d", "ws://h:80/raw/a%20b?c%20d", "h", "h"),
+            ("ws://h/raw/caf%C3%A9", "ws://h:80/raw/caf%C3%A9", "h", "h"),
+            ("ws://h/raw/50%", "ws://h:80/raw/50%", "h", "h"),
+            ("ws://h?a=b", "ws://h:80/?a=b", "h", "h"),
+            ("ws://h/a/../ws#part", "ws://h:80/ws", "h", "h"),
+            (
+                "wss://bücher.example/ws",
+                "wss://xn--bcher-kva.example:443/ws",
+                "xn--bcher-kva.example",
+                "xn--bcher-kva.example",
+            ),
+            ("ws://[0:0::1]:81/", "ws://[::1]:81/", "[::1]:81", "::1"),
+            ("ws://h --host bücher.example", "ws://h:80/", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+            ("wss://h --host [0:0::1]:99", "wss://h:443/", "[::1]:99", "::1"),
         ] {
             let options = options(line).unwrap_or_else(|error| panic!("{line}: {error}"));
             assert_eq!((options.url.to_string().as_str(), options.authority().as_str()), (url, authority), "{line}");
@@ -197,6 +220,13 @@ mod tests {
             ("ws://h --header Origin", "expected a name, a colon and a value"),
             ("ws://h --header a:\r\nb:c", "unexpected argument"),
             ("ws://h --host a/b", "expected a host name"),
+            ("ws://h --host user@b", "expected a host name"),
+            ("ws://localhost:0/", "the port must be a number"),
+            ("ws://token@localhost/", "no user or password in the URL"),
+            ("ws://", "expected a URL"),
+            ("ws://[::1", "expected a URL"),
+            ("ws://a%00b/", "expected a URL"),
+            ("ws://h --header Origin:_https://bücher.example", "as browsers send it"),
             ("ws://h --idle 5", "such as \"5s\""),
             ("ws://h --idle 500ms", "at least 1s"),
             ("ws://h --connections 1", "1 is not in 2..=1000"),
