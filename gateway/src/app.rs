@@ -13,6 +13,8 @@ use std::sync::Arc;
 use axum::handler::Handler;
 use axum::routing;
 
+use crate::field;
+use crate::protocol::{self, native};
 use crate::socket::Socket;
 
 /// What a handler gives back when it is done with its socket.
@@ -29,7 +31,18 @@ pub(crate) enum Endpoint {
     /// The raw protocol, on the channel that the parameter `channel` names.
     Raw,
     /// A handler, whose sockets share a channel.
-    Handler { channel: String, handler: SocketHandler },
+    Handler { channel: String, handler: SocketHandler, protocols: &'static [&'static str] },
+}
+
+impl Endpoint {
+    /// The subprotocols that are spoken there.
+    pub(crate) fn protocols(&self) -> &'static [&'static str] {
+        match self {
+            Self::Native => &[native::NAME],
+            Self::Raw => &[protocol::RAW],
+            Self::Handler { protocols, .. } => protocols,
+        }
+    }
 }
 
 /// The routes of a server.
@@ -37,9 +50,39 @@ pub(crate) enum Endpoint {
 pub struct App {
     pub(crate) pages: axum::Router,
     paths: matchit::Router<()>,
-    pub(crate) sockets: matchit::Router<Endpoint>,
+    /// By path, the place in `endpoints`.
+    sockets: matchit::Router<usize>,
+    endpoints: Vec<Endpoint>,
     /// What was added, in that order: scheme and path.
     pub(crate) routes: Vec<(&'static str, String)>,
+    /// The program's name and version, where it says them.
+    pub(crate) program: Option<(&'static str, &'static str)>,
+}
+
+/// A route of sockets that was just added.
+#[derive(Debug)]
+pub struct SocketRoute<'a>(&'a mut Endpoint);
+
+impl SocketRoute<'_> {
+    /// The subprotocols that the handler speaks. Of those that a client offers, the first that is among them is agreed on,
+    /// and [`Socket::protocol`] says which. By default there are none: browsers end a connection whose page offered some.
+    ///
+    /// # Panics
+    /// If a name is not a token (RFC 9110 §5.6.2): a mistake in the program.
+    pub fn protocols(self, names: &'static [&'static str]) {
+        for name in names {
+            assert!(field::is_token(name.as_bytes()), "{name:?} cannot be a subprotocol: it is no token");
+        }
+        if let Endpoint::Handler { protocols, .. } = self.0 {
+            *protocols = names;
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("protocols", &self.protocols()).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for App {
@@ -75,6 +118,32 @@ impl App {
         self.routes.push(("http", path.to_owned()));
     }
 
+    /// What the program is called and its version, for `--version` and `--help`: `app.called("chat",
+    /// env!("CARGO_PKG_VERSION"))`. By default it has the name of its file, and says on which library it is built.
+    pub fn called(&mut self, name: &'static str, version: &'static str) {
+        self.program = Some((name, version));
+    }
+
+    /// What takes WebSockets at this path, and the path's parameters.
+    pub(crate) fn socket(&self, path: &str) -> Option<(Endpoint, Vec<(String, String)>)> {
+        let found = self.sockets.at(path).ok()?;
+        let parameters = found.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Some((self.endpoints[*found.value].clone(), parameters))
+    }
+
+    /// The paths that there are, in a few words; `sockets` alone, or the pages too.
+    pub(crate) fn paths(&self, sockets: bool) -> String {
+        /// So many are named at most.
+        const NAMED: usize = 16;
+        let wanted = |(scheme, _): &&(&'static str, String)| !sockets || *scheme == "ws";
+        let routes: Vec<_> = self.routes.iter().filter(wanted).map(|(_, path)| path.as_str()).collect();
+        let more = if routes.len() > NAMED { ", ..." } else { "" };
+        match routes.len() {
+            0 => "none".to_owned(),
+            _ => routes[..routes.len().min(NAMED)].join(", ") + more,
+        }
+    }
+
     /// Whether a GET without an upgrade has an answer here.
     pub(crate) fn has_page(&self, path: &str) -> bool {
         self.paths.at(path).is_ok()
@@ -83,11 +152,11 @@ impl App {
     /// Takes WebSockets; the handler is called once for each. `{name}` in the path matches one segment.
     ///
     /// All sockets of the route, on all nodes, get what any of them broadcasts. The socket is closed when the
-    /// handler returns.
+    /// handler returns. `app.ws(…).protocols(&["chat.v2"])` names the subprotocols that it speaks.
     ///
     /// # Panics
     /// If the path has a handler already: a mistake in the program.
-    pub fn ws<H>(&mut self, path: &str, handler: H)
+    pub fn ws<H>(&mut self, path: &str, handler: H) -> SocketRoute<'_>
     where
         H: AsyncFn(Socket) -> Outcome + Send + Sync + 'static,
     {
@@ -97,12 +166,15 @@ impl App {
             Box::pin(async move { handler(socket).await })
         });
         // Braces: clients of the gateway cannot name such a channel, so they cannot reach into an app.
-        self.endpoint(path, Endpoint::Handler { channel: format!("{{app}}{path}"), handler });
+        self.endpoint(path, Endpoint::Handler { channel: format!("{{app}}{path}"), handler, protocols: &[] })
     }
 
-    fn endpoint(&mut self, path: &str, endpoint: Endpoint) {
-        added(path, self.sockets.insert(path, endpoint));
+    fn endpoint(&mut self, path: &str, endpoint: Endpoint) -> SocketRoute<'_> {
+        let place = self.endpoints.len();
+        added(path, self.sockets.insert(path, place));
         self.routes.push(("ws", path.to_owned()));
+        self.endpoints.push(endpoint);
+        SocketRoute(&mut self.endpoints[place])
     }
 
     /// Serves until the process is told to stop, set up by the command line, the environment and a config file;

@@ -4,14 +4,14 @@
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Config, Overrides};
 use crate::{capacity, probe};
@@ -49,9 +49,29 @@ pub enum Command {
     Capacity(capacity::Options),
 }
 
-/// Clustered WebSocket gateway: a message sent to any node reaches the subscribers of all nodes.
+/// What a program is called at its command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    name: String,
+    version: &'static str,
+}
+
+impl Name {
+    /// What the program calls itself, or else the name of its file, which is the first of the `arguments`.
+    #[must_use]
+    pub fn new(own: Option<(&str, &'static str)>, arguments: &[OsString]) -> Self {
+        const BUILT_ON: &str = concat!("(built on Fanfare ", env!("CARGO_PKG_VERSION"), ")");
+        if let Some((name, version)) = own {
+            return Self { name: name.to_owned(), version };
+        }
+        let file = arguments.first().and_then(|file| Path::new(file).file_name()).unwrap_or(OsStr::new("app"));
+        Self { name: file.to_string_lossy().into_owned(), version: BUILT_ON }
+    }
+}
+
+/// Serves WebSockets on any number of nodes: a message sent to one reaches the subscribers of all.
 #[derive(Debug, Parser)]
-#[command(name = "fanfare", version, args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Line {
     #[command(subcommand)]
     word: Option<Word>,
@@ -107,13 +127,14 @@ struct ServeFlags {
     name: Option<String>,
 }
 
-/// Reads the command line; `arguments` begin with the program's own name.
+/// Reads the command line of a program with this name; `arguments` begin with that of its file.
 ///
 /// # Errors
 /// Fails for what it does not know, and for `--help` and `--version`: `clap::Error::exit` prints what to print and
 /// exits as it should.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
-    let line = Line::try_parse_from(arguments)?;
+pub fn parse(name: &Name, arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
+    let command = Line::command().version(name.version).display_name(&name.name).bin_name(&name.name);
+    let line = Line::from_arg_matches(&command.try_get_matches_from(arguments)?)?;
     Ok(match line.word {
         None => serve(line.serve),
         Some(Word::Serve(flags)) => serve(flags),
@@ -269,7 +290,8 @@ mod tests {
 
     fn parsed(line: &str) -> Result<Command, String> {
         let arguments = line.split(' ').map(OsString::from);
-        parse(arguments).map_err(|error| error.to_string())
+        parse(&Name::new(Some(("fanfare", env!("CARGO_PKG_VERSION"))), &[]), arguments)
+            .map_err(|error| error.to_string())
     }
 
     fn overrides(listen: &str, broker: &str, name: &str) -> Overrides {
@@ -324,6 +346,24 @@ mod tests {
         for word in ["serve", "check", "ready", "--config <FILE>", "--listen <ADDR>", "--broker <URL>", "--name <NODE>"]
         {
             assert!(help.contains(word), "{word} in {help}");
+        }
+    }
+
+    #[test]
+    fn an_app_has_its_own_name_and_version_or_the_name_of_its_file() {
+        let arguments: Vec<_> = ["/usr/bin/chat", "--version"].map(OsString::from).into();
+        for (own, version) in [
+            (None, format!("chat (built on Fanfare {})\n", env!("CARGO_PKG_VERSION"))),
+            (Some(("parley", "2.1.0")), "parley 2.1.0\n".to_owned()),
+        ] {
+            let name = Name::new(own, &arguments);
+            let told = parse(&name, arguments.clone()).expect_err("a version is no command").to_string();
+            assert_eq!(told, version);
+            let help =
+                parse(&name, ["chat", "--help"].map(OsString::from)).expect_err("help is no command").to_string();
+            assert!(help.contains(&format!("Usage: {}", name.name)) && !help.contains("fanfare"), "{help}");
+            let wrong = parse(&name, ["chat", "--lisen"].map(OsString::from)).expect_err("misspelt").to_string();
+            assert!(wrong.contains(&format!("Usage: {}", name.name)), "{wrong}");
         }
     }
 

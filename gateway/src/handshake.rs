@@ -1,19 +1,45 @@
 //! The strict upgrade check: may this HTTP request become a WebSocket (RFC 6455 §4.2), and on what terms?
 //!
-//! A pure function over the request's head. Owns nothing of it: what is accepted is told without borrowing a header, so
-//! that the head can be freed. Everything else is a [`Refusal`] that says what to do.
+//! A pure function over the request's head. Owns nothing of it: what is accepted borrows no header, so that the head can be
+//! freed. Everything else is a [`Refusal`] that says what to do.
 
+mod host;
+mod hosts;
 mod origins;
 #[cfg(test)]
 mod tests;
 
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::request::Parts;
-use axum::http::{Method, Response, StatusCode, Version};
+use axum::http::{Method, Response, StatusCode, Uri, Version};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
+pub(crate) use host::Host;
+pub use hosts::{HostError, Hosts};
 pub use origins::{OriginError, Origins};
+
+use crate::field::{Shown, elements, is_token, lists};
+use origins::{Verdict, can_be_listed};
+
+/// RFC 6455 §4.2.1 asks for 16 bytes, not for what an encoder would make of them: the key that §4.1 has as its example ends
+/// with bits that are not zero.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+
+/// On what terms a WebSocket is to be had.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// The names of the node.
+    pub hosts: &'a Hosts,
+    /// The pages that may connect from elsewhere.
+    pub origins: &'a Origins,
+    /// Whether the request is known to have come over TLS.
+    pub over_tls: bool,
+    /// The subprotocols that are spoken at the path.
+    pub protocols: &'static [&'static str],
+}
 
 /// What the 101 response says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,10 +48,13 @@ pub struct Accepted {
     pub accept: HeaderValue,
     /// The value of `Sec-WebSocket-Protocol`; without one, the header must not be sent.
     pub protocol: Option<&'static str>,
+    /// The subprotocols that the client offered, if none of them is spoken here, as a log may hold them.
+    pub unspoken: Option<String>,
 }
 
-/// Why a request can not become a WebSocket. The text is for the client's author: it says what to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// Why a request can not become a WebSocket, or have any other answer. The text is for the client's author or the operator:
+/// it says what to do, and holds nothing of the client but printable ASCII, and not much of that.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Not a GET.
     #[error("a WebSocket handshake is a GET request: send GET")]
@@ -51,21 +80,46 @@ pub enum Refusal {
     /// `Sec-WebSocket-Key` is missing, repeated or not 16 bytes in base64.
     #[error("send exactly one Sec-WebSocket-Key header: 16 random bytes in base64")]
     Key,
-    /// The page that connects is neither of this host nor on the list.
-    #[error("pages of this Origin may not connect: add it to the server's list of allowed origins")]
-    Origin,
+    /// The page that connects is of another origin, which is not on the list.
+    #[error(
+        "pages of {0} may not connect: the node needs http.origins = [\"{0}\"], or FANFARE__HTTP__ORIGINS={0}; \
+         test it with `fanfare probe URL --header 'Origin: {0}'`"
+    )]
+    Origin(String),
+    /// The page that connects is of an origin that no list can hold.
+    #[error("the Origin header is not one that browsers send, once: {0}")]
+    NoOrigin(String),
+    /// The request is for a name that the node does not have: its page may be a stranger's.
+    #[error(
+        "this node does not know itself as {0}: if that is its name, it needs http.hosts = [\"{0}\"], or \
+         FANFARE__HTTP__HOSTS={0}; behind a balancer that ends TLS, the balancer's address in http.trusted_proxies will do"
+    )]
+    Stranger(String),
     /// `Sec-WebSocket-Protocol` is not a list of distinct tokens.
     #[error("Sec-WebSocket-Protocol must be a list of distinct tokens, separated by commas")]
     Protocol,
 }
 
 impl Refusal {
+    /// A refusal of a name that the node does not have.
+    pub(crate) fn stranger(host: &Host) -> Self {
+        Self::Stranger(Shown::of(host.bare().as_bytes()).to_string())
+    }
+
+    fn origin(origin: &[u8]) -> Self {
+        let shown = Shown::of(origin).to_string();
+        // Shown shorter than it is, or otherwise, it would be of no use on the list.
+        let whole = shown.as_bytes() == origin;
+        if whole && can_be_listed(&shown) { Self::Origin(shown) } else { Self::NoOrigin(shown) }
+    }
+
     /// The status of the response.
-    pub fn status(self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Upgrade | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
-            Self::Origin => StatusCode::FORBIDDEN,
+            Self::Origin(_) | Self::NoOrigin(_) => StatusCode::FORBIDDEN,
+            Self::Stranger(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::HttpVersion | Self::Host | Self::Body | Self::Connection | Self::Key | Self::Protocol => {
                 StatusCode::BAD_REQUEST
             }
@@ -73,7 +127,7 @@ impl Refusal {
     }
 
     /// The headers of the response that tell a program what the text tells a person.
-    pub fn headers(self) -> &'static [(&'static str, &'static str)] {
+    pub fn headers(&self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Method => &[("allow", "GET")],
             // RFC 9110 §15.5.22: a 426 lists in Upgrade what would do.
@@ -99,23 +153,28 @@ impl Refusal {
     }
 }
 
-/// Checks what holds for every request, whatever it asks for: it names exactly one host (RFC 9112 §3.2). Only HTTP/1.0,
-/// which old balancers use for their health checks, may name none.
-pub fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
+/// The host that a request asks for, whatever it wants of it. It names exactly one (RFC 9112 §3.2); only HTTP/1.0, which old
+/// balancers use for their health checks, may name none. That of an absolute target counts before the header's (§3.2.2).
+pub(crate) fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Host>, Refusal> {
     if version == Version::HTTP_10 && !headers.contains_key(header::HOST) {
-        return Ok(());
+        return Ok(None);
     }
-    host(headers).map(drop)
+    let named = single(headers, header::HOST).and_then(Host::read).ok_or(Refusal::Host)?;
+    match uri.authority() {
+        Some(authority) => Host::parse(authority.as_str()).ok_or(Refusal::Host).map(Some),
+        None => Ok(Some(named)),
+    }
 }
 
-/// Checks an upgrade request; `over_tls` if it is known to have come so. Of the client's subprotocols, the first that is
-/// `supported` is taken; that none is, is no error.
-pub fn check(
-    parts: &Parts,
-    over_tls: bool,
-    origins: &Origins,
-    supported: &[&'static str],
-) -> Result<Accepted, Refusal> {
+/// Whether a request asks for a WebSocket. Any other upgrade that it offers may be ignored (RFC 9110 §7.8), and of HTTP/1.0
+/// every one must be.
+pub(crate) fn is_wanted(version: Version, headers: &HeaderMap) -> bool {
+    version != Version::HTTP_10 && lists(headers, "upgrade", "websocket")
+}
+
+/// Checks an upgrade request for `host`. Of the client's subprotocols, the first that is spoken here is taken; that none is,
+/// is no error.
+pub(crate) fn check(parts: &Parts, host: Option<&Host>, terms: &Terms<'_>) -> Result<Accepted, Refusal> {
     let headers = &parts.headers;
     if parts.method != Method::GET {
         return Err(Refusal::Method);
@@ -123,87 +182,93 @@ pub fn check(
     if parts.version != Version::HTTP_11 {
         return Err(Refusal::HttpVersion);
     }
-    let host = host(headers)?;
+    let host = host.ok_or(Refusal::Host)?;
     let lengths = headers.get_all(header::CONTENT_LENGTH);
-    if lengths.iter().any(|length| length != "0") || headers.contains_key(header::TRANSFER_ENCODING) {
+    let is_zero = |length: &HeaderValue| length.as_bytes().iter().all(|digit| *digit == b'0') && !length.is_empty();
+    if !lengths.iter().all(is_zero) || headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(Refusal::Body);
     }
-    if !lists(headers, header::UPGRADE, "websocket") {
+    if !lists(headers, "upgrade", "websocket") {
         return Err(Refusal::Upgrade);
     }
-    if !lists(headers, header::CONNECTION, "upgrade") {
+    if !lists(headers, "connection", "upgrade") {
         return Err(Refusal::Connection);
     }
-    if single(headers, header::SEC_WEBSOCKET_VERSION) != Some("13") {
+    if single(headers, header::SEC_WEBSOCKET_VERSION) != Some(b"13") {
         return Err(Refusal::WebSocketVersion);
     }
     let key = single(headers, header::SEC_WEBSOCKET_KEY).ok_or(Refusal::Key)?;
     let accept = accept(key).ok_or(Refusal::Key)?;
-    let mut origin_lines = headers.get_all(header::ORIGIN).iter();
-    // No browser omits the Origin, and whoever is not a browser can send any: absence gives nothing away.
-    let allowed = match (origin_lines.next(), origin_lines.next()) {
-        (None, _) => true,
-        (Some(origin), None) => origin.to_str().is_ok_and(|origin| origins.allow(origin, &host, over_tls)),
-        (Some(_), Some(_)) => false,
-    };
-    if !allowed {
-        return Err(Refusal::Origin);
-    }
-    Ok(Accepted { accept, protocol: protocol(headers, supported)? })
+    check_page(headers, host, terms)?;
+    let offered = offered(headers)?;
+    let spoken = |offer: &&[u8]| terms.protocols.iter().copied().find(|name| name.as_bytes() == *offer);
+    let protocol = offered.iter().find_map(spoken);
+    let unspoken = (protocol.is_none() && !offered.is_empty()).then(|| shown(&offered));
+    Ok(Accepted { accept, protocol, unspoken })
 }
 
-fn host(headers: &HeaderMap) -> Result<origins::Host, Refusal> {
-    single(headers, header::HOST).and_then(origins::Host::parse).ok_or(Refusal::Host)
+/// Checks the page that connects. No browser omits the Origin, and other clients can send any: absence gives nothing away.
+fn check_page(headers: &HeaderMap, host: &Host, terms: &Terms<'_>) -> Result<(), Refusal> {
+    let origin = match single(headers, header::ORIGIN) {
+        Some(origin) => origin,
+        None if !headers.contains_key(header::ORIGIN) => return Ok(()),
+        None => return Err(Refusal::NoOrigin("there are several".to_owned())),
+    };
+    // What is not UTF-8 is no origin.
+    let text = std::str::from_utf8(origin).unwrap_or_default();
+    match terms.origins.judge(text, (host, terms.hosts), terms.over_tls) {
+        Verdict::Allowed => Ok(()),
+        Verdict::Foreign => Err(Refusal::origin(origin)),
+        Verdict::Stranger => Err(Refusal::stranger(host)),
+    }
 }
 
 /// The value of a header that must be there once.
-fn single(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+fn single(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
     let mut lines = headers.get_all(name).iter();
     match (lines.next(), lines.next()) {
-        (Some(line), None) => line.to_str().ok(),
+        (Some(line), None) => Some(line.as_bytes()),
         _ => None,
     }
 }
 
-/// Whether a header lists a token, in any case, on any of its lines (RFC 9110 §5.6.1).
-fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
-    let mut elements =
-        headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
-    elements.any(|element| element.trim_matches([' ', '\t']).eq_ignore_ascii_case(token))
-}
-
 /// What proves to the client that its key was read as one; `None` when it is not 16 bytes in base64.
-fn accept(key: &str) -> Option<HeaderValue> {
+fn accept(key: &[u8]) -> Option<HeaderValue> {
     /// RFC 6455 §1.3.
     const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     // 18: what 24 characters can hold at most. A longer key does not fit, and is an error by that.
     let mut decoded = [0; 18];
-    if STANDARD.decode_slice(key, &mut decoded) != Ok(16) {
+    if BASE64.decode_slice(key, &mut decoded) != Ok(16) {
         return None;
     }
     let mut hash = sha1_smol::Sha1::new();
-    hash.update(key.as_bytes());
+    hash.update(key);
     hash.update(GUID);
-    HeaderValue::try_from(STANDARD.encode(hash.digest().bytes())).ok()
+    HeaderValue::try_from(BASE64.encode(hash.digest().bytes())).ok()
 }
 
-/// The client's first subprotocol that is supported.
-fn protocol(headers: &HeaderMap, supported: &[&'static str]) -> Result<Option<&'static str>, Refusal> {
-    let mut wanted = Vec::new();
-    for line in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
-        for element in line.to_str().map_err(|_| Refusal::Protocol)?.split(',') {
-            let element = element.trim_matches([' ', '\t']);
-            // RFC 6455 §4.1: non-empty tokens, all of them distinct.
-            if element.is_empty() || !element.bytes().all(is_token_byte) || wanted.contains(&element) {
-                return Err(Refusal::Protocol);
-            }
-            wanted.push(element);
+/// The client's subprotocols: distinct tokens (RFC 6455 §4.1), and at least one where there is the header at all.
+fn offered(headers: &HeaderMap) -> Result<Vec<&[u8]>, Refusal> {
+    let mut offered = Vec::new();
+    for name in elements(headers, "sec-websocket-protocol") {
+        if !is_token(name) || offered.contains(&name) {
+            return Err(Refusal::Protocol);
         }
+        offered.push(name);
     }
-    Ok(wanted.into_iter().find_map(|wanted| supported.iter().copied().find(|name| *name == wanted)))
+    if offered.is_empty() && headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
+        return Err(Refusal::Protocol);
+    }
+    Ok(offered)
 }
 
-/// RFC 9110 §5.6.2.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+/// Subprotocols for a log. Some clients hide tokens among them: only the beginnings of the first few are shown.
+fn shown(offered: &[&[u8]]) -> String {
+    const NAMES: usize = 4;
+    const LENGTH: usize = 20;
+    let mut names: Vec<_> = offered.iter().take(NAMES).map(|name| Shown::at_most(name, LENGTH).to_string()).collect();
+    if offered.len() > NAMES {
+        names.push("...".to_owned());
+    }
+    names.join(", ")
 }

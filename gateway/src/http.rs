@@ -3,7 +3,10 @@
 //! Hyper reads the head, under limits of size and time. After the 101 the bare socket is all that is kept:
 //! a head or a read buffer would cost more than the connection itself.
 
-use std::cell::RefCell;
+mod refuse;
+mod worded;
+
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -11,7 +14,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::request::Parts;
 use axum::http::{HeaderValue, Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use futures_util::FutureExt;
@@ -24,7 +26,7 @@ use tower_service::Service;
 
 use crate::app::{Endpoint, SocketHandler};
 use crate::close::CloseReason;
-use crate::handshake::{self, Refusal};
+use crate::handshake::{self, Host, Terms};
 use crate::ingress::{Client, Entrant, Place, TooMany};
 use crate::listener::Admission;
 use crate::metrics::Refused;
@@ -33,6 +35,8 @@ use crate::protocol::{Protocol, native};
 use crate::socket::{Route, Socket, SocketError};
 use crate::stream::Stream;
 use crate::worker::Worker;
+use refuse::Refusing;
+use worded::Worded;
 
 /// Bytes of a request's head: more is answered with 431.
 const HEAD_BYTES: usize = 16 << 10;
@@ -42,9 +46,6 @@ const HEAD_LINES: usize = 64;
 /// How long a client may leave an answer unread. Hyper has no such limit: who asked and never read would stay for ever.
 /// The kernel looks at growing intervals, so it may take three times as long.
 const UNREAD: Duration = Duration::from_secs(10);
-
-/// Seconds after which a client whose address has too many connections may try again.
-const TOO_MANY_RETRY: &str = "5";
 
 /// A connection to be, once the 101 is on the wire.
 struct Upgrade {
@@ -79,7 +80,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     let asker = Asker { entrant, too_many: place.is_err() };
     admission.place = place.unwrap_or_default();
     let upgrade = RefCell::new(None);
+    let asked = Cell::new(0);
     let service = service_fn(|request| {
+        asked.set(asked.get() + 1);
         let answer = answer(&worker, asker, request, &upgrade);
         async move { Ok::<_, Infallible>(answer.await) }
     });
@@ -88,14 +91,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         .header_read_timeout(shared.config.http.head_time)
         .max_headers(HEAD_LINES)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Worded::new(stream, &asked)), service);
     match Box::pin(connection.without_shutdown()).await {
         Ok(parts) => {
-            let (stream, read) = (parts.io.into_inner(), parts.read_buf);
+            let (stream, read) = (parts.io.into_inner().into_inner(), parts.read_buf);
             if let Some(upgrade) = upgrade.take() {
                 connect(&worker, stream, admission, upgrade, &read);
             }
         }
+        Err(error) if error.is_parse_too_large() => refuse::too_large(&worker, entrant.client()),
         Err(error) => tracing::debug!(peer = %entrant.client(), %error, "HTTP connection failed"),
     }
 }
@@ -108,23 +112,18 @@ fn answer(
     upgrade: &RefCell<Option<Upgrade>>,
 ) -> impl Future<Output = Response<Body>> + use<> {
     let shared = &worker.shared;
-    let socket = shared.app.sockets.at(request.uri().path());
-    let wants_socket = request.headers().contains_key(header::UPGRADE);
-    let socket = match socket {
-        Ok(found) if wants_socket || !shared.app.has_page(request.uri().path()) => {
-            let parameters: Vec<_> =
-                found.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-            Some((found.value.clone(), parameters))
-        }
-        _ => None,
-    };
-    let (response, page) = match (handshake::check_host(request.version(), request.headers()), socket) {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    let is_probe = PROBES.contains(&path);
+    let refusing = Refusing { worker, entrant: asker.entrant, head: &parts };
+    let wants_socket = handshake::is_wanted(parts.version, &parts.headers);
+    let socket = if wants_socket || !shared.app.has_page(path) { shared.app.socket(path) } else { None };
+    let (response, page) = match (handshake::host(parts.version, &parts.uri, &parts.headers), socket) {
         // A balancer that is not trusted has one address for all its clients: its checks must not fail for their number.
-        _ if asker.too_many && !PROBES.contains(&request.uri().path()) => (Some(too_many(worker)), None),
-        (Err(refusal), _) => (Some(refused(refusal)), None),
-        (Ok(()), Some(found)) => {
-            let (parts, _) = request.into_parts();
-            let response = match agree(worker, asker.entrant, &parts, found) {
+        _ if asker.too_many && !is_probe => (Some(refusing.too_many(asker.entrant.client())), None),
+        (Err(refusal), _) => (Some(refusing.refuse(refusal)), None),
+        (Ok(host), Some(socket)) => {
+            let response = match agree(&refusing, host, socket) {
                 Err(response) => *response,
                 Ok((agreed, response)) => {
                     upgrade.replace(Some(agreed));
@@ -133,7 +132,11 @@ fn answer(
             };
             (Some(response), None)
         }
-        (Ok(()), None) => (None, Some(shared.app.pages.clone().call(request))),
+        (Ok(host), None) => match refusing.stranger(host).filter(|_| !is_probe) {
+            Some(refusal) => (Some(refusing.refuse(refusal)), None),
+            None if !shared.app.has_page(path) => (Some(refusing.not_found(wants_socket)), None),
+            None => (None, Some(shared.app.pages.clone().call(Request::from_parts(parts, body)))),
+        },
     };
     async move {
         match (response, page) {
@@ -146,15 +149,17 @@ fn answer(
 
 /// The 101 and what follows it, or the refusal.
 fn agree(
-    worker: &Worker,
-    entrant: Entrant,
-    head: &Parts,
+    refusing: &Refusing<'_>,
+    host: Option<Host>,
     (endpoint, parameters): (Endpoint, Vec<(String, String)>),
 ) -> Result<(Upgrade, Response<Body>), Box<Response<Body>>> {
+    let Refusing { worker, entrant, head } = *refusing;
     let shared = &worker.shared;
+    let host = shared.ingress.host(entrant, &head.headers).or(host);
     let over_tls = shared.ingress.over_tls(entrant, &head.headers);
-    let accepted = handshake::check(head, over_tls, &shared.origins, &[native::NAME]);
-    let accepted = accepted.map_err(|refusal| Box::new(refused(refusal)))?;
+    let terms = Terms { hosts: &shared.hosts, origins: &shared.origins, over_tls, protocols: endpoint.protocols() };
+    let accepted = handshake::check(head, host.as_ref(), &terms);
+    let accepted = accepted.map_err(|refusal| Box::new(refusing.refuse(refusal)))?;
     if worker.is_leaving() {
         return Err(later("this node is going away: reconnect, to another\n"));
     }
@@ -162,15 +167,18 @@ fn agree(
         shared.metrics.refused(Refused::Rate);
         return Err(later("this node takes no more connections now: retry\n"));
     }
-    let route = route(worker, &endpoint, parameters, head.uri.query())?;
-    let client = shared.ingress.client(entrant, &head.headers);
+    let mut route = route(worker, &endpoint, parameters, head.uri.query())?;
+    route.protocol = accepted.protocol;
+    let client = refusing.client();
     // Whoever the socket itself named has its place.
     let place = match client == entrant.client() {
         true => None,
-        false => shared.ingress.place(client).map_err(|TooMany| Box::new(too_many(worker)))?,
+        false => shared.ingress.place(client).map_err(|TooMany| Box::new(refusing.too_many(client)))?,
     };
-    let native = matches!(endpoint, Endpoint::Native);
-    let response = switching(&handshake::Accepted { protocol: accepted.protocol.filter(|_| native), ..accepted });
+    if let Some(offered) = &accepted.unspoken {
+        shared.refusals.unspoken(client, head.uri.path(), offered, terms.protocols);
+    }
+    let response = switching(&accepted);
     Ok((Upgrade { endpoint, route, client, place }, response))
 }
 
@@ -203,8 +211,8 @@ fn route(
             return Err(later("the broker has not been reached yet: retry\n"));
         }
     }
-    let parameters = decoded.into_iter().collect();
-    Ok(Route { channel: channel.unwrap_or_default(), parameters, query: query.unwrap_or_default().to_owned() })
+    let (channel, parameters) = (channel.unwrap_or_default(), decoded.into_iter().collect());
+    Ok(Route { channel, parameters, query: query.unwrap_or_default().to_owned(), protocol: None })
 }
 
 /// The socket is ours: speak its protocol.
@@ -252,21 +260,9 @@ async fn handle(handler: SocketHandler, socket: Socket) {
     connection.handler_done(&worker, reason);
 }
 
-fn refused(refusal: Refusal) -> Response<Body> {
-    refusal.into_response().map(Body::from)
-}
-
 /// The answer to a client that may find things better soon.
 fn later(text: &'static str) -> Box<Response<Body>> {
     Box::new((StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], text).into_response())
-}
-
-/// The answer to a client whose address has all the connections it may have.
-fn too_many(worker: &Worker) -> Response<Body> {
-    worker.shared.metrics.refused(Refused::Address);
-    let text = "too many connections from this address: close some, or retry later\n";
-    let headers = [(header::RETRY_AFTER, TOO_MANY_RETRY), (header::CONNECTION, "close")];
-    (StatusCode::TOO_MANY_REQUESTS, headers, text).into_response()
 }
 
 fn switching(accepted: &handshake::Accepted) -> Response<Body> {

@@ -13,6 +13,7 @@ mod columns;
 pub mod config;
 mod descriptors;
 mod drain;
+mod field;
 pub mod handshake;
 mod health;
 mod http;
@@ -24,6 +25,7 @@ pub mod node;
 pub mod probe;
 pub mod program;
 mod protocol;
+mod refusals;
 mod relay;
 #[cfg(test)]
 mod simulation;
@@ -35,7 +37,7 @@ mod vitals;
 mod window;
 mod worker;
 
-pub use app::{App, Outcome};
+pub use app::{App, Outcome, SocketRoute};
 pub use axum::response::{Html, Redirect};
 pub use ingress::TlsError;
 pub use socket::{Message, Socket, SocketError};

@@ -6,5 +6,7 @@ use gateway::App;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    App::gateway().listen("127.0.0.1:8080").await
+    let mut app = App::gateway();
+    app.called("fanfare", env!("CARGO_PKG_VERSION"));
+    app.listen("127.0.0.1:8080").await
 }

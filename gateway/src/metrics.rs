@@ -39,17 +39,32 @@ pub(crate) enum Refused {
     ProxyHeader,
     /// The TLS handshake failed.
     Tls,
+    /// The page that connects is of another origin.
+    Origin,
+    /// It asked for a name that the node does not have.
+    Host,
+    /// It is no lawful handshake for another reason.
+    Handshake,
+    /// The head of its request is too large.
+    Head,
+    /// There is no WebSocket at its path.
+    Path,
 }
 
 impl Refused {
     /// All reasons, each at the index that it has as a number.
-    const ALL: [(Self, &str); 6] = [
+    pub(crate) const ALL: [(Self, &str); 11] = [
         (Self::Full, "full"),
         (Self::Descriptors, "descriptors"),
         (Self::Rate, "rate"),
         (Self::Address, "address"),
         (Self::ProxyHeader, "proxy_header"),
         (Self::Tls, "tls"),
+        (Self::Origin, "origin"),
+        (Self::Host, "host"),
+        (Self::Handshake, "handshake"),
+        (Self::Head, "head"),
+        (Self::Path, "path"),
     ];
 }
 

@@ -20,11 +20,12 @@ use crate::app::App;
 use crate::config::Config;
 use crate::descriptors::Descriptors;
 use crate::drain::Phase;
-use crate::handshake::Origins;
+use crate::handshake::{Hosts, Origins};
 use crate::health::Health;
 use crate::ingress::{Ingress, Tls, TlsError};
 use crate::listener::{Counts, Listener};
 use crate::metrics::Metrics;
+use crate::refusals::Refusals;
 use crate::relay::{self, Relay};
 use crate::vitals::{PATIENCE, Vitals};
 use crate::window::Window;
@@ -39,11 +40,13 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) config: Config,
     pub(crate) origins: Origins,
+    pub(crate) hosts: Hosts,
     pub(crate) ingress: Ingress,
     pub(crate) app: App,
     pub(crate) log: Arc<Log>,
     pub(crate) window: Arc<Window>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) refusals: Refusals,
 }
 
 /// Why a node does not start.
@@ -55,6 +58,9 @@ pub enum StartError {
     /// The list of origins.
     #[error("`http.origins`")]
     Origins(#[from] crate::handshake::OriginError),
+    /// The list of the node's own names.
+    #[error("`http.hosts`")]
+    Hosts(#[from] crate::handshake::HostError),
     /// The certificate or its key.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -102,7 +108,7 @@ impl Node {
     }
 
     fn on(
-        Prepared { origins, tls, broker }: Prepared,
+        Prepared { origins, hosts, tls, broker }: Prepared,
         app: App,
         config: Config,
         name: String,
@@ -121,11 +127,13 @@ impl Node {
         let shared = Shared {
             name,
             origins,
+            hosts,
             ingress: Ingress::new(&config, tls),
             app,
             log: Arc::clone(&log),
             window: Arc::clone(&window),
             metrics: Arc::clone(&metrics),
+            refusals: Refusals::default(),
             config: config.clone(),
         };
         let (phase, phases) = watch::channel(Phase::default());
@@ -202,16 +210,18 @@ impl Node {
 /// What a configuration must give before anything is started.
 struct Prepared {
     origins: Origins,
+    hosts: Hosts,
     tls: Option<Tls>,
     broker: Arc<dyn Broker>,
 }
 
 fn prepare(config: &Config) -> Result<Prepared, StartError> {
     let origins = Origins::parse(&config.http.origins)?;
+    let hosts = Hosts::parse(&config.http.hosts, &origins, config.http.listen.ip())?;
     let tls = Tls::load(&config.tls)?;
     let retention = usize::try_from(config.broker.retention).unwrap_or(usize::MAX);
     let settings = Settings { partitions: config.broker.partitions, retention };
-    Ok(Prepared { origins, tls, broker: connect(config.broker.url.expose(), settings)? })
+    Ok(Prepared { origins, hosts, tls, broker: connect(config.broker.url.expose(), settings)? })
 }
 
 /// Says whether a node could be started with this configuration; reads the certificate, and touches neither the network

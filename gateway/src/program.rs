@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
-use crate::cli::{self, Command};
+use crate::cli::{self, Command, Name};
 use crate::config::{Config, Overrides, load};
 use crate::node::{self, Node};
 use crate::telemetry::{self, Telemetry};
@@ -37,7 +37,9 @@ pub async fn run(app: App, address: &str) -> ExitCode {
 }
 
 async fn carry_out(app: App, address: &str) -> anyhow::Result<()> {
-    match cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit()) {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let name = Name::new(app.program, &arguments);
+    match cli::parse(&name, arguments).unwrap_or_else(|error| error.exit()) {
         Command::Serve { file, overrides } => serve(app, configured(file, overrides, address)?).await,
         Command::Check { file } => {
             let config = load(file.as_deref(), cli::environment(), Overrides::default())?;

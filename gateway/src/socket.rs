@@ -93,6 +93,8 @@ pub(crate) struct Route {
     pub(crate) channel: String,
     pub(crate) parameters: HashMap<String, String>,
     pub(crate) query: String,
+    /// The subprotocol that was agreed on.
+    pub(crate) protocol: Option<&'static str>,
 }
 
 impl Socket {
@@ -164,6 +166,12 @@ impl Socket {
     #[must_use]
     pub fn is_open(&self) -> bool {
         !self.connection.is_ending()
+    }
+
+    /// The subprotocol that was agreed on: the first of the client's that the route names.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&'static str> {
+        self.route.protocol
     }
 
     /// The name of the node that the client is connected to.

@@ -1,10 +1,11 @@
 //! Requests that are no lawful handshake: each is refused as RFC 6455 §4.2 and RFC 9112 want it, and costs its sender only.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use tests::Program;
 use tests::wire::{self, ACCEPT, Frame, Head, KEY, Response, Wire};
+use tests::{Program, http};
 
 /// Every endpoint of the two programs, and a page of each.
 const ENDPOINTS: [(&str, &[&str], &str); 2] =
@@ -105,12 +106,20 @@ async fn one_subprotocol_is_spoken_and_others_are_not_promised() -> Result<()> {
         ("/ws", "unknown", None),
         ("/ws", "FANFARE.V1", None),
         ("/raw/news", "fanfare.v1", None),
+        ("/raw/news", "fanfare.raw", Some("fanfare.raw")),
+        ("/raw/news", "chat,, fanfare.raw", Some("fanfare.raw")),
+        ("/ws", "fanfare.raw", None),
     ] {
         let mut wire = Wire::connect(server.address).await?;
         wire.send(Head::upgrade(path).with("Sec-WebSocket-Protocol", wanted).bytes()).await?;
         let response = wire.response().await?;
         assert_eq!((response.status, response.header("sec-websocket-protocol")), (101, agreed), "{path}: {wanted}");
     }
+    let line = server.line("no common subprotocol").await?;
+    for word in ["WARN", "path=/ws", "offered=\"unknown\"", "spoken=\"fanfare.v1\"", "browsers end", "1006"] {
+        ensure!(line.contains(word), "{word} is not in {line}");
+    }
+    ensure!(server.output().matches("no common subprotocol").count() < 4, "a line for each: {}", server.output());
     Ok(())
 }
 
@@ -337,7 +346,12 @@ async fn pages_of_other_origins_are_kept_out() -> Result<()> {
         ("https://listed.org evil.org", "localhost", 403),
         ("https://wide.org", "localhost", 403),
         ("https://evilwide.org", "localhost", 403),
-        ("http://localhost:8081", "localhost:8080", 403),
+        ("http://localhost:8081", "localhost:8080", 101),
+        ("http://127.0.0.1:5173", "localhost:8080", 101),
+        ("http://[::1]:5173", "127.0.0.1:8080", 101),
+        ("http://localhost:8081", "192.0.2.7:8080", 403),
+        ("http://evil.example:8080", "evil.example:8080", 421),
+        ("http://listed.org", "listed.org", 101),
         ("http://localhost.evil.org", "localhost", 403),
         ("https://lísted.org", "localhost", 403),
     ] {
@@ -350,6 +364,135 @@ async fn pages_of_other_origins_are_kept_out() -> Result<()> {
     let two = Head::upgrade("/ws").with("Origin", "https://listed.org").with("Origin", "https://listed.org");
     assert_eq!(answer(&server, two.bytes()).await?.status, 403, "two origins");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_refused_origin_is_answered_logged_and_counted_with_the_line_that_allows_it() -> Result<()> {
+    let server = wire::serve("fanfare", &[]).await?;
+    for origin in ["http://app.example:5173", "null", "file://"] {
+        let head = |path: &str| Head::upgrade(path).with("Origin", origin);
+        let response = answer(&server, head("/ws?token=hunter2").bytes()).await?;
+        let line = format!("http.origins = [\"{origin}\"]");
+        ensure!(response.status == 403 && response.body.contains(&line), "{response:?}");
+        ensure!(!response.body.contains("https://") && response.body.contains("fanfare probe"), "{response:?}");
+
+        let allowing = wire::serve("fanfare", &[("FANFARE__HTTP__ORIGINS", origin)]).await?;
+        ensure!(answer(&allowing, head("/ws").bytes()).await?.status == 101, "the line does not help {origin}");
+    }
+    let line = server.line("requests refused").await?;
+    for word in ["WARN", "peer=127.0.0.1:", "path=/ws ", "http.origins = [\"http://app.example:5173\"]", "times=1"] {
+        ensure!(line.contains(word), "{word} is not in {line}");
+    }
+    for origin in [&b"https://\xff\x9b31m.example"[..], &[b'x'; 8_000], b"a\tb", b"\"", b"https://a.example/\"]"] {
+        let response = answer(&server, Head::upgrade("/ws").with("Origin", origin).bytes()).await?;
+        ensure!(response.status == 403 && response.body.len() < 500, "{response:?}");
+        ensure!(response.body.trim_end().bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{response:?}");
+    }
+    ensure!(server.output().matches("requests refused").count() < 8, "a line for each: {}", server.output());
+    ensure!(!server.output().contains("hunter2"), "a query is nothing for a log: {}", server.output());
+    counts(&server, "origin", 8).await
+}
+
+#[tokio::test]
+async fn a_name_that_the_node_does_not_have_is_refused_to_pages_with_the_line_that_adds_it() -> Result<()> {
+    const NAME: &str = "evil.example";
+    let server = wire::serve("fanfare", &[]).await?;
+    let socket = |name: &str| Head::upgrade("/ws").set("Host", name).with("Origin", format!("http://{name}"));
+    let page = |path: &str| Head::get(path).set("Host", NAME);
+    for (what, head, status) in [
+        ("a socket of its page", socket(NAME), 421),
+        ("with a port", socket("evil.example:8080"), 421),
+        ("a page", page("/"), 421),
+        ("the metrics", page("/metrics"), 421),
+        ("an absolute target", Head::get("/").line("GET http://evil.example/ HTTP/1.1"), 421),
+        ("no page's socket", Head::upgrade("/ws").set("Host", NAME), 101),
+        (
+            "a page that came over TLS",
+            Head::upgrade("/ws").set("Host", NAME).with("Origin", "https://evil.example"),
+            101,
+        ),
+        ("a health check", page("/ready"), 200),
+        ("another", page("/live"), 200),
+        ("an address", socket("192.0.2.7:8080"), 101),
+        ("its page", Head::get("/").set("Host", "192.0.2.7:8080"), 200),
+        ("a forged word", page("/").with("X-Forwarded-Host", "localhost").with("X-Forwarded-Proto", "https"), 421),
+        ("a neighbour's name", Head::get("/").set("Host", "printer.local"), 421),
+    ] {
+        let response = answer(&server, head.bytes()).await?;
+        ensure!(response.status == status, "{what}: {response:?}");
+        ensure!(status != 421 || response.body.contains(".hosts = [\""), "{what}: {response:?}");
+    }
+    let line = server.line("requests refused").await?;
+    ensure!(line.contains("WARN") && line.contains("http.hosts = [\"evil.example\"]"), "{line}");
+    counts(&server, "host", 7).await?;
+
+    for named in [("FANFARE__HTTP__HOSTS", NAME), ("FANFARE__HTTP__ORIGINS", "http://evil.example")] {
+        let server = wire::serve("fanfare", &[named]).await?;
+        for (head, status) in [(socket(NAME), 101), (page("/"), 200)] {
+            ensure!(answer(&server, head.bytes()).await?.status == status, "{named:?}");
+        }
+    }
+    // Where neighbours can reach it anyway, names that no stranger can register are as good as addresses.
+    let open = wire::serve("fanfare", &[("FANFARE__HTTP__LISTEN", "0.0.0.0:0")]).await?;
+    for (name, status) in [("node-1:8080", 101), ("fanfare.default.svc.cluster.local", 101), (NAME, 421)] {
+        ensure!(answer_at(open.address.port(), socket(name).bytes()).await?.status == status, "{name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_s_word_for_host_and_scheme_counts() -> Result<()> {
+    let proxied = [("FANFARE__HTTP__TRUSTED_PROXIES", "127.0.0.1"), ("FANFARE__HTTP__HOSTS", "public.example")];
+    let server = wire::serve("fanfare", &proxied).await?;
+    let page = |host: &str| Head::get("/").set("Host", host);
+    let socket = |origin: &str| Head::upgrade("/ws").set("Host", "upstream").with("Origin", origin);
+    for (what, head, status) in [
+        ("its own name for the node", page("upstream.example"), 421),
+        ("the client's", page("upstream.example").with("X-Forwarded-Host", "public.example"), 200),
+        ("the nearest one's", page("upstream.example").with("X-Forwarded-Host", "evil.example, public.example"), 200),
+        ("over TLS", page("any.example").with("X-Forwarded-Proto", "HTTPS"), 200),
+        (
+            "a page of the client's host",
+            socket("http://public.example").with("X-Forwarded-Host", "public.example"),
+            101,
+        ),
+        ("a page of another", socket("http://evil.example").with("X-Forwarded-Host", "public.example"), 403),
+        ("a stranger's page", socket("http://evil.example").with("X-Forwarded-Host", "evil.example"), 421),
+    ] {
+        let response = answer(&server, head.bytes()).await?;
+        ensure!(response.status == status, "{what}: {response:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_missing_path_and_a_large_head_are_explained_and_logged() -> Result<()> {
+    let server = wire::serve("fanfare", &[]).await?;
+    let missing = answer(&server, Head::upgrade("/sockets?token=hunter2").bytes()).await?;
+    ensure!(missing.status == 404, "{missing:?}");
+    for word in ["no WebSocket at /sockets", "/ws, /raw/{channel}", "fanfare probe"] {
+        ensure!(missing.body.contains(word), "{word} is not in {missing:?}");
+    }
+    let page = answer(&server, Head::get("/nowhere").bytes()).await?;
+    ensure!(page.status == 404 && page.body.contains("there are /, /ws, /raw/{channel}, /live"), "{page:?}");
+    let large = answers(&server, Head::upgrade("/ws").with("Cookie", vec![b'x'; 17 << 10]).bytes()).await?;
+    ensure!(large.len() == 1 && large[0].status == 431, "{large:?}");
+    ensure!(large[0].body.contains("16 KiB") && large[0].body.contains("cookies"), "{large:?}");
+    let tls = answers(&server, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n").await?;
+    ensure!(tls.len() == 1 && tls[0].status == 400 && tls[0].body.contains("TLS"), "{tls:?}");
+    for why in ["no WebSocket at /sockets", "16 KiB"] {
+        let line = server.line(why).await?;
+        ensure!(line.contains("WARN") && line.contains("requests refused"), "{line}");
+    }
+    ensure!(!server.output().contains("hunter2"), "{}", server.output());
+    counts(&server, "path", 1).await?;
+    counts(&server, "head", 1).await
+}
+
+/// Waits until so many requests were refused for this reason.
+async fn counts(server: &Program, reason: &str, times: u32) -> Result<()> {
+    let counted = format!("fanfare_connections_refused_total{{reason=\"{reason}\"}} {times}\n");
+    http::until(server.address, "/metrics", |page| page.body.contains(&counted)).await.map(drop)
 }
 
 #[tokio::test]
@@ -460,6 +603,13 @@ async fn a_handshake_may_arrive_in_pieces_cut_anywhere() -> Result<()> {
 /// The only response to some bytes.
 async fn answer(server: &Program, bytes: impl AsRef<[u8]>) -> Result<Response> {
     let mut wire = Wire::connect(server.address).await?;
+    wire.send(bytes).await?;
+    wire.response().await
+}
+
+/// The only response of this machine's server on a port.
+async fn answer_at(port: u16, bytes: impl AsRef<[u8]>) -> Result<Response> {
+    let mut wire = Wire::connect(SocketAddr::from(([127, 0, 0, 1], port))).await?;
     wire.send(bytes).await?;
     wire.response().await
 }

@@ -30,7 +30,9 @@ struct Site {
 
 impl Site {
     async fn by(style: &'static str, change: impl FnOnce(Plan) -> Plan) -> Result<Self> {
-        let nodes = Cluster::of(2).shared(Broker::Redis).start().await?;
+        let nodes = Cluster::of(2).shared(Broker::Redis);
+        // Else they would not know the names that clients come by, as they come to them without TLS.
+        let nodes = nodes.set("FANFARE__HTTP__TRUSTED_PROXIES", "127.0.0.1").start().await?;
         let (web, certificate) = (Nginx::web().await?, Certificate::make("site").await?);
         let servers = NODES.into_iter().zip([nodes.node_address(1), nodes.node_address(2)]);
         let plan = Balancer::by(style).servers(servers).web(web.http()).certificate(&certificate)?;

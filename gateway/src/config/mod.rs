@@ -76,9 +76,13 @@ pub struct Http {
     /// from everywhere, `[::]:8080` over IPv6 as well.
     #[serde(deserialize_with = "address::deserialize")]
     pub listen: SocketAddr,
-    /// Origins whose pages may open sockets, such as `https://example.com`. Default: none but the node's own; "*"
-    /// allows all. Set it when the pages come from another host. In the environment, separate them by commas.
+    /// Origins whose pages may open sockets, such as `https://example.com`, "null" or "file://". Default: none but the node's
+    /// own; "*" allows all. Set it when the pages come from another host. In the environment, separate them by commas.
     pub origins: Vec<String>,
+    /// Names that the node is called by, such as `example.com` or `*.example.com`; "*" is any. Default: none but addresses,
+    /// `localhost`, the hosts of `origins` and, where `listen` is not this machine only, names without a dot or under
+    /// `.local` and `.internal`. What came without TLS for another name is refused: its page may be a stranger's.
+    pub hosts: Vec<String>,
     /// Time a client has to send its request's head. Default: "5s". Raise it for very slow networks; lower it against
     /// clients that trickle bytes to hold connections.
     #[serde(with = "duration")]
@@ -93,7 +97,7 @@ pub struct Http {
     #[serde(deserialize_with = "number::between::<_, _, 1, 1_000_000>")]
     pub accept_rate: u32,
     /// Networks of the proxies in front of the node, such as `10.0.0.0/8`. Default: none. What they say of a client's
-    /// address (PROXY protocol, `X-Forwarded-For`) and scheme (`X-Forwarded-Proto`) is believed; anyone else's is not.
+    /// address (PROXY protocol, `X-Forwarded-For`), scheme (`-Proto`) and host (`-Host`) is believed; anyone else's is not.
     pub trusted_proxies: Vec<Network>,
     /// Whether every connection begins with a PROXY protocol header, as `send-proxy-v2` makes HAProxy send it. Default:
     /// false. Connections that do not come from `trusted_proxies`, or come without the header, are then closed.
@@ -245,6 +249,7 @@ impl Default for Http {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             origins: Vec::new(),
+            hosts: Vec::new(),
             head_time: Duration::from_secs(5),
             max_connections: 100_000,
             accept_rate: 20_000,

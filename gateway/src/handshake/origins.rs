@@ -1,7 +1,10 @@
-//! Which web pages may connect: those of the same host, and those on the operator's list.
+//! Which web pages may connect: those of the node's own hosts, and those on the operator's list.
 //!
 //! Compares parsed parts, never text with text: a look-alike (`https://example.com.evil.org`,
 //! `https://example.com@evil.org`) differs in its host or does not parse.
+
+use super::host::Host;
+use super::hosts::{Hosts, Name, as_sent};
 
 /// The origins, besides the server's own host, whose pages may connect. The default is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,25 +14,33 @@ pub struct Origins(Vec<Pattern>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
     /// There is no `://`.
-    #[error("origin {0:?} has no scheme: write https://{0}")]
+    #[error("origin {0:?} has no scheme: write https://{0}, or http://{0}, as the page's own address begins")]
     Scheme(String),
+    /// The scheme is a socket's.
+    #[error("origin {0:?} is a socket's address: write that of the page, which begins with http:// or https://")]
+    Socket(String),
     /// A `*` where it has no meaning.
     #[error("origin {0:?}: a `*` stands alone or for all sub-domains, as in https://*.example.com")]
     Wildcard(String),
     /// Neither a host nor a host and a port.
     #[error(
-        "origin {0:?}: after the scheme comes a host and optionally a port, as in https://example.com:8443, and no path"
+        "origin {0:?}: after the scheme comes a host and optionally a port, as in https://example.com:8443, and no path{1}"
     )]
-    Host(String),
+    Host(String, String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pattern {
     Any,
+    /// An origin without parts, as browsers send it: `null` or `file://`.
+    Opaque(&'static str),
     Exact(Origin),
     /// All names below the host, at any depth, but not the host itself.
     Below(Origin),
 }
+
+/// What browsers send for sandboxed frames and, some of them, for files; and what others send for files.
+const OPAQUE: [&str; 2] = ["null", "file://"];
 
 /// An origin in parts (RFC 6454 §7), lower case; a port that is its scheme's default is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,29 +49,56 @@ struct Origin {
     host: Host,
 }
 
-/// A host and its port, as a `Host` header or an origin names them; lower case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Host {
-    name: String,
-    port: Option<u16>,
+/// Whether a page may connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Allowed,
+    /// It is of another origin, which is not on the list.
+    Foreign,
+    /// It is of the host that it asks for, and the node has no such name.
+    Stranger,
 }
 
 impl Origins {
-    /// Reads entries such as `https://example.com`, `https://*.example.com` (its sub-domains) and `*` (everything).
+    /// Reads entries such as `https://example.com`, `https://*.example.com` (its sub-domains), `null`, `file://` and `*`
+    /// (everything).
     pub fn parse<T: AsRef<str>>(entries: impl IntoIterator<Item = T>) -> Result<Self, OriginError> {
         entries.into_iter().map(|entry| Pattern::parse(entry.as_ref())).collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether a page of `origin`, the header's value, may connect to the server that it calls `host`; `over_tls` if it is
     /// known to have come so.
-    pub(super) fn allow(&self, origin: &str, host: &Host, over_tls: bool) -> bool {
-        if self.0.contains(&Pattern::Any) {
-            return true;
+    pub(super) fn judge(&self, origin: &str, (host, hosts): (&Host, &Hosts), over_tls: bool) -> Verdict {
+        if self.0.iter().any(|pattern| pattern.is(origin)) {
+            return Verdict::Allowed;
         }
         // `null` (a sandboxed frame, a file) does not parse: it could be anyone's.
-        let Some(origin) = Origin::parse(origin) else { return false };
-        origin.is_of(host, over_tls) || self.0.iter().any(|pattern| pattern.matches(&origin))
+        let Some(origin) = Origin::parse(origin) else { return Verdict::Foreign };
+        if self.0.iter().any(|pattern| pattern.matches(&origin)) {
+            return Verdict::Allowed;
+        }
+        match origin.is_of(host, over_tls) {
+            false => Verdict::Foreign,
+            // Browsers let a page that came over TLS reach nothing without it, so the name was checked (mixed content).
+            true if origin.scheme == "https" || over_tls || hosts.own(host) => Verdict::Allowed,
+            true => Verdict::Stranger,
+        }
     }
+
+    /// The hosts that are named.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = Name> {
+        self.0.iter().filter_map(|pattern| match pattern {
+            Pattern::Any => Some(Name::Any),
+            Pattern::Opaque(_) => None,
+            Pattern::Exact(origin) => Some(Name::Exact(origin.host.bare().to_owned())),
+            Pattern::Below(origin) => Some(Name::Below(origin.host.bare().to_owned())),
+        })
+    }
+}
+
+/// Whether an origin can be put on the list as it is.
+pub(super) fn can_be_listed(origin: &str) -> bool {
+    Pattern::parse(origin).is_ok_and(|pattern| matches!(pattern, Pattern::Exact(_) | Pattern::Opaque(_)))
 }
 
 impl Pattern {
@@ -68,7 +106,13 @@ impl Pattern {
         if entry == "*" {
             return Ok(Self::Any);
         }
+        if let Some(opaque) = OPAQUE.into_iter().find(|opaque| opaque.eq_ignore_ascii_case(entry)) {
+            return Ok(Self::Opaque(opaque));
+        }
         let Some((scheme, rest)) = entry.split_once("://") else { return Err(OriginError::Scheme(entry.to_owned())) };
+        if ["ws", "wss"].iter().any(|socket| scheme.eq_ignore_ascii_case(socket)) {
+            return Err(OriginError::Socket(entry.to_owned()));
+        }
         let (rest, wrap): (_, fn(Origin) -> Self) = match rest.strip_prefix("*.") {
             Some(rest) => (rest, Self::Below),
             None => (rest, Self::Exact),
@@ -76,12 +120,23 @@ impl Pattern {
         if rest.contains('*') || scheme.contains('*') {
             return Err(OriginError::Wildcard(entry.to_owned()));
         }
-        Origin::parse(&format!("{scheme}://{rest}")).map(wrap).ok_or_else(|| OriginError::Host(entry.to_owned()))
+        let origin = Origin::parse(&format!("{scheme}://{rest}"));
+        origin.map(wrap).ok_or_else(|| OriginError::Host(entry.to_owned(), as_sent(rest)))
+    }
+
+    /// Whether it covers an origin whatever parts that has.
+    fn is(&self, origin: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Opaque(opaque) => opaque.eq_ignore_ascii_case(origin),
+            Self::Exact(_) | Self::Below(_) => false,
+        }
     }
 
     fn matches(&self, origin: &Origin) -> bool {
         match self {
             Self::Any => true,
+            Self::Opaque(_) => false,
             Self::Exact(exact) => origin == exact,
             Self::Below(parent) => {
                 origin.scheme == parent.scheme
@@ -94,6 +149,7 @@ impl Pattern {
 }
 
 impl Origin {
+    /// Reads an origin as browsers send it: with nothing after the host and its port.
     fn parse(text: &str) -> Option<Self> {
         let (scheme, host) = text.split_once("://")?;
         let scheme_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
@@ -101,7 +157,10 @@ impl Origin {
             return None;
         }
         let scheme = scheme.to_ascii_lowercase();
-        let mut host = Host::parse(host)?;
+        let mut host = Host::parse(host).filter(|host| is_plain(&host.name))?;
+        if text.ends_with(':') {
+            return None;
+        }
         if host.port.is_some() && host.port == default_port(&scheme) {
             host.port = None;
         }
@@ -109,13 +168,19 @@ impl Origin {
     }
 
     /// Whether a page of this origin was served under the name `host`. A balancer that ends TLS and does not say so hides
-    /// which of the two schemes it was, so both default ports stand for none. Who may change a page on its way must not
-    /// reach over TLS from it.
+    /// which of the two schemes it was, so both default ports stand for none. Pages of this machine count as one another's,
+    /// whatever their names and ports. An http page can be changed on its way, so it must not reach a socket over TLS.
     fn is_of(&self, host: &Host, over_tls: bool) -> bool {
         let scheme = self.scheme == "https" || self.scheme == "http" && !over_tls;
         let port = host.port.filter(|port| ![80, 443].contains(port));
-        scheme && self.host.name == host.name && self.host.port == port
+        let same = self.host.name == host.name && self.host.port == port;
+        scheme && (same || self.host.is_loopback() && host.is_loopback())
     }
+}
+
+/// Whether it is a name as the DNS has them, or an address. A URL's host may also hold `%`, `,` and the like.
+fn is_plain(name: &str) -> bool {
+    name.starts_with('[') || name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
 fn default_port(scheme: &str) -> Option<u16> {
@@ -126,39 +191,18 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-impl Host {
-    /// Reads `host` or `host:port`, with nothing before and nothing after.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((address, port)) => {
-                address.parse::<std::net::Ipv6Addr>().ok()?;
-                (&text[..address.len() + 2], port)
-            }
-            None => {
-                let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
-                if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) {
-                    return None;
-                }
-                (name, port)
-            }
-        };
-        let port = match port.strip_prefix(':') {
-            // `parse` alone would take a sign.
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
-            Some(_) => return None,
-            None if port.is_empty() => None,
-            None => return None,
-        };
-        Some(Self { name: name.to_ascii_lowercase(), port })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn judged(list: &[&str], origin: &str, host: &str, over_tls: bool) -> Verdict {
+        let origins = Origins::parse(list).unwrap();
+        let hosts = Hosts::parse(&["example.com".to_owned()], &origins, [127, 0, 0, 1].into()).unwrap();
+        origins.judge(origin, (&Host::parse(host).unwrap(), &hosts), over_tls)
+    }
+
     fn allowed(list: &[&str], origin: &str, host: &str) -> bool {
-        Origins::parse(list).unwrap().allow(origin, &Host::parse(host).unwrap(), false)
+        judged(list, origin, host, false) == Verdict::Allowed
     }
 
     #[test]
@@ -173,9 +217,11 @@ mod tests {
             ("https://example.com", "example.com:80", true), // TLS ends at a balancer that names its own port
             ("http://localhost:3000", "localhost:3000", true),
             ("http://[::1]:3000", "[::1]:3000", true),
-            ("http://localhost:3000", "localhost:3001", false),
-            ("http://localhost:3000", "localhost", false),
-            ("http://localhost", "localhost:3000", false),
+            ("https://example.com", "example.com:", true),
+            ("http://[0:0::1]:3000", "[::1]:3000", true),
+            ("http://example.com:3000", "example.com:3001", false),
+            ("http://example.com:3000", "example.com", false),
+            ("http://example.com", "example.com:3000", false),
             ("https://example.com:80", "example.com", false), // not https's default
             ("ftp://example.com", "example.com", false),
             ("https://sub.example.com", "example.com", false),
@@ -186,13 +232,78 @@ mod tests {
     }
 
     #[test]
+    fn pages_of_this_machine_may_connect_whatever_their_names_and_ports() {
+        for (origin, host, expected) in [
+            ("http://localhost:3000", "localhost:3001", true),
+            ("http://localhost:3000", "localhost", true),
+            ("http://localhost", "localhost:3000", true),
+            ("http://127.0.0.1:5173", "localhost:8080", true),
+            ("http://localhost:5173", "127.0.0.1:8080", true),
+            ("http://[::1]:5173", "localhost:8080", true),
+            ("https://app.localhost", "127.0.0.1:8080", true),
+            ("http://127.0.0.2", "[::1]:8080", true),
+            ("http://localhost:5173", "example.com", false),
+            ("http://example.com", "localhost:8080", false),
+            ("http://localhost.example.com", "localhost:8080", false),
+            ("http://10.0.0.1", "127.0.0.1:8080", false),
+            ("ftp://localhost", "localhost:8080", false),
+        ] {
+            assert_eq!(allowed(&[], origin, host), expected, "{origin} to {host}");
+        }
+        assert_eq!(judged(&[], "http://localhost:3000", "localhost", true), Verdict::Foreign, "not over TLS");
+    }
+
+    #[test]
+    fn a_page_of_a_name_that_the_node_does_not_have_is_a_strangers() {
+        for (origin, host, expected) in [
+            ("http://evil.example:8080", "evil.example:8080", Verdict::Stranger),
+            ("http://evil.example", "evil.example", Verdict::Stranger),
+            ("http://evil.example", "evil.example:80", Verdict::Stranger),
+            ("http://evil.example", "example.com", Verdict::Foreign),
+            ("http://example.com", "evil.example", Verdict::Foreign),
+            ("http://example.com", "example.com", Verdict::Allowed),
+            ("http://192.0.2.7:8080", "192.0.2.7:8080", Verdict::Allowed),
+            // Its browser has checked the certificate of the name.
+            ("https://other.example", "other.example", Verdict::Allowed),
+        ] {
+            assert_eq!(judged(&[], origin, host, false), expected, "{origin} to {host}");
+        }
+        assert_eq!(judged(&["http://evil.example"], "http://evil.example", "evil.example", false), Verdict::Allowed);
+    }
+
+    #[test]
+    fn origins_without_a_host_may_be_listed() {
+        for (list, origin, expected) in [
+            (&["null"][..], "null", true),
+            (&["file://"], "file://", true),
+            (&["null"], "file://", false),
+            (&["file://"], "null", false),
+            (&["file://"], "file:///home/me/page.html", false),
+            (&["null", "file://"], "https://foreign.org", false),
+        ] {
+            assert_eq!(allowed(list, origin, "example.com"), expected, "{origin} with {list:?}");
+        }
+        for (origin, expected) in [
+            ("http://localhost:5173", true),
+            ("null", true),
+            ("file://", true),
+            ("capacitor://localhost", true),
+            ("*", false),
+            ("https://*.example.com", false),
+            ("https://a.example\"]", false),
+            ("nonsense", false),
+        ] {
+            assert_eq!(can_be_listed(origin), expected, "{origin}");
+        }
+    }
+
+    #[test]
     fn a_page_that_came_without_tls_does_not_reach_over_tls() {
-        let host = Host::parse("example.com").unwrap();
-        let origins = Origins::parse(["http://listed.org"]).unwrap();
+        let list = ["http://listed.org"];
         for (origin, expected) in
             [("https://example.com", true), ("http://example.com", false), ("http://listed.org", true)]
         {
-            assert_eq!(origins.allow(origin, &host, true), expected, "{origin}");
+            assert_eq!(judged(&list, origin, "example.com", true) == Verdict::Allowed, expected, "{origin}");
         }
     }
 
@@ -249,7 +360,7 @@ mod tests {
     fn what_can_not_be_understood_in_the_list_is_an_error_that_says_how_to_write_it() {
         for (entry, hint) in [
             ("example.com", "write https://example.com"),
-            ("null", "has no scheme"),
+            ("example.com:3000", "or http://example.com:3000"),
             ("", "has no scheme"),
             ("https://*", "as in https://*.example.com"),
             ("https://*example.com", "as in https://*.example.com"),
@@ -263,6 +374,9 @@ mod tests {
             ("https://*.", "a host"),
             ("ht tp://example.com", "after the scheme"),
             ("https://exämple.com", "a host"),
+            ("https://exämple.com", "browsers send exämple.com as xn--exmple-cua.com"),
+            ("file:///", "a host"),
+            ("WSS://example.com", "that of the page"),
         ] {
             let error = Origins::parse(["https://good.org", entry]).unwrap_err().to_string();
             assert!(error.contains(hint) && error.contains(&format!("{entry:?}")), "{entry}: {error}");

@@ -1,12 +1,15 @@
-//! What trusted proxies say of a request in its headers: `X-Forwarded-For`, `X-Forwarded-Proto`.
+//! What trusted proxies say of a request in its headers: `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`.
 //!
-//! Pure. Only asked where the connection itself comes from a trusted proxy: anyone can send these headers.
+//! Pure. Only asked where the connection itself comes from a trusted proxy: anyone can send these headers. `Forwarded` (RFC
+//! 7239) is not looked at: proxies that write the others pass a client's `Forwarded` on as it came.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::HeaderMap;
 
 use crate::config::Network;
+use crate::field::elements;
+use crate::handshake::Host;
 
 /// The client of a request that came from the proxy `peer`: the right-most hop that is not trusted itself, since what
 /// stands left of it is that client's own word. Its port is 0 where the proxy does not tell it.
@@ -37,11 +40,17 @@ fn hop_address(hop: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
-/// Whether the client came to its proxy over TLS. One that says no may stand behind another that ended TLS.
+/// Whether the client came over TLS, to each proxy on its way that says how. One that says no may stand behind another
+/// that ended TLS.
 pub(super) fn over_tls(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all("x-forwarded-proto").iter();
-    let (Some(line), None) = (lines.next(), lines.next()) else { return false };
-    matches!(line.as_bytes(), b"https" | b"wss")
+    let mut schemes = elements(headers, "x-forwarded-proto").peekable();
+    let is_secure = |scheme: &[u8]| scheme.eq_ignore_ascii_case(b"https") || scheme.eq_ignore_ascii_case(b"wss");
+    schemes.peek().is_some() && schemes.all(is_secure)
+}
+
+/// The host that the nearest proxy was asked for. It appends its own word, so the right-most is its.
+pub(super) fn host(headers: &HeaderMap) -> Option<Host> {
+    elements(headers, "x-forwarded-host").last().and_then(Host::read)
 }
 
 #[cfg(test)]
@@ -94,9 +103,33 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_known_when_it_is_told_once_and_plainly() {
+    fn the_host_is_the_nearest_proxy_s_word() {
+        for (lines, expected) in [
+            (&[][..], None),
+            (&["example.com"], Some("example.com")),
+            (&["EXAMPLE.com:8443"], Some("example.com:8443")),
+            (&["forged.example, example.com"], Some("example.com")),
+            (&["forged.example", "example.com ,"], Some("example.com")),
+            (&["example.com, a b"], None),
+            (&["https://example.com"], None),
+            (&[""], None),
+        ] {
+            let expected = expected.map(|host| Host::parse(host).expect("a host"));
+            assert_eq!(host(&headers("x-forwarded-host", lines)), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn tls_is_known_when_no_proxy_says_otherwise() {
         for (lines, expected) in [
             (&[][..], false),
+            (&[""], false),
+            (&["HTTPS"], true),
+            (&[" Wss\t"], true),
+            (&["https, HTTPS ,"], true),
+            (&["https", "wss"], true),
+            (&["http, https"], false),
+            (&["\"https\""], false),
             (&["https"], true),
             (&["wss"], true),
             (&["http"], false),

@@ -28,6 +28,7 @@ pub(crate) use self::turned::Turned;
 use self::turned::Warnings;
 use crate::clock;
 use crate::config::{Config, Network};
+use crate::handshake::Host;
 use crate::stream::Stream;
 
 /// The ways into a node.
@@ -104,6 +105,11 @@ impl Ingress {
     /// Whether the client is known to have come over TLS.
     pub(crate) fn over_tls(&self, entrant: Entrant, headers: &HeaderMap) -> bool {
         self.tls.is_some() || entrant.is_proxy && forwarded::over_tls(headers)
+    }
+
+    /// The host that the client asked its proxy for, where the proxy says so.
+    pub(crate) fn host(&self, entrant: Entrant, headers: &HeaderMap) -> Option<Host> {
+        if entrant.is_proxy { forwarded::host(headers) } else { None }
     }
 
     /// A place in the count of a client's address. Proxies have as many as they want.

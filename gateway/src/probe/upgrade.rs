@@ -71,8 +71,8 @@ fn meaning(response: &Response, target: &Target) -> (String, String) {
         401 | 407 => ("It asks for credentials.", "--header 'Authorization: Bearer …' or --header 'Cookie: …'."),
         403 => (
             "It is forbidden: for the Origin, or by a rule of the balancer.",
-            "`http.origins` of the node (here: --header 'Origin: https://…' as the page's browser sends it); \
-             `http-request deny` in HAProxy, whose log then has PR-- and no node.",
+            "`http.origins` of the node (here: --header 'Origin: …' as the page's browser sends it, with the scheme and port \
+             of the page); `http-request deny` in HAProxy, whose log then has PR-- and no node.",
         ),
         404 => (
             "There is no WebSocket at this path, or the balancer's rules send it elsewhere.",
@@ -84,7 +84,10 @@ fn meaning(response: &Response, target: &Target) -> (String, String) {
             "the path; where the balancer sends it.",
         ),
         408 => ("The balancer waited in vain for the request's head.", "`timeout http-request`; a slow link."),
-        421 => ("This host name is not served here.", "--host; the certificate and the host rules of the balancer."),
+        421 => (
+            "This host name is not served here.",
+            "--host; `http.hosts` of the node; the certificate and the host rules of the balancer.",
+        ),
         426 => (
             "The node saw no upgrade: something on the way removed it, or another version than 13 was asked for.",
             "proxies on the way that speak HTTP/1.0 or HTTP/2 to the node, or that drop the Upgrade header (nginx: \
@@ -115,13 +118,17 @@ fn meaning(response: &Response, target: &Target) -> (String, String) {
 fn redirect(response: &Response, target: &Target) -> (String, String) {
     const MEANS: &str = "It redirects, which WebSocket clients do not follow.";
     let look = match response.header("location") {
-        Some(location) if location.starts_with("https://") && !target.secure => {
+        Some(location) if is_https(&location) && !target.secure => {
             format!("the same with wss://: it redirects to {}", super::step::tame(&location))
         }
         Some(location) => format!("the address it names: {}", super::step::tame(&location)),
         None => "the rule that redirects: it names no address.".to_owned(),
     };
     (MEANS.to_owned(), look)
+}
+
+fn is_https(url: &str) -> bool {
+    url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
 }
 
 /// Whether the answer proves that the key was read.
@@ -251,6 +258,7 @@ mod tests {
     fn a_redirect_names_its_goal() {
         let told = |location| status(&response(301, &[("location", location)]), &asked("")).expect_err("no 101").look;
         assert!(told("https://example.com/ws").starts_with("the same with wss://"));
+        assert!(told("HTTPS://example.com/ws").starts_with("the same with wss://"));
         assert_eq!(told("http://b.example/\x1b[2J"), "the address it names: http://b.example/ [2J");
     }
 }

@@ -4,6 +4,9 @@ pub(crate) mod native;
 
 use crate::message::Format;
 
+/// The raw protocol's name as a subprotocol.
+pub(crate) const RAW: &str = "fanfare.raw";
+
 /// The protocol of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {

@@ -16,13 +16,14 @@ use super::pipe::End;
 use super::wall;
 use crate::app::App;
 use crate::config::Config;
-use crate::handshake::Origins;
+use crate::handshake::{Hosts, Origins};
 use crate::health::Health;
 use crate::ingress::{Client, Ingress};
 use crate::listener::Admission;
 use crate::metrics::Metrics;
 use crate::node::{HISTORY, Shared, start_log};
 use crate::protocol::Protocol;
+use crate::refusals::Refusals;
 use crate::relay::{Relay, Relayed};
 use crate::stream::Stream;
 use crate::window::Window;
@@ -57,11 +58,13 @@ impl Node {
             let shared = Arc::new(Shared {
                 name: format!("node {number}"),
                 origins: Origins::default(),
+                hosts: Hosts::default(),
                 ingress: Ingress::new(&config, None),
                 app: App::new(),
                 log: Arc::clone(&log),
                 window: Arc::clone(&window),
                 metrics: Arc::new(Metrics::default()),
+                refusals: Refusals::default(),
                 config,
             });
             let workers = inlets.into_iter().map(|(accepted, rng)| run_worker(&shared, accepted, rng)).collect();

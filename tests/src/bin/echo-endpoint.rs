@@ -1,4 +1,5 @@
-//! A WebSocket endpoint that sends every message back, for Autobahn: `echo-endpoint --listen ADDR`, path `/echo`.
+//! A WebSocket endpoint that sends every message back, for Autobahn: `echo-endpoint --listen ADDR`, path `/echo`. The path
+//! has a page too, and with `?protocol` the socket first says which subprotocol was agreed on.
 //!
 //! An app like any other, with room for the suite's largest messages (16 MiB) and most fragments (one per 64 bytes).
 
@@ -24,19 +25,25 @@ const ROOM: [(&str, &str); 5] = [
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let cli::Command::Serve { file, overrides } = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit())
-    else {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let command = cli::parse(&cli::Name::new(None, &arguments), arguments).unwrap_or_else(|error| error.exit());
+    let cli::Command::Serve { file, overrides } = command else {
         anyhow::bail!("echo-endpoint only serves");
     };
     let room = ROOM.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let config = load(file.as_deref(), room.into_iter().chain(cli::environment()), overrides)?;
     let mut app = App::new();
-    app.ws("/echo", async |mut socket: Socket| {
+    app.get("/echo", async || "a page\n");
+    let socket = app.ws("/echo", async |mut socket: Socket| {
+        if socket.query() == "protocol" {
+            socket.send(socket.protocol().unwrap_or("none"))?;
+        }
         while let Some(message) = socket.recv().await {
             socket.send(message)?;
         }
         Ok(())
     });
+    socket.protocols(&["echo.v2", "echo.v1"]);
     let mut terminate = signal(SignalKind::terminate())?;
     let node = Node::start(app, config, "echo-endpoint".to_owned())?;
     println!("echo-endpoint listens on http://{}", node.address);

@@ -1,0 +1,95 @@
+//! What a request that is refused is answered, and what the log and the metrics say of it.
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{Response, StatusCode, header};
+use axum::response::IntoResponse;
+
+use super::{HEAD_BYTES, HEAD_LINES};
+use crate::field::Shown;
+use crate::handshake::{Host, Refusal};
+use crate::ingress::{Client, Entrant};
+use crate::metrics::Refused;
+use crate::worker::Worker;
+
+/// Seconds after which a client whose address has too many connections may try again.
+const TOO_MANY_RETRY: &str = "5";
+
+/// A request that may be refused.
+#[derive(Clone, Copy)]
+pub(super) struct Refusing<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) entrant: Entrant,
+    pub(super) head: &'a Parts,
+}
+
+impl Refusing<'_> {
+    /// The client that asks.
+    pub(super) fn client(&self) -> Client {
+        self.worker.shared.ingress.client(self.entrant, &self.head.headers)
+    }
+
+    /// The refusal of a page that was asked for under a name that the node does not have.
+    pub(super) fn stranger(&self, host: Option<Host>) -> Option<Refusal> {
+        let (shared, headers) = (&self.worker.shared, &self.head.headers);
+        let host = shared.ingress.host(self.entrant, headers).or(host)?;
+        let known = shared.hosts.own(&host) || shared.ingress.over_tls(self.entrant, headers);
+        (!known).then(|| Refusal::stranger(&host))
+    }
+
+    pub(super) fn refuse(&self, refusal: Refusal) -> Response<Body> {
+        let why = match refusal {
+            Refusal::Origin(_) | Refusal::NoOrigin(_) => Refused::Origin,
+            Refusal::Stranger(_) => Refused::Host,
+            _ => Refused::Handshake,
+        };
+        self.note(why, self.client(), &refusal);
+        refusal.into_response().map(Body::from)
+    }
+
+    /// The answer to a client whose address has all the connections it may have.
+    pub(super) fn too_many(&self, client: Client) -> Response<Body> {
+        let (address, most) = (client.0.ip(), self.worker.shared.config.limits.connections_per_address);
+        let text = format!(
+            "{address} has {most} connections, which is limits.connections_per_address: close some, or retry later; if it \
+             is a balancer, the node needs http.trusted_proxies = [\"{address}\"]"
+        );
+        self.note(Refused::Address, client, &text);
+        let headers = [(header::RETRY_AFTER, TOO_MANY_RETRY), (header::CONNECTION, "close")];
+        (StatusCode::TOO_MANY_REQUESTS, headers, text + "\n").into_response()
+    }
+
+    /// The answer where nothing is. Only sockets are worth a line in the log: browsers ask for icons and the like.
+    pub(super) fn not_found(&self, wants_socket: bool) -> Response<Body> {
+        let (app, path) = (&self.worker.shared.app, Shown::of(self.head.uri.path().as_bytes()));
+        let text = match wants_socket {
+            true => format!("no WebSocket at {path}: there are {}; `fanfare probe URL` tests one", app.paths(true)),
+            false => format!("nothing at {path}: there are {}", app.paths(false)),
+        };
+        if wants_socket {
+            self.note(Refused::Path, self.client(), &text);
+        }
+        (StatusCode::NOT_FOUND, text + "\n").into_response()
+    }
+
+    fn note(&self, why: Refused, client: Client, text: &dyn std::fmt::Display) {
+        let shared = &self.worker.shared;
+        shared.refusals.note(&shared.metrics, why, client, self.head.uri.path(), text);
+    }
+}
+
+/// Counts a head that is too large, which was answered with 431 already, and says so.
+pub(super) fn too_large(worker: &Worker, client: Client) {
+    let shared = &worker.shared;
+    let text = too_large_text();
+    shared.refusals.note(&shared.metrics, Refused::Head, client, "", &text);
+}
+
+/// What is wrong with a head that is too large.
+pub(super) fn too_large_text() -> String {
+    format!(
+        "the request's head is larger than {} KiB or has more than {HEAD_LINES} lines: most likely cookies; give sockets a \
+         host name of their own, without cookies",
+        HEAD_BYTES >> 10
+    )
+}
