@@ -1,4 +1,5 @@
 //! What only RabbitMQ can do to a log, on a real server. All that it shares with others is in the conformance suite.
+#![allow(clippy::print_stdout, reason = "tests print what they were told")]
 #![cfg(feature = "rabbitmq")]
 
 use std::sync::Arc;

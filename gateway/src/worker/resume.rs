@@ -167,10 +167,10 @@ impl Worker {
         for member in members {
             let connection = self.connections.borrow().get(member as usize).cloned();
             let Some(connection) = connection else { continue };
-            let of = |channel: &&Box<str>| self.shared.log.partition_of(channel) == lost.at.partition;
             let state = connection.state.borrow();
             let all = state.returning.iter().flat_map(|returning| returning.channels.keys());
-            let channels: Vec<_> = all.filter(of).cloned().collect();
+            let of = |channel: &str| self.shared.log.partition_of(channel) == lost.at.partition;
+            let channels: Vec<_> = all.filter(|channel| of(channel)).cloned().collect();
             drop(state);
             for channel in channels {
                 if let Some(UnderWay { catch_up, .. }) = self.take_back(&connection, &channel) {

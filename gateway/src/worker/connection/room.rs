@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::{Connection, State};
 use crate::worker::Worker;
@@ -42,19 +43,20 @@ impl Connection {
 
     /// Waits until there is room for an offer, or the connection ends.
     pub(crate) async fn room(&self, worker: &Worker) {
-        loop {
-            let mut state = self.state.borrow_mut();
-            if state.gone || state.ending.is_some() || state.outbox.weight() <= low(worker) {
-                return;
-            }
-            let room = Rc::clone(state.room.get_or_insert_default());
-            drop(state);
+        let next = || self.state.borrow_mut().next_room(worker);
+        while let Some(room) = next() {
             room.notified().await;
         }
     }
 }
 
 impl State {
+    /// What to wait for, unless there is room or the connection ends.
+    fn next_room(&mut self, worker: &Worker) -> Option<Rc<Notify>> {
+        let done = self.gone || self.ending.is_some() || self.outbox.weight() <= low(worker);
+        (!done).then(|| Rc::clone(self.room.get_or_insert_default()))
+    }
+
     /// The socket has taken something.
     pub(super) fn look_for_room(&mut self, worker: &Worker) {
         if self.room.is_some() && self.outbox.weight() <= low(worker) {
