@@ -159,7 +159,7 @@ impl Outage {
 
     fn log(&self) {
         let broker = self.shared.broker.capabilities().name;
-        tracing::warn!(broker, error = %self.why, "the broker's log cannot be read; publishes wait; retrying");
+        tracing::warn!(broker, error = %self.why, "broker link down; publishes wait; retrying");
     }
 }
 

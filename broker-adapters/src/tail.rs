@@ -325,7 +325,7 @@ impl Task {
         if !out.is_empty() {
             self.backoff.reset();
             if self.outage.take().is_some() {
-                tracing::info!(broker = self.shared.broker.capabilities().name, "the broker's log can be read again");
+                tracing::info!(broker = self.shared.broker.capabilities().name, "broker link up");
             }
         }
         self.tell(out).await?;

@@ -63,7 +63,7 @@ mod tests {
     fn the_line_says_what_ready_says_in_haproxys_words() {
         let health = Health::default();
         let line = |full| super::line(health.ready(), full);
-        assert_eq!(line(false), "down #the broker's log is not being read yet, or not any more\n");
+        assert_eq!(line(false), "down #the broker's log is not being read: no record has come yet\n");
         health.set_link(true);
         assert_eq!((line(false), line(true)), ("up ready 100%\n".to_owned(), "up ready 0%\n".to_owned()));
         health.drain();

@@ -3,16 +3,21 @@
 //! Ready means that records were seen through the broker, on every partition, since the link was last made, and that all
 //! parts of the node work: not that a socket is open or a ping was answered.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::vitals::{PATIENCE, Vital, Vitals};
+
+/// Characters of a reason that are shown.
+const WORDS: usize = 300;
 
 /// The node's state as a balancer sees it.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     link: AtomicBool,
+    /// Why there is no link, in the broker's own words, once it was tried.
+    down: Mutex<Option<String>>,
     draining: AtomicBool,
     pub(crate) vitals: Arc<Vitals>,
     /// The longest time in which a working tail shows no record, while its link is up.
@@ -22,8 +27,8 @@ pub(crate) struct Health {
 /// Why a node is not ready.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotReady {
-    #[error("the broker's log is not being read yet, or not any more")]
-    Link,
+    #[error("the broker's log is not being read: {0}")]
+    Link(String),
     #[error("this node is draining")]
     Draining,
     #[error("{0}")]
@@ -49,12 +54,23 @@ impl Health {
         if let Some(trouble) = self.vitals.trouble() {
             return Err(NotReady::Part(trouble));
         }
-        if self.link.load(Ordering::Acquire) { Ok(()) } else { Err(NotReady::Link) }
+        if self.link.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let down = self.down.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Err(NotReady::Link(down.unwrap_or_else(|| "no record has come yet".to_owned())))
     }
 
     /// All partitions show records, or one does not.
     pub(crate) fn set_link(&self, up: bool) {
         self.link.store(up, Ordering::Release);
+    }
+
+    /// The link is gone, or cannot be made, for this reason. A part of it may be the broker's: one short line is kept.
+    pub(crate) fn set_down(&self, why: &str) {
+        let why = why.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS).collect();
+        *self.down.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        self.set_link(false);
     }
 
     /// The node is going away; there is no way back.

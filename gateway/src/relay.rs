@@ -72,8 +72,9 @@ impl Relay {
                         self.window.clear(lost.at.partition);
                         relayed.push(Relayed::Lost(lost));
                     }
-                    TailEvent::Down { .. } => {
+                    TailEvent::Down { why } => {
                         up.fill(false);
+                        self.health.set_down(&why);
                         if !std::mem::replace(&mut degraded, true) {
                             relayed.push(Relayed::Degraded(true));
                         }
