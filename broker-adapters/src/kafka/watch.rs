@@ -100,9 +100,10 @@ impl ClientContext for Watch {
         if let Some((_, from_to)) = line.split_once(&self.id_line) {
             self.told_id(from_to);
         }
-        // A connection that is closed at its start is no error to librdkafka, but its guess at the reason helps.
+        // To librdkafka a connection that is closed at its start is no error.
         if facility == "FAIL"
-            && let Some(why) = words::port(line.split_once("]: ").map_or(line, |(_, said)| said))
+            && self.epoch().is_none()
+            && let Some(why) = words::never_served(line.split_once("]: ").map_or(line, |(_, said)| said))
         {
             self.trouble().last = why;
         }

@@ -18,31 +18,32 @@ pub(super) fn explain(error: &KafkaError) -> String {
 
 /// What a client library says of a connection, with what to change where that is known.
 pub(super) fn connection(said: &str) -> String {
-    port(said).unwrap_or_else(|| said.to_owned())
+    let no_tls = ["connecting to a PLAINTEXT", "wrong version number"];
+    if no_tls.iter().any(|words| said.contains(words)) {
+        return format!("{said}; if this port speaks no TLS, the URL begins with kafka://");
+    }
+    said.to_owned()
 }
 
-/// The same, if the URL does not fit to the port.
-pub(super) fn port(said: &str) -> Option<String> {
+/// What it says of a connection that Kafka closed before it served anything, by how far that connection had come.
+pub(super) fn never_served(said: &str) -> Option<String> {
     let advice = [
-        ("connecting to a SSL listener", "if this port speaks TLS, the URL begins with kafka+ssl://"),
-        ("connecting to a PLAINTEXT", "if this port speaks no TLS, the URL begins with kafka://"),
-        ("wrong version number", "if this port speaks no TLS, the URL begins with kafka://"),
-        ("might require SASL", "if this port asks for a log-in, the URL has user:password@ before the host"),
+        ("in state APIVERSION_QUERY", "if this port speaks TLS, the URL begins with kafka+ssl://"),
+        ("in state UP", "if this port asks for a log-in, the URL has user:password@ before the host"),
     ];
-    let (_, advice) = advice.into_iter().find(|(words, _)| said.contains(words))?;
+    let (_, advice) = advice.into_iter().find(|(state, _)| said.contains(state))?;
     Some(format!("{said}; {advice}"))
 }
 
-/// Why nobody was let in.
+/// Why Kafka does not let this node in.
 pub(super) fn log_in(said: &str) -> String {
-    match said.split_once("supported mechanisms:") {
-        Some((_, mechanisms)) => {
-            // `PLAIN,SCRAM-SHA-512: after 3ms in state …`.
-            let mechanisms = mechanisms.split(':').next().unwrap_or_default().trim();
+    // `…supported mechanisms: PLAIN,SCRAM-SHA-512 (after 3ms in state AUTH_HANDSHAKE)`.
+    let listed = said.split_once("supported mechanisms:").map(|(_, listed)| listed);
+    let mechanisms = listed.and_then(|listed| listed.split('(').next()).map(str::trim);
+    match mechanisms {
+        Some("") => "this port takes no log-in: leave user:password@ out of the broker's URL".into(),
+        Some(mechanisms) => {
             format!("it does not take this kind of log-in: it takes {mechanisms}, so set `?sasl=` in the broker's URL")
-        }
-        None if said.contains("SASL state") => {
-            "this port takes no log-in: leave user:password@ out of the broker's URL".into()
         }
         None => "it refused the user or the password of the broker's URL".into(),
     }
@@ -78,30 +79,26 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_to_the_port_is_named() {
-        for (said, advice) in [
-            (
-                "Disconnected: requesting ApiVersion: might be caused by … (connecting to a SSL listener?) or",
-                "kafka+ssl://",
-            ),
-            ("SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener?", "kafka://"),
-            ("SSL handshake failed: … wrong version number", "kafka://"),
-            ("Disconnected: verify that … broker might require SASL authentication", "user:password@"),
-        ] {
-            let said = connection(said);
-            assert!(said.contains(advice), "{said}");
+        for said in ["Disconnected: connecting to a PLAINTEXT broker listener?", "… wrong version number"] {
+            assert!(connection(said).contains("kafka://"), "{said}");
         }
+        for (said, advice) in [
+            ("Disconnected (after 2ms in state APIVERSION_QUERY)", "kafka+ssl://"),
+            ("Disconnected (after 2ms in state UP)", "user:password@"),
+        ] {
+            assert!(never_served(said).is_some_and(|said| said.contains(advice)), "{said}");
+        }
+        assert_eq!(never_served("Connection refused (after 0ms in state CONNECT)"), None);
         assert_eq!(connection("Connection refused"), "Connection refused");
     }
 
     #[test]
     fn a_log_in_of_the_wrong_kind_names_the_right_ones() {
         let said = "SASL mechanism handshake failed: Broker: Unsupported SASL mechanism: broker's supported mechanisms: \
-                    PLAIN,SCRAM-SHA-512: after 3ms in state AUTH_HANDSHAKE";
+                    PLAIN,SCRAM-SHA-512 (after 3ms in state AUTH_HANDSHAKE)";
         assert!(log_in(said).contains("takes PLAIN,SCRAM-SHA-512, so set `?sasl=`"), "{}", log_in(said));
+        let none = said.replace("PLAIN,SCRAM-SHA-512", "");
+        assert!(log_in(&none).contains("no log-in"), "{}", log_in(&none));
         assert!(log_in("SASL authentication error: Authentication failed").contains("password"));
-        assert!(
-            log_in("SaslHandshakeRequest failed: Broker: Request not valid in current SASL state")
-                .contains("no log-in")
-        );
     }
 }
