@@ -1,6 +1,7 @@
 //! Appending: records are handed to librdkafka in order, and each tells what became of it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rdkafka::Message;
 use rdkafka::error::KafkaError;
@@ -14,6 +15,9 @@ use super::words;
 use super::writer::Line;
 use crate::broker::{Append, AppendError, Stored};
 use crate::position::Offset;
+
+/// A producer that has confirmed nothing of a batch for so long is replaced, if Kafka answers.
+const STUCK: Duration = Duration::from_millis(1900);
 
 type Outcome = Result<Stored, AppendError>;
 
@@ -29,7 +33,9 @@ pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> 
         let sent = match &full {
             Some(error) => Err(AppendError::clone(error)),
             None => writer.send(append, Ticket { of: Arc::clone(&pending), index }).map_err(|error| {
-                line.doubt(&error);
+                if !matches!(error.rdkafka_error_code(), Some(Code::MessageSizeTooLarge | Code::QueueFull)) {
+                    line.doubt();
+                }
                 not_taken(&error)
             }),
         };
@@ -41,7 +47,10 @@ pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> 
         }
     }
     // Late or not: what was answered is known.
-    let _ = timeout_at(deadline, done).await;
+    let sent = Instant::now();
+    if timeout_at(deadline, done).await.is_err() && sent.elapsed() >= STUCK {
+        writer.suspect();
+    }
     pending.outcomes()
 }
 
@@ -135,6 +144,7 @@ impl Watch {
             (Some(Code::MessageSizeTooLarge), _) => not_confirmed(error),
             _ => {
                 self.known.writes.failed();
+                self.suspect();
                 not_confirmed(error)
             }
         }

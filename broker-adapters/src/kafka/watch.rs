@@ -30,6 +30,8 @@ pub(super) struct Watch {
     epoch: AtomicU64,
     /// Another id was told later.
     replaced: AtomicBool,
+    /// This client has let a record expire.
+    suspect: AtomicBool,
     trouble: Mutex<Trouble>,
     pub(super) known: Arc<Known>,
 }
@@ -49,6 +51,7 @@ impl Watch {
             id_line: format!("Topic {topic} changed id from "),
             epoch: AtomicU64::new(0),
             replaced: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
             trouble: Mutex::default(),
             known,
         }
@@ -78,6 +81,17 @@ impl Watch {
     /// Something went wrong with sending: look before the next time.
     pub(super) fn set_doubt(&self) {
         self.known.doubt.store(true, Ordering::Release);
+    }
+
+    /// This client has let a record expire: replace it before the next one.
+    pub(super) fn suspect(&self) {
+        self.suspect.store(true, Ordering::Release);
+        self.set_doubt();
+    }
+
+    /// Whether this client has let a record expire.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
     }
 
     fn told_id(&self, from_to: &str) {

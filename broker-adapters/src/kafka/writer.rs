@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
-use rdkafka::types::RDKafkaErrorCode;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -44,9 +43,20 @@ impl Writer {
         producer.send(record).map_err(|(error, _)| error)
     }
 
-    /// Whether it is of use: its numbering of records is not broken, and its batches fit into the topic.
+    /// It has confirmed nothing for too long.
+    pub(super) fn suspect(&self) {
+        if let Some(producer) = &self.producer {
+            producer.client().context().suspect();
+        }
+    }
+
+    /// Whether it is of use: its numbering of records is not broken, its batches fit into the topic, and it has let
+    /// no record expire: after that it may never send one again, though Kafka answers it otherwise.
     fn works(&self, dialer: &Dialer) -> bool {
-        let whole = |producer: &ThreadedProducer<_>| producer.client().fatal_error().is_none();
+        let whole = |producer: &ThreadedProducer<Watch>| {
+            let client = producer.client();
+            client.fatal_error().is_none() && !client.context().is_suspect()
+        };
         self.batch == dialer.known.batch() && self.producer.as_ref().is_some_and(whole)
     }
 
@@ -144,12 +154,9 @@ impl Line {
         })
     }
 
-    /// The producer did not take a record. Unless that is for want of room, look before the next one.
-    pub(super) fn doubt(&self, error: &KafkaError) {
-        use RDKafkaErrorCode::{MessageSizeTooLarge, QueueFull};
-        if !matches!(error.rdkafka_error_code(), Some(MessageSizeTooLarge | QueueFull)) {
-            self.dialer.known.doubt.store(true, Ordering::Release);
-        }
+    /// Look before the next record.
+    pub(super) fn doubt(&self) {
+        self.dialer.known.doubt.store(true, Ordering::Release);
     }
 
     /// The next append makes a new producer; what is under way with this one is not confirmed any more.
