@@ -41,7 +41,7 @@ fn instead(content: &[u8], wanted: &str) -> String {
     ];
     let found = found.into_iter().find(|(mark, _)| holds(content, mark)).map(|(_, what)| what);
     match (found, content) {
-        (Some(found), _) => format!("there is no {wanted} in it, but {found}"),
+        (Some(found), _) => format!("there is none in the file, but {found}"),
         (None, []) => "it is empty".to_owned(),
         // DER begins with a SEQUENCE of a long length, as PKCS #12 does.
         (None, [0x30, 0x80..=0xff, ..]) => format!(
@@ -49,7 +49,7 @@ fn instead(content: &[u8], wanted: &str) -> String {
              `openssl pkcs12 -in FILE -nodes` the other",
             if wanted == "certificate" { "x509" } else { "pkey" }
         ),
-        (None, _) => format!("there is no {wanted} in it (PEM is expected)"),
+        (None, _) => "there is none in the file (PEM is expected)".to_owned(),
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
                  -----END RSA PRIVATE KEY-----\n",
                 "is encrypted",
             ),
-            (CERTIFICATE, "no private key in it, but a certificate"),
+            (CERTIFICATE, "none in the file, but a certificate"),
             ("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", "ssh-keygen -p -m PEM"),
             ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "a public key"),
             ("-----BEGIN PRIVATE KEY-----\nAAAA\n", "damaged"),
@@ -101,6 +101,6 @@ mod tests {
         }
         assert!(private_key(&[0x30, 0x82, 0x01]).expect_err("DER").contains("openssl pkey"));
         assert!(certificates(&[0x30, 0x82, 0x01]).expect_err("DER").contains("openssl x509"));
-        assert!(certificates(KEY.as_bytes()).expect_err("a key").contains("no certificate in it, but a private key"));
+        assert!(certificates(KEY.as_bytes()).expect_err("a key").contains("none in the file, but a private key"));
     }
 }
