@@ -22,5 +22,5 @@ async fn main() -> ExitCode {
         Ok(())
     });
 
-    app.listen("127.0.0.1:3000").await
+    app.run("127.0.0.1:3000").await
 }

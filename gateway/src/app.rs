@@ -1,4 +1,4 @@
-//! An express-style app: pages with `get`, sockets with `ws`, and `listen`.
+//! An express-style app: pages with `get`, sockets with `ws`, then `run`, or `listen` where errors are handled elsewhere.
 //!
 //! Handlers of sockets run on the worker that owns the socket and need not be `Send`. A panic in one ends its
 //! own socket with 1011 and no other.
@@ -177,11 +177,19 @@ impl App {
         SocketRoute(&mut self.endpoints[place])
     }
 
-    /// Serves until the process is told to stop, set up by the command line, the environment and a config file;
+    /// Serves until the process gets a signal to stop, set up by the command line, the environment and a config file;
     /// `address` is the default. See [`program`](crate::program) for the commands that every app has. Prints why it fails;
     /// what it returns is the process's exit code.
-    pub async fn listen(self, address: &str) -> ExitCode {
+    pub async fn run(self, address: &str) -> ExitCode {
         crate::program::run(self, address).await
+    }
+
+    /// The same for a program that handles errors by itself: prints nothing of them.
+    ///
+    /// # Errors
+    /// Fails for a configuration that is not valid, for an address that is taken, and for a stop that was cut short.
+    pub async fn listen(self, address: &str) -> anyhow::Result<()> {
+        crate::program::carry_out(self, address).await
     }
 }
 

@@ -8,5 +8,5 @@ use gateway::App;
 async fn main() -> ExitCode {
     let mut app = App::gateway();
     app.called("fanfare", env!("CARGO_PKG_VERSION"));
-    app.listen("127.0.0.1:8080").await
+    app.run("127.0.0.1:8080").await
 }

@@ -36,7 +36,8 @@ pub async fn run(app: App, address: &str) -> ExitCode {
     }
 }
 
-async fn carry_out(app: App, address: &str) -> anyhow::Result<()> {
+/// The same, without a word about a failure.
+pub(crate) async fn carry_out(app: App, address: &str) -> anyhow::Result<()> {
     let arguments: Vec<_> = std::env::args_os().collect();
     let name = Name::new(app.program, &arguments);
     match cli::parse(&name, arguments).unwrap_or_else(|error| error.exit()) {
