@@ -160,7 +160,7 @@ impl Model {
     /// The log of a partition goes back while it is read. Where entries do not name the one before, connections end, as
     /// they do at the brokers of that kind.
     pub(super) fn set_back(&self, partition: usize, records: usize) {
-        self.change(|state| state.ledger.roll_back(partition, records));
+        self.change(|state| state.ledger.set_back(partition, records));
         if !self.manners.entries_have_previous {
             self.end_sessions(|_| true);
         }

@@ -23,7 +23,7 @@ pub(super) struct Stand {
     pub(super) generation: u32,
     /// A roll-back took it, or a fork: it stands on the side that was left.
     pub(super) undone: bool,
-    /// It stands, or stood, on the left side of a fork only.
+    /// It stands, or stood, only on the left side of a fork, or where the log was set back while it was read.
     forked: bool,
     pub(super) said: Said,
     pub(super) bytes: Bytes,
@@ -110,13 +110,17 @@ impl Ledger {
     /// A lagging replica takes over, while the old primary goes on for those who stay with it.
     pub(super) fn fork(&mut self, records: usize) {
         self.left = Some(self.partitions.clone());
-        for partition in 0..self.partitions.len() {
-            let kept = self.partitions[partition].log.len();
-            for number in self.partitions[partition].log[kept.saturating_sub(records)..].iter() {
-                self.all[*number].forked = true;
-            }
-            self.roll_back(partition, records);
+        (0..self.partitions.len()).for_each(|partition| self.set_back(partition, records));
+    }
+
+    /// Goes back to the state of `records` ago, unseen by those who read: what they show until they find out is of a side of
+    /// its own.
+    pub(super) fn set_back(&mut self, partition: usize, records: usize) {
+        let kept = &self.partitions[partition].log;
+        for number in &kept[kept.len().saturating_sub(records)..] {
+            self.all[*number].forked = true;
         }
+        self.roll_back(partition, records);
     }
 
     /// Whether there is a fork.
@@ -129,7 +133,7 @@ impl Ledger {
         self.left = None;
     }
 
-    /// Whether what stands at a position stood on the left side of a fork only.
+    /// Whether what stands at a position stood only where the log was left behind unseen.
     pub(super) fn is_forked(&self, at: Position) -> bool {
         self.candidates(at).any(|number| self.all[number].forked)
     }
