@@ -241,9 +241,8 @@ async fn a_refused_upgrade_says_why_and_where_to_look() -> Result<()> {
 
 #[tokio::test]
 async fn what_is_no_websocket_server_is_told() -> Result<()> {
-    let node = wire::serve("fanfare", &[]).await?;
-    let address = node.address;
-    drop(node);
+    // A port that was free a moment ago.
+    let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     finds(&[&format!("ws://{address}/ws")], &[], "tcp", &["Connection refused", "nothing listens", "ss -ltnp"]).await?;
     finds(&["ws://no-such-host.invalid/ws"], &[], "dns", &["no-such-host.invalid"]).await?;
     let cases = [
