@@ -33,7 +33,7 @@ use futures_util::FutureExt;
 use slab::Slab;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tokio::task::LocalSet;
+use tokio::task::{AbortHandle, LocalSet};
 
 use self::backlog::Backlog;
 use self::blocked::Blocked;
@@ -127,13 +127,14 @@ impl Worker {
     }
 
     /// Runs a task of one connection: a panic in it ends that connection and no other.
-    fn attend(self: &Rc<Self>, connection: &Rc<Connection>, task: impl Future<Output = ()> + 'static) {
+    fn attend(self: &Rc<Self>, connection: &Rc<Connection>, task: impl Future<Output = ()> + 'static) -> AbortHandle {
         let (worker, connection) = (Rc::clone(self), Rc::clone(connection));
         tokio::task::spawn_local(async move {
             if AssertUnwindSafe(task).catch_unwind().await.is_err() {
                 worker.end(&connection, CloseReason::Internal);
             }
-        });
+        })
+        .abort_handle()
     }
 
     /// Beats while all tasks of the worker run; after that the node is told that this worker has ended.

@@ -68,11 +68,11 @@ impl Worker {
         }
         self.flush();
         if looked == Looked::Turn && rests {
-            let connection = Rc::clone(connection);
-            tokio::task::spawn_local(async move {
+            let resting = Rc::clone(connection);
+            self.attend(connection, async move {
                 sleep(REST).await;
-                connection.state.borrow_mut().resting = false;
-                connection.wake();
+                resting.state.borrow_mut().resting = false;
+                resting.wake();
             });
         }
         looked

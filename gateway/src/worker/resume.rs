@@ -274,7 +274,7 @@ impl Worker {
             return;
         }
         let pursuit = Rc::clone(self).pursue(Rc::clone(connection), channel.into(), wait);
-        let task = Pursuit(tokio::task::spawn_local(pursuit).abort_handle());
+        let task = Pursuit(self.attend(connection, pursuit));
         self.put(connection, channel, UnderWay { catch_up, _task: task });
     }
 
