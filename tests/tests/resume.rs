@@ -133,7 +133,7 @@ async fn a_thousand_clients_that_come_back_at_once_all_recover_and_cost_the_brok
     const CLIENTS: usize = 1000;
     const FILLERS: usize = 40;
     // Enough for what is missed, not for what comes then.
-    let cluster = Cluster::of(2).broker(broker).set("FANFARE__WINDOW__BYTES", "3MiB").start().await?;
+    let cluster = Cluster::of(2).broker(broker).set("FANFARE__WINDOW__BYTES", "2MiB").start().await?;
     let away = Away::from(&cluster, Duration::ZERO).await?;
     let url = &url(&cluster, 2);
     // Warm: the node has read all of it.
@@ -333,8 +333,8 @@ async fn the_window_takes_the_memory_that_it_is_given() -> Result<()> {
     say(60_000).await?;
     reader.messages(62_000).await?;
     let grown = node.process()?.memory()?.saturating_sub(before);
-    // Ids of 60,000 messages take 26 bytes each.
-    let others = 60_000 * 26 + (2 << 20);
+    // Ids of 60,000 messages take 26 bytes each; the allocator keeps some of what was given back.
+    let others = 60_000 * 26 + (4 << 20);
     println!("a window of {BYTES} bytes has taken {grown}");
     assert!(grown <= BYTES * 11 / 10 + others, "a window of {BYTES} bytes has taken {grown}");
     Ok(())
