@@ -1,7 +1,8 @@
 //! Records older than the window, read back from the broker for all who wait for them.
 //!
-//! One reading at a time per partition, and few on the node: whoever waits first reads for all others. Who stops waiting,
-//! because the client left, leaves nothing behind. What was read is kept for a while, in a part of the window's memory.
+//! One reading at a time per partition, and few on the node, each for all who wait. It is begun only while somebody waits,
+//! and then it ends, whoever leaves meanwhile: what was asked for comes in any case, and tells the next what it would ask
+//! for again. What was read is kept for a while, in a part of the window's memory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -72,9 +73,10 @@ impl Archive {
     }
 
     /// Waits until the page that says what follows on a channel was read; `None` if the log holds no such record any more.
+    /// `extent` says what is known of the partition's newer records.
     pub(super) async fn page(
-        &self,
-        log: &Log,
+        self: &Arc<Self>,
+        log: &Arc<Log>,
         channel: &str,
         since: Position,
         extent: impl Fn() -> Option<Extent>,
@@ -88,47 +90,21 @@ impl Archive {
             if let Some(page) = self.find(channel, since) {
                 return Ok(Some(page));
             }
-            match desk.lock().nothing(channel, since.offset) {
+            let nothing = desk.lock().nothing(channel, since.offset);
+            match nothing {
                 Some(Nothing::Gone) => return Ok(None),
                 Some(Nothing::Failed(error)) => return Err(error),
                 None => {}
             }
-            let Some(turn) = Turn::take(desk) else {
-                turned.await;
-                continue;
-            };
-            let Some(extent) = extent() else { return Ok(None) };
-            self.read(log, since.partition, extent).await;
-            drop(turn);
+            if let Some(turn) = Turn::take(self, since.partition) {
+                let Some(extent) = extent() else { return Ok(None) };
+                let log = Arc::clone(log);
+                tokio::task::spawn_local(async move { turn.read(&log, extent).await });
+            }
+            turned.await;
             // Those who were served want what comes next before it is decided what that is.
             tokio::task::yield_now().await;
         }
-    }
-
-    async fn read(&self, log: &Log, partition: Partition, extent: Extent) {
-        let desk = self.desk(partition);
-        let Ok(_turn) = self.turns.acquire().await else { return };
-        // Whoever it was for may have left meanwhile.
-        let Some(plan @ Plan { from, target, begins }) = desk.lock().plan() else { return };
-        let most = (BYTES / extent.average.max(1)).clamp(*RECORDS.start(), *RECORDS.end()) as u64;
-        let ahead = extent.newest.next().0.saturating_sub(target.0);
-        let most = most.min(ahead) + (target.0 - from.0);
-        let read = log.read_from(partition, from, usize::try_from(most).unwrap_or(usize::MAX)).await;
-        if begins {
-            log.counters().read_backs.add(1);
-        }
-        let mut shelf = desk.lock();
-        match read {
-            Ok(seen) => {
-                let page = Page::new(partition, seen, shelf.channels());
-                shelf.put(plan, page, (self.clock)());
-            }
-            Err(error) => {
-                tracing::debug!(%error, "cannot read older records");
-                shelf.fail(&error);
-            }
-        }
-        self.settle(desk, &mut shelf);
     }
 
     /// The offset of the broker's last record, as it is now or later.
@@ -209,18 +185,50 @@ impl Drop for Want<'_> {
 }
 
 /// The right to read, given on however the reading ends.
-struct Turn<'a>(&'a Desk);
+struct Turn {
+    archive: Arc<Archive>,
+    partition: Partition,
+}
 
-impl<'a> Turn<'a> {
-    fn take(desk: &'a Desk) -> Option<Self> {
-        let others = std::mem::replace(&mut desk.lock().reading, true);
-        (!others).then(|| Self(desk))
+impl Turn {
+    fn take(archive: &Arc<Archive>, partition: Partition) -> Option<Self> {
+        let others = std::mem::replace(&mut archive.desk(partition).lock().reading, true);
+        (!others).then(|| Self { archive: Arc::clone(archive), partition })
+    }
+
+    async fn read(self, log: &Log, extent: Extent) {
+        let Self { archive, partition } = &self;
+        let desk = archive.desk(*partition);
+        let Ok(_turn) = archive.turns.acquire().await else { return };
+        // Whoever it was for may have left meanwhile.
+        let plan = desk.lock().plan();
+        let Some(plan @ Plan { from, target, begins }) = plan else { return };
+        let most = (BYTES / extent.average.max(1)).clamp(*RECORDS.start(), *RECORDS.end()) as u64;
+        let ahead = extent.newest.next().0.saturating_sub(target.0);
+        let most = most.min(ahead) + (target.0 - from.0);
+        let read = log.read_from(*partition, from, usize::try_from(most).unwrap_or(usize::MAX)).await;
+        if begins {
+            log.counters().read_backs.add(1);
+        }
+        let mut shelf = desk.lock();
+        match read {
+            Ok(seen) => {
+                let page = Page::new(*partition, seen, shelf.channels());
+                shelf.put(plan, page, (archive.clock)());
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot read older records");
+                shelf.fail(&error);
+            }
+        }
+        archive.settle(desk, &mut shelf);
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.lock().reading = false;
-        self.0.turned.notify_waiters();
+        let desk = self.archive.desk(self.partition);
+        desk.lock().reading = false;
+        desk.turned.notify_waiters();
     }
 }

@@ -33,7 +33,7 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub(crate) struct Window {
     partitions: Box<[Kept]>,
-    archive: Archive,
+    archive: Arc<Archive>,
     /// The most bytes of all partitions, and what they take.
     most: usize,
     taken: AtomicUsize,
@@ -53,7 +53,7 @@ impl Window {
     pub(crate) fn new(partitions: u16, age: Duration, bytes: usize, clock: fn() -> u64) -> Self {
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let kept = || Kept { ring: Mutex::new(Ring::new(age)), oldest: AtomicU64::new(NEVER) };
-        let archive = Archive::new(partitions, bytes / ARCHIVE, clock);
+        let archive = Arc::new(Archive::new(partitions, bytes / ARCHIVE, clock));
         let taken = AtomicUsize::new(0);
         Self { partitions: (0..partitions).map(|_| kept()).collect(), archive, most: bytes, taken, clock }
     }
@@ -126,7 +126,12 @@ impl Window {
     }
 
     /// Reads back from the broker what follows on a channel after a position; `None` if the log does not hold it any more.
-    pub(crate) async fn page(&self, log: &Log, channel: &str, since: Position) -> Result<Option<Arc<Page>>, LinkError> {
+    pub(crate) async fn page(
+        &self,
+        log: &Arc<Log>,
+        channel: &str,
+        since: Position,
+    ) -> Result<Option<Arc<Page>>, LinkError> {
         let extent = || {
             let ring = self.ring(since.partition);
             Some(Extent { newest: ring.newest()?, average: ring.average() })
