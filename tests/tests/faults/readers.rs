@@ -50,7 +50,7 @@ pub(crate) async fn sockets_that_join_and_leave_without_an_end_are_unnoticed(cas
     while tries.len() < TRIES {
         let (alone, beside);
         (others, alone) = BEAT.p99(address, others).await?;
-        let churners = Flood::begin(address, churn.clone(), CHURNERS);
+        let churners = Flood::begin(address, &churn, CHURNERS)?;
         (others, beside) = BEAT.p99(address, others).await?;
         churners.end()?;
         println!("{case}: p99 of the others {alone:.1?}, beside {CHURNERS} of them {beside:.1?}");

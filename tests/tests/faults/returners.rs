@@ -98,7 +98,7 @@ pub(crate) async fn a_flood_of_forged_positions_is_bounded_work_and_unnoticed(ca
         let (alone, beside);
         (others, alone) = BEAT.p99(address, others).await?;
         let (readings, read) = (read_backs(&cluster).await?, cluster.wire("node-1")?.carried(Direction::FromBroker));
-        let forger = Flood::begin(address, flood.clone(), 1);
+        let forger = Flood::begin(address, &flood, 1)?;
         (others, beside) = BEAT.p99(address, others).await?;
         forger.end()?;
         let read = cluster.wire("node-1")?.carried(Direction::FromBroker) - read;
