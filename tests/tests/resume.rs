@@ -170,6 +170,8 @@ async fn a_thousand_clients_that_come_back_at_once_all_recover_and_cost_the_brok
     let late = Client::native(url).await?;
     let before = Reads::of(&cluster, broker).await?;
     resume(&late, "news", &away.since).await?;
+    // It is read by pages, as the client takes them.
+    late.sees("full").await?;
     let asked = Reads::of(&cluster, broker).await?.since(&before);
     println!("one client older than the window: {asked:?}");
     assert!(asked.asked > 0 && asked.bytes > (FILLERS / 2 * filler.len()) as u64, "{asked:?}");
@@ -333,8 +335,9 @@ async fn the_window_takes_the_memory_that_it_is_given() -> Result<()> {
     say(60_000).await?;
     reader.messages(62_000).await?;
     let grown = node.process()?.memory()?.saturating_sub(before);
-    // Ids of 60,000 messages take 26 bytes each; the allocator keeps some of what was given back.
-    let others = 60_000 * 26 + (4 << 20);
+    // Ids of 60,000 messages take 26 bytes each; then what waits for a busy reader, and what the allocator keeps of memory
+    // that was given back. A window that takes twice what it says is found.
+    let others = 60_000 * 26 + (8 << 20);
     println!("a window of {BYTES} bytes has taken {grown}");
     assert!(grown <= BYTES * 11 / 10 + others, "a window of {BYTES} bytes has taken {grown}");
     Ok(())
