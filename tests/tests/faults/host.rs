@@ -35,7 +35,7 @@ pub(crate) async fn a_log_whose_reader_is_gone_costs_its_lines_alone(case: Case)
 pub(crate) async fn a_log_that_nobody_reads_costs_its_lines_alone(case: Case) -> Result<()> {
     let conditions = Conditions { log: Log::Stalled, ..Conditions::default() };
     let stage = Stage::planned(case, |plan| plan.under(conditions)).await?;
-    let comers = Comers::start(&stage.node(1), |client| drop(client.is_ok()));
+    let comers = Comers::start(&stage.node(1), drop);
     let full = async {
         while dropped(&stage, 1).await? == 0 {
             comers.more(200).await;
