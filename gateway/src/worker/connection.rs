@@ -113,6 +113,20 @@ enum Stage {
     Over,
 }
 
+impl Stage {
+    /// Whether what came before the end is still answered.
+    fn takes_output(self) -> bool {
+        matches!(self, Self::Handler | Self::Answers)
+    }
+}
+
+impl State {
+    /// Whether frames may still be queued.
+    fn takes_output(&self) -> bool {
+        !self.gone && self.ending.as_ref().is_none_or(|ending| ending.stage.takes_output())
+    }
+}
+
 impl Connection {
     pub(crate) fn new(
         (member, serial): (Member, u32),
@@ -239,7 +253,7 @@ impl Connection {
                 ending.over.as_mut().reset(due.into());
                 continue;
             }
-            if matches!(stage, Stage::Handler | Stage::Answers) {
+            if stage.takes_output() {
                 drop(state);
                 self.farewell(worker, reason);
                 return Poll::Ready(None);

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::{Connection, Ending, Stage, State};
+use super::{Connection, State};
 use crate::worker::Worker;
 
 /// The most that may be queued when there is room again, in bytes; at most a quarter of an outbox.
@@ -27,9 +27,7 @@ impl Connection {
     /// queued takes any frame.
     pub(crate) fn offer(&self, worker: &Worker, frame: &Bytes, most: usize) -> Offered {
         let mut state = self.state.borrow_mut();
-        // What came before the end is still answered.
-        let answers = |ending: &Ending| matches!(ending.stage, Stage::Handler | Stage::Answers);
-        if state.gone || !state.ending.as_ref().is_none_or(answers) {
+        if !state.takes_output() {
             return Offered::Ending;
         }
         let weight = state.outbox.weight();

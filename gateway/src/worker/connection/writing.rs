@@ -37,9 +37,7 @@ impl Connection {
     /// Adds a frame for the next flush.
     pub(crate) fn queue(&self, worker: &Worker, frame: Frame) -> Queued {
         let mut state = self.state.borrow_mut();
-        if state.gone
-            || state.ending.as_ref().is_some_and(|ending| !matches!(ending.stage, Stage::Handler | Stage::Answers))
-        {
+        if !state.takes_output() {
             return Queued::Ending;
         }
         state.push(worker, frame);
