@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::position::{Check, Epoch, Offset, Partition};
+use crate::stored::position::{Check, Epoch, Offset, Partition};
 
 /// A broker: a number of ordered partitions to append to and to read from any offset that is still kept.
 #[async_trait]

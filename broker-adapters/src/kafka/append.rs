@@ -14,7 +14,7 @@ use super::watch::Watch;
 use super::words;
 use super::writer::Line;
 use crate::broker::{Append, AppendError, Stored};
-use crate::position::Offset;
+use crate::stored::position::Offset;
 
 /// A producer that has confirmed nothing of a batch for so long is replaced, if Kafka answers.
 const STUCK: Duration = Duration::from_millis(1900);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use crate::position::Epoch;
+use crate::stored::position::Epoch;
 use crate::writes::Writes;
 
 /// Bytes that a batch takes beside its first record's payload, rounded up.

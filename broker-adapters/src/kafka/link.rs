@@ -18,7 +18,7 @@ use super::url::Address;
 use super::watch::{DEBUG, Watch};
 use super::words::explain;
 use crate::broker::LinkError;
-use crate::position::Epoch;
+use crate::stored::position::Epoch;
 
 /// The longest wait for one answer, before looking at what the client has told meanwhile.
 const GLANCE: Duration = Duration::from_millis(200);

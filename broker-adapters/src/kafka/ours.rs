@@ -11,8 +11,8 @@ use tokio::runtime::Handle;
 use super::read::{Extent, Link};
 use super::words::explain;
 use crate::broker::LinkError;
-use crate::envelope;
-use crate::position::Partition;
+use crate::stored::envelope;
+use crate::stored::position::Partition;
 
 /// How long Kafka has to show a record of each partition.
 const SHOW: Duration = Duration::from_millis(1500);

@@ -21,10 +21,10 @@ use super::words::explain;
 use super::writer::Line;
 use super::{append, ours};
 use crate::broker::{Append, AppendError, Entry, LinkError, Opened, Reader, Standing, Start};
-use crate::envelope;
 use crate::log::wall_clock;
-use crate::position::{Epoch, Offset, Partition};
-use crate::record::MessageId;
+use crate::stored::envelope;
+use crate::stored::position::{Epoch, Offset, Partition};
+use crate::stored::record::MessageId;
 
 /// The longest that opening may take; a bit less than whoever opens waits, so that the reason is told.
 const DIAL: Duration = Duration::from_millis(4500);

@@ -16,7 +16,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::known::Known;
 use super::words;
-use crate::position::Epoch;
+use crate::stored::position::Epoch;
 
 /// The debug context that shows topic ids.
 pub(super) const DEBUG: &str = "metadata";

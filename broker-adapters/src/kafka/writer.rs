@@ -19,7 +19,7 @@ use super::link::Dialer;
 use super::read;
 use super::watch::Watch;
 use crate::broker::{Append, LinkError};
-use crate::position::Epoch;
+use crate::stored::position::Epoch;
 
 /// The longest that one look may take; reconnecting goes on in between.
 const LOOK: Duration = Duration::from_secs(4);

@@ -17,7 +17,7 @@ use store::Store;
 
 use crate::broker::{Append, AppendError, Broker, Capabilities, Entry, LinkError, Opened, Reader, Start, Stored};
 use crate::connect::Settings;
-use crate::position::{Offset, Partition};
+use crate::stored::position::{Offset, Partition};
 
 /// Entries that one read gives at most.
 const READ: usize = 512;

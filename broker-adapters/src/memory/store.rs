@@ -9,7 +9,7 @@ use tokio::sync::futures::Notified;
 
 use crate::broker::{Append, Entry, Standing, Start, Stored};
 use crate::connect::Settings;
-use crate::position::{Epoch, Offset, Partition};
+use crate::stored::position::{Epoch, Offset, Partition};
 
 /// Bytes kept in all, shared evenly by the partitions.
 const BYTES: usize = 64 << 20;

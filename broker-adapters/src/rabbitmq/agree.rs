@@ -20,7 +20,7 @@ use super::lane::first_offset;
 use super::ours;
 use super::url::Address;
 use super::words::explain;
-use crate::position::Epoch;
+use crate::stored::position::Epoch;
 
 /// How long a settings stream may show nothing before this node writes to it. Writing in vain does no harm.
 const EMPTY: Duration = Duration::from_millis(100);

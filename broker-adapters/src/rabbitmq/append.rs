@@ -21,7 +21,7 @@ use super::link::{Dialer, Link};
 use super::url::Address;
 use super::words::{self, explain};
 use crate::broker::{Append, AppendError, LinkError, Stored};
-use crate::position::Partition;
+use crate::stored::position::Partition;
 
 /// How long RabbitMQ may owe a confirm, beside the time for the bytes under way.
 const CONFIRM: Duration = Duration::from_secs(1);

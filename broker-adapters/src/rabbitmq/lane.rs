@@ -14,9 +14,9 @@ use lapin::{Channel, Consumer};
 use super::link::Link;
 use super::words::explain;
 use crate::broker::{Entry, LinkError};
-use crate::envelope;
-use crate::position::{Epoch, Offset, Partition};
-use crate::record::MessageId;
+use crate::stored::envelope;
+use crate::stored::position::{Epoch, Offset, Partition};
+use crate::stored::record::MessageId;
 
 /// Records that RabbitMQ sends ahead. Few, so that a link that can only receive soon falls silent.
 const PREFETCH: u16 = 64;

@@ -19,7 +19,7 @@ use super::url::Address;
 use super::wire::{self, Hangup, Wire, Wires};
 use super::words::{advise, explain};
 use crate::broker::LinkError;
-use crate::position::Epoch;
+use crate::stored::position::Epoch;
 use crate::writes::Writes;
 
 /// The longest that making a connection may take, log-in and a look at the streams included.

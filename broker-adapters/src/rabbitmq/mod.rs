@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::broker::{Append, AppendError, Broker, Capabilities, Entry, LinkError, Opened, Start, Stored};
 use crate::connect::{ConnectError, Settings};
-use crate::position::{Offset, Partition};
+use crate::stored::position::{Offset, Partition};
 use crate::writes::Writes;
 use line::Line;
 use link::Dialer;

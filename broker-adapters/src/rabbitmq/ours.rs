@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::agree::{open, unless_missing};
 use super::lane::first_offset;
 use super::words::explain;
-use crate::envelope;
+use crate::stored::envelope;
 
 /// How long a stream that has records, or seems to have none, may take to show its first one.
 const SHOW: Duration = Duration::from_secs(2);

@@ -14,10 +14,10 @@ use super::line::Line;
 use super::link::{Dialer, Link};
 use super::url::Address;
 use crate::broker::{Append, AppendError, Entry, LinkError, OPEN_TIMEOUT, Opened, Reader, Standing, Start};
-use crate::envelope;
 use crate::log::wall_clock;
-use crate::position::{Offset, Partition};
-use crate::record::MessageId;
+use crate::stored::envelope;
+use crate::stored::position::{Offset, Partition};
+use crate::stored::record::MessageId;
 
 /// About how many entries are given at a time.
 const MOST: usize = 512;

@@ -8,7 +8,7 @@ use super::refusal::refusal;
 use super::url::Address;
 use super::value;
 use crate::broker::{Append, AppendError, Stored};
-use crate::position::{Epoch, Offset};
+use crate::stored::position::{Epoch, Offset};
 
 type Outcome = Result<Stored, AppendError>;
 

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::broker::{Append, AppendError, Broker, Capabilities, Entry, LinkError, Opened, Start, Stored};
 use crate::connect::{ConnectError, Settings};
-use crate::position::{Offset, Partition};
+use crate::stored::position::{Offset, Partition};
 use dial::Dialer;
 use link::Line;
 use url::Address;

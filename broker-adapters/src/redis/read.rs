@@ -10,7 +10,7 @@ use super::primary::{Current, outdated};
 use super::refusal::refusal;
 use super::value;
 use crate::broker::{Entry, LinkError, OPEN_TIMEOUT, Opened, Reader, Standing, Start};
-use crate::position::{Offset, Partition};
+use crate::stored::position::{Offset, Partition};
 
 /// How long one `XREAD` waits at the server, in milliseconds.
 const BLOCK: usize = 5000;

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use redis::Value;
 
 use crate::broker::Entry;
-use crate::position::{Check, Epoch, Offset, Partition};
-use crate::record::MessageId;
+use crate::stored::position::{Check, Epoch, Offset, Partition};
+use crate::stored::record::MessageId;
 
 /// From here on an id is no offset, as in the scripts.
 pub(super) const LIMIT: u64 = 1_000_000_000_000_000;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashTable;
 
-use crate::record::MessageId;
+use crate::stored::record::MessageId;
 
 /// How many records back a repeated id is recognised.
 pub(crate) const DEDUP_WINDOW: usize = 65_536;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::position::{Check, Offset, Partition, Position};
+use crate::stored::position::{Check, Offset, Partition, Position};
 
 /// Tells a message from all others, so that a retry of it can be recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

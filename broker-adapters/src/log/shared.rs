@@ -10,11 +10,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::broker::{Append, AppendError, Broker, Stored};
-use crate::envelope;
+use crate::log::publisher::EXPIRY;
+use crate::log::witness::Witness;
 use crate::log::{Counters, Timing};
-use crate::position::Partition;
-use crate::publisher::EXPIRY;
-use crate::witness::Witness;
+use crate::stored::envelope;
+use crate::stored::position::Partition;
 
 pub(crate) struct Shared {
     pub(crate) broker: Arc<dyn Broker>,

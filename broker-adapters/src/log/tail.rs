@@ -12,14 +12,14 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use crate::backoff::Backoff;
 use crate::broker::{Append, Entry, LinkError, OPEN_TIMEOUT, Reader};
-use crate::cursor::{Cursor, Reopen};
-use crate::envelope;
-use crate::position::{Check, Offset, Partition, Position};
-use crate::record::{MessageId, Record};
-use crate::shared::{Outage, Shared, Watched};
-use crate::witness::Witness;
+use crate::log::backoff::Backoff;
+use crate::log::cursor::{Cursor, Reopen};
+use crate::log::shared::{Outage, Shared, Watched};
+use crate::log::witness::Witness;
+use crate::stored::envelope;
+use crate::stored::position::{Check, Offset, Partition, Position};
+use crate::stored::record::{MessageId, Record};
 
 /// A node appends to each partition at least once in so many heartbeats, however busy others keep it.
 const PROOF: f64 = 5.0;

@@ -3,19 +3,27 @@
 //! Owned by the node, shared by all that publish. Publishing is never spooled and never local only: a
 //! message is delivered because it is in the log.
 
+pub(crate) mod backoff;
+pub(crate) mod cursor;
+pub(crate) mod dedup;
+pub(crate) mod publisher;
+pub(crate) mod shared;
+pub(crate) mod tail;
+pub(crate) mod witness;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, timeout};
 
+use self::publisher::{Answer, Budget, PublishError, Publisher};
+use self::shared::Shared;
+use self::tail::{Resume, Seen, Tail};
 use crate::broker::{Append, Broker, Capabilities, LinkError, OPEN_TIMEOUT, Start};
-use crate::envelope;
-use crate::position::{Offset, Partition, Position, partition_of};
-use crate::publisher::{Answer, Budget, PublishError, Publisher};
-use crate::record::NewRecord;
-use crate::shared::Shared;
-use crate::tail::{self, Resume, Seen, Tail};
+use crate::stored::envelope;
+use crate::stored::position::{Offset, Partition, Position, partition_of};
+use crate::stored::record::NewRecord;
 
 /// The times that the rules depend on.
 #[derive(Debug, Clone, Copy)]

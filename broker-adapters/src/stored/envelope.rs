@@ -6,9 +6,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::position::{Check, Offset, Partition, Position};
-use crate::record::{MessageId, NewRecord, Payload, Record};
-use crate::tail::Seen;
+use crate::log::tail::Seen;
+use crate::stored::position::{Check, Offset, Partition, Position};
+use crate::stored::record::{MessageId, NewRecord, Payload, Record};
 
 /// Bytes that the envelope adds to a record's channel and payload.
 pub const ENVELOPE_OVERHEAD: usize = 34;

@@ -5,10 +5,10 @@
 //! themselves pass over in silence.
 
 use crate::broker::{Entry, Standing, Start};
-use crate::dedup::Dedup;
-use crate::envelope;
-use crate::position::{Check, Epoch, Offset, Partition, Position};
-use crate::tail::{Break, BreakReason, Resume, TailEvent};
+use crate::log::dedup::Dedup;
+use crate::log::tail::{Break, BreakReason, Resume, TailEvent};
+use crate::stored::envelope;
+use crate::stored::position::{Check, Epoch, Offset, Partition, Position};
 
 /// The reader must be opened anew, from [`Cursor::start`].
 #[derive(Debug, PartialEq, Eq)]
@@ -219,8 +219,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::record::MessageId;
-    use crate::record::{NewRecord, Payload};
+    use crate::stored::record::MessageId;
+    use crate::stored::record::{NewRecord, Payload};
 
     const PARTITION: Partition = Partition(3);
 

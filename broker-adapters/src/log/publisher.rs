@@ -13,12 +13,12 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::backoff::Backoff;
 use crate::broker::{Append, AppendError, Stored};
-use crate::envelope;
-use crate::position::Check;
-use crate::shared::Shared;
-use crate::tail::link_backoff;
+use crate::log::backoff::Backoff;
+use crate::log::shared::Shared;
+use crate::log::tail::link_backoff;
+use crate::stored::envelope;
+use crate::stored::position::Check;
 
 /// Records on their way at a time, in as many batches as suit the broker.
 const RECORDS: usize = 1024;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::broker::{Standing, Stored};
-use crate::position::{Check, Epoch, Offset, Partition, Position};
-use crate::tail::{BreakReason, Seen, TailEvent};
+use crate::log::tail::{BreakReason, Seen, TailEvent};
+use crate::stored::position::{Check, Epoch, Offset, Partition, Position};
 
 /// Acknowledged records that wait to be read, at most.
 const MOST: usize = 8_192;
@@ -211,7 +211,7 @@ impl Witness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tail::Break;
+    use crate::log::tail::Break;
 
     const PARTITION: Partition = Partition(0);
     const BOUND: Duration = Duration::from_secs(4);

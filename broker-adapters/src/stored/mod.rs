@@ -1,0 +1,5 @@
+//! What the log holds: the bytes of a record, the record that they stand for, and its place.
+
+pub(crate) mod envelope;
+pub(crate) mod position;
+pub(crate) mod record;
