@@ -32,5 +32,6 @@ pub use log::publisher::{Budget, PublishError};
 pub use log::tail::{Break, BreakReason, Resume, Seen, Tail, TailEvent};
 pub use log::{Count, Counters, Log, Timing, wall_clock};
 pub use stored::envelope::{ENVELOPE_OVERHEAD, Unreadable};
+pub use stored::extensions::{Extension, Extensions, ExtensionsTooLong};
 pub use stored::position::{Check, Epoch, InvalidPosition, Offset, Partition, Position, partition_of};
 pub use stored::record::{MessageId, NewRecord, Payload, Record};

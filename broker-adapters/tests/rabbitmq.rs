@@ -85,7 +85,7 @@ async fn a_publisher_whose_channel_is_closed_gets_another() {
     let log = Log::start(broker, SETTINGS.partitions, timing, Budget { messages: 100, bytes: 1 << 20 });
     let publish = |text: &str, deadline: Instant| {
         let payload = Payload::Text(Bytes::copy_from_slice(text.as_bytes()));
-        log.publish(NewRecord { id: MessageId::random(), channel: "room".into(), payload }, deadline)
+        log.publish(NewRecord::new(MessageId::random(), "room".into(), payload), deadline)
     };
     let mut tail = log.tail_all(Resume::Head);
     publish("before", soon()).await.expect("it is stored");

@@ -157,6 +157,8 @@ impl Metrics {
         let counters = log.counters();
         let help = "Records dropped because their id came before.";
         family("broker_duplicates_total", "counter", help, &plain(counters.duplicates.value()));
+        let help = "Records passed over that only newer releases know, and that may be skipped.";
+        family("broker_skipped_total", "counter", help, &plain(counters.skipped.value()));
         let help = "Places where the broker's log did not go on from what was read.";
         family("broker_breaks_total", "counter", help, &plain(counters.breaks.value()));
         let help = "Times that the broker was asked for records older than the window.";

@@ -150,7 +150,7 @@ impl Socket {
             Message::Binary(bytes) => Payload::Binary(bytes),
         };
         let shared = &self.worker.shared;
-        let record = NewRecord { id: MessageId::random(), channel: self.route.channel.clone(), payload };
+        let record = NewRecord::new(MessageId::random(), self.route.channel.clone(), payload);
         let deadline = Instant::now() + shared.config.broker.publish_timeout;
         let result = shared.log.publish(record, deadline).await;
         shared.metrics.published(&result);

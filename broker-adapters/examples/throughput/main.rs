@@ -61,7 +61,7 @@ struct Ours(Arc<Log>);
 impl Publish for Ours {
     async fn publish(&self, channel: String) -> Result<(), Error> {
         let payload = Payload::Binary(vec![7; 64].into());
-        let record = NewRecord { id: MessageId::random(), channel, payload };
+        let record = NewRecord::new(MessageId::random(), channel, payload);
         Ok(self.0.publish(record, Instant::now() + Duration::from_secs(3)).await.map(drop)?)
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Cursor {
     dedup: Dedup,
     /// Records dropped because their id was there before.
     pub(crate) duplicates: u64,
+    /// Records passed over that only newer releases know.
+    pub(crate) skipped: u64,
     /// What other nodes' heartbeats say that they have read, each with the place of the heartbeat.
     pub(crate) named: Vec<(Offset, Position)>,
 }
@@ -50,7 +52,8 @@ impl Cursor {
             Resume::After(at) => Place::After { epoch: None, offset: at.offset, check: at.check },
         };
         let (live, up, history) = (false, false, Offset(0));
-        Self { partition, place, live, up, history, dedup: Dedup::default(), duplicates: 0, named: Vec::new() }
+        let (dedup, duplicates, skipped, named) = (Dedup::default(), 0, 0, Vec::new());
+        Self { partition, place, live, up, history, dedup, duplicates, skipped, named }
     }
 
     /// What is read is not the log that appends go to. True if something was read, which is announced as lost.
@@ -188,9 +191,12 @@ impl Cursor {
     }
 
     fn take(&mut self, envelope: envelope::Envelope, offset: Offset, out: &mut Vec<TailEvent>) {
+        // Also of what is skipped: nodes of all releases count the same ids, and so decide alike.
         let fresh = self.dedup.insert(envelope.id);
-        if let envelope::Content::Heartbeat { seen: Some(seen) } = envelope.content {
-            self.named.push((offset, seen));
+        match envelope.content {
+            envelope::Content::Heartbeat { seen: Some(seen) } => self.named.push((offset, seen)),
+            envelope::Content::Skipped => self.skipped += 1,
+            _ => {}
         }
         let mut next = envelope.seen(self.partition, offset);
         if !fresh && next.message.take().is_some() {
@@ -226,7 +232,7 @@ mod tests {
 
     fn entry(epoch: u64, offset: u64, id: u128) -> Entry {
         let payload = Payload::Text(Bytes::from_static(b"x"));
-        let bytes = envelope::message(&NewRecord { id: MessageId(id), channel: "c".into(), payload }, 0);
+        let bytes = envelope::message(&NewRecord::new(MessageId(id), "c".into(), payload), 0);
         Entry { partition: PARTITION, epoch: Some(Epoch(epoch)), offset: Offset(offset), previous: None, bytes }
     }
 
@@ -325,6 +331,28 @@ mod tests {
         let garbage = Entry { bytes: Bytes::from_static(b"garbage"), ..entry(7, 4, 4) };
         let entries = [entry(7, 3, 3), garbage, entry(7, 5, 5)];
         assert_eq!(resumed(standing(7, 6), &entries), ("up 3, unreadable 3..4, 5".into(), Ok(())));
+    }
+
+    #[test]
+    fn a_record_to_skip_is_no_gap_and_its_id_counts() {
+        let newer = |offset, id| {
+            let mut bytes = entry(7, offset, id).bytes[..28].to_vec();
+            bytes[1..4].copy_from_slice(&[9, 99, 1]);
+            Entry { bytes: bytes.into(), ..entry(7, offset, id) }
+        };
+        let (mut cursor, mut out, _) = after_three(standing(7, 4));
+        for entry in [entry(7, 3, 3), newer(4, 4), entry(7, 5, 5), newer(6, 6)] {
+            assert_eq!(cursor.accept(&entry, &mut out), Ok(()));
+        }
+        assert_eq!((words(&out), cursor.skipped), ("up 3, 5".into(), 2));
+        out.clear();
+        assert_eq!(cursor.opened(standing(7, 7), &mut out), Ok(()));
+        for entry in [newer(6, 6), entry(7, 7, 4), entry(7, 8, 8)] {
+            assert_eq!(cursor.accept(&entry, &mut out), Ok(()), "it anchors a new session as any record does");
+        }
+        assert_eq!((words(&out), cursor.duplicates), ("up 6, 8".into(), 1), "its id is taken");
+        assert_eq!(cursor.opened(standing(7, 9), &mut out), Ok(()));
+        assert_eq!(cursor.accept(&newer(8, 9), &mut out), Err(Reopen), "another record stands there");
     }
 
     #[test]

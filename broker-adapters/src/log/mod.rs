@@ -47,6 +47,8 @@ impl Timing {
 pub struct Counters {
     /// Messages dropped because the same id came before.
     pub duplicates: Count,
+    /// Records passed over without a loss: only newer releases know what they are.
+    pub skipped: Count,
     /// Places where records were lost in the broker.
     pub breaks: Count,
     /// Times that older records were asked for, in as many pages as it took; whoever reads counts.

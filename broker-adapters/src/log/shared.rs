@@ -52,6 +52,16 @@ impl Shared {
         results
     }
 
+    /// Counts records that only newer releases know, and says once that there are some.
+    pub(crate) fn skip(&self, records: u64) {
+        if records > 0 {
+            if self.counters.skipped.value() == 0 {
+                tracing::info!("newer nodes write records of a kind that this release does not know, and may skip");
+            }
+            self.counters.skipped.add(records);
+        }
+    }
+
     fn witness<T>(&self, partition: Partition, with: impl FnOnce(&mut Option<Witness>) -> T) -> Option<T> {
         let witness = self.witnesses.get(usize::from(partition.0))?;
         Some(with(&mut witness.lock().unwrap_or_else(PoisonError::into_inner)))

@@ -70,7 +70,7 @@ pub struct Seen {
     pub check: Check,
     /// When it was sent, in milliseconds since 1970 by its publisher's clock.
     pub time: u64,
-    /// The message; none for a heartbeat, and for a message whose id came before.
+    /// The message; none for a heartbeat, for a message whose id came before, and for what only newer releases know.
     pub message: Option<Record>,
     /// It held a message whose id came before. What was read back is not looked at for this.
     pub repeated: bool,
@@ -315,9 +315,9 @@ impl Task {
             if shown.replace(entry.partition) != Some(entry.partition) {
                 followed.seen_now(self.shared.timing.heartbeat);
             }
-            let before = followed.cursor.duplicates;
             result = followed.cursor.accept(entry, &mut out);
-            self.shared.counters.duplicates.add(followed.cursor.duplicates - before);
+            self.shared.counters.duplicates.add(std::mem::take(&mut followed.cursor.duplicates));
+            self.shared.skip(std::mem::take(&mut followed.cursor.skipped));
             if result.is_err() {
                 break;
             }

@@ -1,23 +1,41 @@
-//! The bytes of one record inside the broker, version 1.
+//! The bytes of one record inside the broker, version 1. Numbers are big-endian.
 //!
-//! `'F' 1 kind 0 | id (16) | time ms (8) | channel length (2) | payload length (4) | channel | payload`,
-//! numbers big-endian. The lengths must add up exactly. The broker's bytes are not trusted: whatever does
-//! not read as this is reported as a gap, never passed on.
+//! `'F' | version | kind | flags | id (16) | time in ms (8) | channel length (2) | payload length (4)`, then, if flagged,
+//! `length (2) | extensions`, then `channel | payload`. The lengths must add up exactly. The broker's bytes are not
+//! trusted: what does not read as this is reported as a gap and never passed on.
+//!
+//! The first 28 bytes, up to and with the time, mean the same in every version. Flag 0 says that a reader that does not
+//! know the version, the kind or a flag may skip the record: nothing is lost to it. Without flag 0 such a record is a gap.
+//! What every reader may ignore becomes an extension; what none may ignore becomes a kind, a flag or a version.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::extensions::Extensions;
+use super::position::{Check, Offset, Partition, Position};
+use super::record::{MessageId, NewRecord, Payload, Record};
 use crate::log::tail::Seen;
-use crate::stored::position::{Check, Offset, Partition, Position};
-use crate::stored::record::{MessageId, NewRecord, Payload, Record};
 
-/// Bytes that the envelope adds to a record's channel and payload.
+/// Bytes that the envelope adds to a record's channel and payload. Extensions take two more and their own size.
 pub const ENVELOPE_OVERHEAD: usize = 34;
 
+/// Bytes that mean the same in every version.
+const HEAD: usize = 28;
+
+/// Where the id stands.
+const ID: std::ops::Range<usize> = 4..20;
 /// Where the time stands.
-const TIME: std::ops::Range<usize> = 20..28;
+const TIME: std::ops::Range<usize> = 20..HEAD;
 
 const MAGIC: u8 = b'F';
 const VERSION: u8 = 1;
+/// Versions are small, so that a text that begins with an F is not taken for a record.
+const VERSIONS: std::ops::Range<u8> = VERSION..b' ';
+
+/// A reader that does not know this record may skip it.
+const SKIPPABLE: u8 = 1 << 0;
+/// Extensions stand before the channel.
+const EXTENDED: u8 = 1 << 1;
+
 const HEARTBEAT: u8 = 0;
 const JSON: u8 = 1;
 const TEXT: u8 = 2;
@@ -29,10 +47,15 @@ pub enum Unreadable {
     /// Not written by this program.
     #[error("not a record: the first byte or the lengths are wrong")]
     Malformed,
-    /// Written by a newer release.
-    #[error("a record of format {0}, newer than this program: upgrade this node")]
-    Newer(u8),
-    /// The channel or a text is not UTF-8.
+    /// Written by a newer release, and not to be skipped.
+    #[error("a record of format {version}, kind {kind}, which only newer releases can read: upgrade this node")]
+    Newer {
+        /// The version of its format.
+        version: u8,
+        /// Its kind.
+        kind: u8,
+    },
+    /// The channel, a text or an extension is not UTF-8.
     #[error("a record whose text is not UTF-8")]
     Encoding,
 }
@@ -46,7 +69,9 @@ pub(crate) enum Content {
         seen: Option<Position>,
     },
     /// A message on a channel.
-    Message { channel: Bytes, payload: Payload },
+    Message { channel: Bytes, payload: Payload, extensions: Extensions },
+    /// Something that only newer releases know, and that others may skip.
+    Skipped,
 }
 
 /// An envelope that was read.
@@ -67,8 +92,10 @@ impl Envelope {
     pub(crate) fn seen(self, partition: Partition, offset: Offset) -> Seen {
         let Self { id, time, content } = self;
         let message = match content {
-            Content::Heartbeat { .. } => None,
-            Content::Message { channel, payload } => Some(Record { partition, offset, id, time, channel, payload }),
+            Content::Heartbeat { .. } | Content::Skipped => None,
+            Content::Message { channel, payload, extensions } => {
+                Some(Record { partition, offset, id, time, channel, payload, extensions })
+            }
         };
         Seen { offset, check: id.check(time), time, message, repeated: false }
     }
@@ -80,13 +107,12 @@ pub(crate) fn message(record: &NewRecord, time: u64) -> Bytes {
         Payload::Text(_) => TEXT,
         Payload::Binary(_) => BINARY,
     };
-    write(kind, record.id, time, record.channel.as_bytes(), record.payload.bytes())
+    write(kind, (record.id, time), record.extensions.bytes(), record.channel.as_bytes(), record.payload.bytes())
 }
 
 /// The fingerprint of the record that an envelope of our own makes.
 pub(crate) fn check(bytes: &[u8]) -> Check {
-    let number = |range: std::ops::Range<usize>| bytes[range].iter().fold(0u128, |n, &byte| n << 8 | u128::from(byte));
-    MessageId(number(4..20)).check(u64::try_from(number(TIME)).unwrap_or(0))
+    MessageId(number(&bytes[ID])).check(u64::try_from(number(&bytes[TIME])).unwrap_or(0))
 }
 
 /// The same message, sent at another time.
@@ -98,69 +124,100 @@ pub(crate) fn sent_again(bytes: &[u8], time: u64) -> Bytes {
 
 pub(crate) fn heartbeat(id: MessageId, time: u64, seen: Option<Position>) -> Bytes {
     let seen = seen.map_or_else(String::new, |seen| seen.to_string());
-    write(HEARTBEAT, id, time, &[], seen.as_bytes())
+    write(HEARTBEAT, (id, time), &[], &[], seen.as_bytes())
 }
 
-fn write(kind: u8, id: MessageId, time: u64, channel: &[u8], payload: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(ENVELOPE_OVERHEAD + channel.len() + payload.len());
-    out.put_slice(&[MAGIC, VERSION, kind, 0]);
+fn write(kind: u8, (id, time): (MessageId, u64), extensions: &[u8], channel: &[u8], payload: &[u8]) -> Bytes {
+    let extended = !extensions.is_empty();
+    let more = if extended { 2 + extensions.len() } else { 0 };
+    let mut out = BytesMut::with_capacity(ENVELOPE_OVERHEAD + more + channel.len() + payload.len());
+    out.put_slice(&[MAGIC, VERSION, kind, if extended { EXTENDED } else { 0 }]);
     out.put_u128(id.0);
     out.put_u64(time);
     out.put_u16(u16::try_from(channel.len()).unwrap_or(u16::MAX));
     out.put_u32(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+    if extended {
+        out.put_u16(u16::try_from(extensions.len()).unwrap_or(u16::MAX));
+        out.put_slice(extensions);
+    }
     out.put_slice(channel);
     out.put_slice(payload);
     out.freeze()
 }
 
-/// Reads one envelope; its parts share the memory of `bytes`.
+/// Reads one envelope; its parts share the memory of `bytes`. Of one that may be skipped, only the head is looked at.
 pub(crate) fn read(bytes: &Bytes) -> Result<Envelope, Unreadable> {
-    let (head, rest) = bytes.split_first_chunk::<ENVELOPE_OVERHEAD>().ok_or(Unreadable::Malformed)?;
-    let [MAGIC, version, kind, ..] = *head else {
+    let head = bytes.first_chunk::<HEAD>().ok_or(Unreadable::Malformed)?;
+    let [MAGIC, version, kind, flags, ..] = *head else {
         return Err(Unreadable::Malformed);
     };
-    if version != VERSION {
-        return Err(Unreadable::Newer(version));
-    }
-    let number = |at: usize, len: usize| head[at..at + len].iter().fold(0u128, |n, &byte| n << 8 | u128::from(byte));
-    let channel_len = usize::try_from(number(28, 2)).unwrap_or(usize::MAX);
-    let payload_len = usize::try_from(number(30, 4)).unwrap_or(usize::MAX);
-    if channel_len.checked_add(payload_len) != Some(rest.len()) {
+    if !VERSIONS.contains(&version) {
         return Err(Unreadable::Malformed);
     }
-    let channel = bytes.slice(ENVELOPE_OVERHEAD..ENVELOPE_OVERHEAD + channel_len);
-    let payload = bytes.slice(ENVELOPE_OVERHEAD + channel_len..);
+    let known = version == VERSION && kind <= BINARY && flags & !(SKIPPABLE | EXTENDED) == 0;
+    let content = match known {
+        true => content(bytes, kind, flags & EXTENDED != 0)?,
+        false if flags & SKIPPABLE != 0 => Content::Skipped,
+        false => return Err(Unreadable::Newer { version, kind }),
+    };
+    let id = MessageId(number(&head[ID]));
+    Ok(Envelope { id, time: u64::try_from(number(&head[TIME])).unwrap_or(0), content })
+}
+
+/// Reads what follows the head.
+fn content(bytes: &Bytes, kind: u8, extended: bool) -> Result<Content, Unreadable> {
+    let (head, rest) = bytes.split_first_chunk::<ENVELOPE_OVERHEAD>().ok_or(Unreadable::Malformed)?;
+    let length = |bytes: &[u8]| usize::try_from(number(bytes)).unwrap_or(usize::MAX);
+    let (channel_len, payload_len) = (length(&head[HEAD..HEAD + 2]), length(&head[HEAD + 2..]));
+    let mut begin = ENVELOPE_OVERHEAD;
+    let mut extensions = Extensions::default();
+    if extended {
+        let size = length(rest.get(..2).ok_or(Unreadable::Malformed)?);
+        begin += 2 + size;
+        if begin > bytes.len() {
+            return Err(Unreadable::Malformed);
+        }
+        extensions = Extensions::read(bytes.slice(begin - size..begin))?;
+    }
+    if channel_len.checked_add(payload_len) != Some(bytes.len() - begin) {
+        return Err(Unreadable::Malformed);
+    }
+    let channel = bytes.slice(begin..begin + channel_len);
+    let payload = bytes.slice(begin + channel_len..);
     let utf8 = |bytes: &Bytes| std::str::from_utf8(bytes).is_ok();
     if !utf8(&channel) || (kind != BINARY && !utf8(&payload)) {
         return Err(Unreadable::Encoding);
     }
-    let content = match kind {
-        HEARTBEAT => Content::Heartbeat { seen: std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok()) },
-        JSON => Content::Message { channel, payload: Payload::Json(payload) },
-        TEXT => Content::Message { channel, payload: Payload::Text(payload) },
-        BINARY => Content::Message { channel, payload: Payload::Binary(payload) },
-        _ => return Err(Unreadable::Newer(version)),
+    let payload = match kind {
+        JSON => Payload::Json(payload),
+        TEXT => Payload::Text(payload),
+        BINARY => Payload::Binary(payload),
+        _ => {
+            let seen = std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok());
+            return Ok(Content::Heartbeat { seen });
+        }
     };
-    Ok(Envelope { id: MessageId(number(4, 16)), time: u64::try_from(number(20, 8)).unwrap_or(0), content })
+    Ok(Content::Message { channel, payload, extensions })
+}
+
+fn number(bytes: &[u8]) -> u128 {
+    bytes.iter().fold(0, |number, &byte| number << 8 | u128::from(byte))
 }
 
 /// Whether this was written by Fanfare, of this release or of another one.
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 pub(crate) fn is_ours(bytes: &[u8]) -> bool {
-    // Versions are small: a text that begins with an F is none.
-    matches!(bytes, [MAGIC, VERSION..b' ', ..]) && bytes.len() >= ENVELOPE_OVERHEAD
+    matches!(bytes, [MAGIC, version, ..] if VERSIONS.contains(version)) && bytes.len() >= HEAD
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::extensions::Extension;
     use super::*;
 
     fn sample() -> NewRecord {
-        NewRecord {
-            id: MessageId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
-            channel: "room:ü".into(),
-            payload: Payload::Json(Bytes::from_static(b"{\"a\":1}")),
-        }
+        let id = MessageId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
+        NewRecord::new(id, "room:ü".into(), Payload::Json(Bytes::from_static(b"{\"a\":1}")))
     }
 
     #[test]
@@ -168,10 +225,14 @@ mod tests {
         for payload in
             [Payload::Json(Bytes::new()), Payload::Text("ü".into()), Payload::Binary(Bytes::from_static(&[0xff]))]
         {
-            let record = NewRecord { payload: payload.clone(), ..sample() };
-            let read = read(&message(&record, 77)).expect("written by this program");
-            let content = Content::Message { channel: Bytes::from("room:ü"), payload };
-            assert_eq!(read, Envelope { id: record.id, time: 77, content });
+            let extended = Extensions::default().with(Extension::User, "ü").expect("short enough");
+            for extensions in [Extensions::default(), extended] {
+                let record = NewRecord { payload: payload.clone(), extensions: extensions.clone(), ..sample() };
+                let read = read(&message(&record, 77)).expect("written by this program");
+                let content =
+                    Content::Message { channel: Bytes::from("room:ü"), payload: payload.clone(), extensions };
+                assert_eq!(read, Envelope { id: record.id, time: 77, content });
+            }
         }
         let again = read(&sent_again(&message(&sample(), 77), 1 << 40)).expect("written by this program");
         assert_eq!((again.id, again.time), (sample().id, 1 << 40));
@@ -185,20 +246,12 @@ mod tests {
     }
 
     #[test]
-    fn the_stored_format_is_fixed() {
-        let bytes = message(&NewRecord { channel: "c".into(), payload: Payload::Text("t".into()), ..sample() }, 258);
-        let mut expected = vec![b'F', 1, 2, 0];
-        expected.extend(1..=16);
-        expected.extend([0, 0, 0, 0, 0, 0, 1, 2, 0, 1, 0, 0, 0, 1, b'c', b't']);
-        assert_eq!(&bytes[..], &expected[..]);
-    }
-
-    #[test]
     #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
     fn a_record_of_any_release_is_known_as_ours() {
         let mut newer = message(&sample(), 1).to_vec();
         newer[1] = 2;
-        assert!(is_ours(&message(&sample(), 1)) && is_ours(&heartbeat(MessageId(5), 9, None)) && is_ours(&newer));
+        assert!(is_ours(&message(&sample(), 1)) && is_ours(&heartbeat(MessageId(5), 9, None)));
+        assert!(is_ours(&newer) && is_ours(&newer[..HEAD]) && !is_ours(&newer[..HEAD - 1]));
         let text = b"Frames, 40 bytes of a text in plain ASCII".as_slice();
         for other in
             [b"".as_slice(), b"F", b"F\x01\0\0", text, b"{\"order\":1,\"what\":\"a record of another program\"}"]
@@ -208,21 +261,49 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_no_record_is_told_apart() {
-        let good = message(&sample(), 1);
-        for cut in 0..good.len() {
-            assert_eq!(read(&good.slice(..cut)), Err(Unreadable::Malformed), "cut at {cut}");
+    fn bytes_that_are_no_record_are_refused() {
+        let extensions = Extensions::default().with(Extension::Client, "c7").expect("short enough");
+        for good in [message(&sample(), 1), message(&NewRecord { extensions, ..sample() }, 1)] {
+            for cut in 0..good.len() {
+                assert_eq!(read(&good.slice(..cut)), Err(Unreadable::Malformed), "cut at {cut}");
+            }
+            let longer = [&good[..], b"x"].concat();
+            assert_eq!(read(&longer.into()), Err(Unreadable::Malformed));
         }
-        let changed = |at: usize, to: u8| {
+        let good = message(&sample(), 1);
+        for (at, to, why) in [
+            (0, b'G', Unreadable::Malformed),
+            (1, 0, Unreadable::Malformed),
+            (1, b' ', Unreadable::Malformed),
+            (1, 2, Unreadable::Newer { version: 2, kind: JSON }),
+            (2, 99, Unreadable::Newer { version: 1, kind: 99 }),
+            (3, 1 << 2, Unreadable::Newer { version: 1, kind: JSON }),
+            (3, EXTENDED, Unreadable::Malformed),
+            (29, 200, Unreadable::Malformed),
+            (30, 255, Unreadable::Malformed),
+            (ENVELOPE_OVERHEAD, 0xff, Unreadable::Encoding),
+        ] {
             let mut bytes = good.to_vec();
             bytes[at] = to;
-            read(&bytes.into())
-        };
-        assert_eq!(changed(0, b'G'), Err(Unreadable::Malformed));
-        assert_eq!(changed(1, 2), Err(Unreadable::Newer(2)));
-        assert_eq!(changed(2, 99), Err(Unreadable::Newer(1)));
-        assert_eq!(changed(29, 200), Err(Unreadable::Malformed));
-        assert_eq!(changed(30, 255), Err(Unreadable::Malformed));
-        assert_eq!(changed(ENVELOPE_OVERHEAD, 0xff), Err(Unreadable::Encoding));
+            assert_eq!(read(&bytes.into()), Err(why), "byte {at} is {to}");
+        }
+    }
+
+    #[test]
+    fn what_only_newer_releases_know_is_skipped_if_it_is_flagged_so() {
+        let good = message(&sample(), 77);
+        let skipped = Envelope { id: sample().id, time: 77, content: Content::Skipped };
+        for (version, kind, flags) in [(2, JSON, 0), (31, 0, 0xfe), (1, 4, 0), (1, 255, 0xfe), (1, JSON, 1 << 7)] {
+            for length in [HEAD, HEAD + 1, good.len()] {
+                let mut bytes = good[..length].to_vec();
+                bytes[1..4].copy_from_slice(&[version, kind, flags | SKIPPABLE]);
+                assert_eq!(read(&bytes.clone().into()).as_ref(), Ok(&skipped), "{version} {kind} {flags}");
+                bytes[3] = flags & !SKIPPABLE;
+                assert_eq!(read(&bytes.into()), Err(Unreadable::Newer { version, kind }), "{version} {kind} {flags}");
+            }
+        }
+        let mut known = good.to_vec();
+        known[3] |= SKIPPABLE;
+        assert_eq!(read(&known.into()), read(&good), "what is known is not skipped");
     }
 }

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::stored::position::{Check, Offset, Partition, Position};
+use super::extensions::Extensions;
+use super::position::{Check, Offset, Partition, Position};
 
 /// Tells a message from all others, so that a retry of it can be recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +56,16 @@ pub struct NewRecord {
     pub channel: String,
     /// The content.
     pub payload: Payload,
+    /// What it carries beside these; mostly nothing.
+    pub extensions: Extensions,
+}
+
+impl NewRecord {
+    /// A message without extensions.
+    #[must_use]
+    pub fn new(id: MessageId, channel: String, payload: Payload) -> Self {
+        Self { id, channel, payload, extensions: Extensions::default() }
+    }
 }
 
 /// A message as it stands in the log.
@@ -72,6 +83,8 @@ pub struct Record {
     pub channel: Bytes,
     /// The content.
     pub payload: Payload,
+    /// What it carries beside these; mostly nothing.
+    pub extensions: Extensions,
 }
 
 impl Record {
@@ -81,10 +94,10 @@ impl Record {
         Position { partition: self.partition, offset: self.offset, check: self.id.check(self.time) }
     }
 
-    /// Bytes of its content.
+    /// Bytes of its content and its extensions.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.channel.len() + self.payload.bytes().len()
+        self.channel.len() + self.payload.bytes().len() + self.extensions.size()
     }
 
     /// The channel's name.

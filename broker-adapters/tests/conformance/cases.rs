@@ -5,5 +5,6 @@ pub(crate) mod content;
 pub(crate) mod damage;
 pub(crate) mod delivery;
 pub(crate) mod entry;
+pub(crate) mod newer;
 pub(crate) mod outage;
 pub(crate) mod restart;

@@ -72,6 +72,7 @@ const CASES: &[Case] = cases! {
         every_channel_name_arrives_unchanged,
         a_channel_name_over_65535_bytes_is_refused,
         every_kind_of_payload_arrives_unchanged,
+        extensions_arrive_unchanged_and_count_against_the_largest_record,
         the_largest_payload_arrives_and_one_byte_more_is_refused,
         records_that_the_broker_compresses_are_read [Codecs],
     }
@@ -116,6 +117,10 @@ const CASES: &[Case] = cases! {
     astray {
         what_is_acknowledged_and_not_read_is_announced,
         a_log_set_back_while_it_is_read_is_announced [LiveSnapshots],
+    }
+    newer {
+        newer_records_that_may_be_skipped_are_no_loss,
+        a_newer_record_that_may_not_be_skipped_is_told_once,
     }
     entry {
         a_log_of_another_program_is_refused_and_left_as_it_is [Squatters],

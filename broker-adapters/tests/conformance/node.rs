@@ -55,7 +55,7 @@ pub(crate) async fn cluster(broker: &dyn Fixture, history: &History) -> ([Arc<Lo
 
 pub(crate) fn text(channel: &str, text: &str) -> NewRecord {
     let payload = Payload::Text(text.to_owned().into());
-    NewRecord { id: MessageId::random(), channel: channel.into(), payload }
+    NewRecord::new(MessageId::random(), channel.into(), payload)
 }
 
 /// Publishes a text and gives its position, if the broker tells it.

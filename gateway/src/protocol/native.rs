@@ -380,6 +380,7 @@ mod tests {
             time: 0,
             channel: "a\"b".into(),
             payload,
+            extensions: Default::default(),
         };
         let text = |payload| String::from_utf8(message(&record(payload))).expect("JSON is text");
         assert_eq!(text(Payload::Json("[1]".into())), r#"{"channel":"a\"b","data":[1],"at":"ab-2-9"}"#);

@@ -282,7 +282,7 @@ pub(super) mod tests {
         let (offset, time, id) = (Offset(offset), offset, MessageId(offset.into()));
         let message = channel.map(|channel| {
             let (channel, payload) = (vec![b'a' + channel].into(), Payload::Text("x".into()));
-            Record { partition: PARTITION, offset, id, time, channel, payload }
+            Record { partition: PARTITION, offset, id, time, channel, payload, extensions: Default::default() }
         });
         Seen { offset, check: id.check(time), time, message, repeated: false }
     }

@@ -63,17 +63,13 @@ impl Worker {
                 let message = key.map_or_else(MessageId::random, |key| native::message_id(&channel, &key));
                 let worker = Rc::clone(self);
                 let publisher = Rc::clone(connection);
-                self.publish(
-                    connection,
-                    NewRecord { id: message, channel: channel.into_owned(), payload },
-                    move |result| {
-                        let reply = match result {
-                            Ok(at) => native::published(id, at),
-                            Err(error) => native::failed(id, &Failure::from(error)),
-                        };
-                        worker.reply(&publisher, &reply);
-                    },
-                );
+                self.publish(connection, NewRecord::new(message, channel.into_owned(), payload), move |result| {
+                    let reply = match result {
+                        Ok(at) => native::published(id, at),
+                        Err(error) => native::failed(id, &Failure::from(error)),
+                    };
+                    worker.reply(&publisher, &reply);
+                });
                 Ok(None)
             }
         }
@@ -142,7 +138,7 @@ impl Worker {
         let channel = self.hub.borrow().name(seat.channel).to_owned();
         let worker = Rc::clone(self);
         let publisher = Rc::clone(connection);
-        self.publish(connection, NewRecord { id: MessageId::random(), channel, payload }, move |result| {
+        self.publish(connection, NewRecord::new(MessageId::random(), channel, payload), move |result| {
             // The protocol has no word for a failure but the end.
             if let Err(error) = result {
                 tracing::debug!(peer = %publisher.peer, %error, "a message was not published");

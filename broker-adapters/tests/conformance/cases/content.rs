@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker_adapters::{ENVELOPE_OVERHEAD, MessageId, NewRecord, Payload, PublishError, Resume};
+use broker_adapters::{ENVELOPE_OVERHEAD, Extension, Extensions, MessageId, NewRecord, Payload, PublishError, Resume};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -63,20 +63,41 @@ pub(crate) async fn every_kind_of_payload_arrives_unchanged(broker: Arc<dyn Fixt
         Payload::Binary(Bytes::new()),
     ];
     for payload in payloads.clone() {
-        let record = NewRecord { id: MessageId::random(), channel: "room".into(), payload };
+        let record = NewRecord::new(MessageId::random(), "room".into(), payload);
         log.publish(record, Instant::now() + DEADLINE).await.expect("it is stored");
     }
     follower.until("all came", |seen| seen.records.len() == payloads.len()).await;
     assert!(follower.seen().records.iter().map(|record| record.payload.clone()).eq(payloads));
 }
 
+pub(crate) async fn extensions_arrive_unchanged_and_count_against_the_largest_record(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    let texts = ["user", "client", "", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"];
+    let add = |list: Extensions, (tag, text)| list.with(tag, text).expect("short enough");
+    let extensions = Extension::ALL.into_iter().zip(texts).fold(Extensions::default(), add);
+    let most = log.capabilities().max_bytes - ENVELOPE_OVERHEAD - "room".len() - 2 - extensions.size();
+    let record = |size: usize| {
+        let payload = Payload::Binary(vec![b'x'; size].into());
+        NewRecord { extensions: extensions.clone(), ..NewRecord::new(MessageId::random(), "room".into(), payload) }
+    };
+    let deadline = || Instant::now() + 5 * DEADLINE;
+    let refused = log.publish(record(most + 1), deadline()).await;
+    assert!(matches!(refused, Err(PublishError::Rejected(_))), "{refused:?}");
+    for size in [0, most] {
+        log.publish(record(size), deadline()).await.expect("it is stored");
+    }
+    follower.until("both came", |seen| seen.records.len() == 2).await;
+    let seen = follower.seen().records;
+    assert!(seen.iter().all(|record| record.extensions == extensions) && seen[1].payload.bytes().len() == most);
+    assert!(Extension::ALL.into_iter().zip(texts).all(|(tag, text)| seen[0].extensions.get(tag) == Some(text)));
+}
+
 pub(crate) async fn the_largest_payload_arrives_and_one_byte_more_is_refused(broker: Arc<dyn Fixture>) {
     let (log, follower) = node(&*broker, 0, &History::default()).await;
     let most = log.capabilities().max_bytes - ENVELOPE_OVERHEAD - "room".len();
-    let record = |size: usize| NewRecord {
-        id: MessageId::random(),
-        channel: "room".into(),
-        payload: Payload::Binary(vec![b'x'; size].into()),
+    let record = |size: usize| {
+        let payload = Payload::Binary(vec![b'x'; size].into());
+        NewRecord::new(MessageId::random(), "room".into(), payload)
     };
     let deadline = || Instant::now() + 5 * DEADLINE;
     let refused = log.publish(record(most + 1), deadline()).await;
