@@ -2,12 +2,14 @@
 //!
 //! A log is known by its records: an envelope at the end or at the beginning of any partition. An empty topic is free.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::Message;
 use rdkafka::consumer::Consumer;
 use tokio::runtime::Handle;
 
+use super::link::Dialer;
 use super::read::{Extent, Link};
 use super::words::explain;
 use crate::broker::LinkError;
@@ -46,7 +48,7 @@ pub(super) fn examine(link: &Link, runtime: &Handle, until: Instant) -> Result<(
     // The newest ones first: a log in use ends with records of ours, whatever was put in between.
     let places: [fn(&Extent) -> u64; 2] = [|extent| extent.next - 1, |extent| extent.first];
     for place in places {
-        match link.shown(&filled, place, until)? {
+        match shown(dialer, &filled, place, runtime, until)? {
             Shown::Ours => return Ok(()),
             Shown::Others => {}
             Shown::TooFew => {
@@ -61,30 +63,30 @@ pub(super) fn examine(link: &Link, runtime: &Handle, until: Instant) -> Result<(
     )))
 }
 
-impl Link {
-    /// Looks at one record of each partition, until one is ours.
-    fn shown(
-        &self,
-        filled: &[(Partition, Extent)],
-        place: fn(&Extent) -> u64,
-        until: Instant,
-    ) -> Result<Shown, LinkError> {
-        let mut waiting: Vec<_> = filled.iter().map(|(partition, _)| i32::from(partition.0)).collect();
-        if waiting.is_empty() {
-            return Ok(Shown::Ours);
-        }
-        self.assign(filled.iter().map(|(partition, extent)| (*partition, place(extent))))?;
-        let until = until.min(Instant::now() + SHOW);
-        while !waiting.is_empty() && Instant::now() < until {
-            match self.consumer.poll(GLANCE) {
-                Some(Ok(message)) if envelope::is_ours(message.payload().unwrap_or_default()) => {
-                    return Ok(Shown::Ours);
-                }
-                Some(Ok(message)) => waiting.retain(|partition| *partition != message.partition()),
-                Some(Err(error)) => self.judge(&error)?,
-                None => {}
-            }
-        }
-        Ok(if waiting.is_empty() { Shown::Others } else { Shown::TooFew })
+/// Looks at one record of each partition, until one is ours. On a client of its own, which is assigned once.
+fn shown(
+    dialer: &Arc<Dialer>,
+    filled: &[(Partition, Extent)],
+    place: fn(&Extent) -> u64,
+    runtime: &Handle,
+    until: Instant,
+) -> Result<Shown, LinkError> {
+    let mut waiting: Vec<_> = filled.iter().map(|(partition, _)| i32::from(partition.0)).collect();
+    if waiting.is_empty() {
+        return Ok(Shown::Ours);
     }
+    let link = Link::connect(Arc::clone(dialer), false, runtime, until)?;
+    link.assign(filled.iter().map(|(partition, extent)| (*partition, place(extent))))?;
+    let until = until.min(Instant::now() + SHOW);
+    while !waiting.is_empty() && Instant::now() < until {
+        match link.consumer.poll(GLANCE) {
+            Some(Ok(message)) if envelope::is_ours(message.payload().unwrap_or_default()) => {
+                return Ok(Shown::Ours);
+            }
+            Some(Ok(message)) => waiting.retain(|partition| *partition != message.partition()),
+            Some(Err(error)) => link.judge(&error)?,
+            None => {}
+        }
+    }
+    Ok(if waiting.is_empty() { Shown::Others } else { Shown::TooFew })
 }

@@ -159,7 +159,20 @@ impl Extent {
 }
 
 impl Link {
+    /// Connects, and makes sure that the topic holds this log.
     fn dial(dialer: Arc<Dialer>, ends: bool, runtime: &Handle, until: Instant) -> Result<Self, LinkError> {
+        let link = Self::connect(dialer, ends, runtime, until)?;
+        link.dialer.examined(link.epoch, || ours::examine(&link, runtime, until))?;
+        Ok(link)
+    }
+
+    /// A client that knows the topic's epoch and reads nothing yet.
+    pub(super) fn connect(
+        dialer: Arc<Dialer>,
+        ends: bool,
+        runtime: &Handle,
+        until: Instant,
+    ) -> Result<Self, LinkError> {
         let consumer = dialer.consumer(ends)?;
         // Nothing is assigned yet: there are only events.
         let poll = || drop(consumer.poll(EVENTS));
@@ -172,9 +185,7 @@ impl Link {
                 None => return Err(dialer.named("it gives topics no ids, as Kafka does from 2.8 on")),
             }
         };
-        let link = Self { dialer, consumer, epoch };
-        link.dialer.examined(epoch, || ours::examine(&link, runtime, until))?;
-        Ok(link)
+        Ok(Self { dialer, consumer, epoch })
     }
 
     fn open(
@@ -239,6 +250,8 @@ impl Link {
         partitions.iter().map(offset).collect()
     }
 
+    /// Begins to read, once in a client's life: librdkafka ends the process when an assignment is replaced twice before the
+    /// first one has stopped (its issue 5573).
     pub(super) fn assign(&self, begins: impl Iterator<Item = (Partition, u64)>) -> Result<(), LinkError> {
         let failed = |error: KafkaError| self.dialer.named(&explain(&error));
         let mut list = TopicPartitionList::new();
