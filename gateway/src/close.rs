@@ -1,7 +1,6 @@
-//! Everything that ends a connection, and what the client, the log and the metrics are told of it: one table.
+//! Everything that ends a connection, and what follows for the client, the app, the log and the metrics: one table.
 //!
 //! A client may decide by the code alone, so all reasons that share a code agree on whether to reconnect.
-//! Reserved, not yet raised: 4401 unauthorised, 4403 forbidden, 4408 no auth in time, 4409 replaced, 4429 rate.
 
 use std::borrow::Cow;
 
@@ -40,6 +39,16 @@ pub enum CloseReason {
     TooSlow,
     /// Messages were lost, and the client's protocol has no other way to say so.
     MessagesLost,
+    /// The client's token is missing, bad or expired.
+    Unauthorised,
+    /// The client may not be here.
+    Forbidden,
+    /// The client did not say in time who it is.
+    AuthTimeout,
+    /// Another connection has taken this one's place.
+    Replaced,
+    /// The client went on after it was refused for its rate many times.
+    RateLimited,
     /// The client closed first, with this code or with none.
     PeerClosed(Option<u16>),
     /// The client went without a word: end of stream, or a reset.
@@ -54,36 +63,45 @@ struct Row {
     text: &'static str,
     label: &'static str,
     reconnect: bool,
+    in_order: bool,
 }
 
 impl CloseReason {
     fn row(self) -> Row {
         const YES: bool = true;
         const NO: bool = false;
-        let (code, text, label, reconnect) = match self {
-            Self::Normal => (Some(1000), "done", "normal", NO),
-            Self::Idle => (Some(1000), "idle for too long", "idle", NO),
-            Self::GoingAway => (Some(1001), "this node is gone: reconnect", "going_away", YES),
-            Self::Protocol(_) => (Some(1002), "protocol error", "protocol_error", NO),
-            Self::Unsupported => (Some(1003), "this kind of message is not supported here", "unsupported_data", NO),
-            Self::BadUtf8 => (Some(1007), "text is not valid UTF-8", "bad_utf8", NO),
-            Self::TooManyFragments => (Some(1008), "a message has too many fragments", "too_many_fragments", NO),
-            Self::MessageTooSlow => (Some(1008), "a message took too long to arrive", "message_too_slow", NO),
-            Self::PingFlood => (Some(1008), "too many pings", "ping_flood", NO),
-            Self::MessageTooBig => (Some(1009), "a message is too big", "message_too_big", NO),
-            Self::Internal => (Some(1011), "an internal error: reconnect", "internal", YES),
-            Self::Drain => (Some(1012), "this node is restarting: reconnect", "drain", YES),
-            Self::Overload => {
-                (Some(1013), "this node is full, or cut off from its broker: reconnect later", "overload", YES)
+        // Code, text, label, reconnect, in order.
+        let (code, text, label, reconnect, in_order) = match self {
+            Self::Normal => (Some(1000), "done", "normal", NO, YES),
+            Self::Idle => (Some(1000), "idle for too long", "idle", NO, YES),
+            Self::GoingAway => (Some(1001), "this node is gone: reconnect", "going_away", YES, YES),
+            Self::Protocol(_) => (Some(1002), "protocol error", "protocol_error", NO, YES),
+            Self::Unsupported => {
+                (Some(1003), "this kind of message is not supported here", "unsupported_data", NO, YES)
             }
-            Self::TooSlow => (Some(4410), "reading too slowly: reconnect and resume", "too_slow", YES),
-            Self::MessagesLost => (Some(4411), "messages were lost: reload and reconnect", "messages_lost", YES),
+            Self::BadUtf8 => (Some(1007), "text is not valid UTF-8", "bad_utf8", NO, YES),
+            Self::TooManyFragments => (Some(1008), "a message has too many fragments", "too_many_fragments", NO, YES),
+            Self::MessageTooSlow => (Some(1008), "a message took too long to arrive", "message_too_slow", NO, YES),
+            Self::PingFlood => (Some(1008), "too many pings", "ping_flood", NO, YES),
+            Self::MessageTooBig => (Some(1009), "a message is too big", "message_too_big", NO, YES),
+            Self::Internal => (Some(1011), "an internal error: reconnect", "internal", YES, NO),
+            Self::Drain => (Some(1012), "this node is restarting: reconnect", "drain", YES, NO),
+            Self::Overload => {
+                (Some(1013), "this node is full, or cut off from its broker: reconnect later", "overload", YES, NO)
+            }
+            Self::Unauthorised => (Some(4401), "new token, then resume", "unauthorised", YES, NO),
+            Self::Forbidden => (Some(4403), "not allowed here", "forbidden", NO, NO),
+            Self::AuthTimeout => (Some(4408), "no token came in time: reconnect with one", "auth_timeout", YES, NO),
+            Self::Replaced => (Some(4409), "replaced by another connection", "replaced", NO, NO),
+            Self::TooSlow => (Some(4410), "reading too slowly: reconnect and resume", "too_slow", YES, NO),
+            Self::MessagesLost => (Some(4411), "messages were lost: reload and reconnect", "messages_lost", YES, NO),
+            Self::RateLimited => (Some(4429), "too many requests: reconnect later, and slow down", "rate", YES, NO),
             // RFC 6455 §5.5.1: the code is echoed; where there is none, 1000 says that all is well.
-            Self::PeerClosed(code) => (Some(code.unwrap_or(1000)), "closed by the client", "peer_closed", NO),
-            Self::PeerVanished => (None, "the client vanished", "peer_vanished", YES),
-            Self::PingTimeout => (None, "no answer to a ping", "ping_timeout", YES),
+            Self::PeerClosed(code) => (Some(code.unwrap_or(1000)), "closed by the client", "peer_closed", NO, YES),
+            Self::PeerVanished => (None, "the client vanished", "peer_vanished", YES, NO),
+            Self::PingTimeout => (None, "no answer to a ping", "ping_timeout", YES, NO),
         };
-        Row { code, text, label, reconnect }
+        Row { code, text, label, reconnect, in_order }
     }
 
     /// The code of the close frame to send; `None` when no close frame can be sent, or none would be read.
@@ -108,6 +126,11 @@ impl CloseReason {
     /// Whether the same client can expect better from a new connection.
     pub fn reconnect(self) -> bool {
         self.row().reconnect
+    }
+
+    /// Whether an app's handler still receives what came before; otherwise the client is closed at once.
+    pub fn in_order(self) -> bool {
+        self.row().in_order
     }
 }
 
@@ -140,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [CloseReason; 20] = [
+    const ALL: [CloseReason; 25] = [
         CloseReason::Normal,
         CloseReason::Idle,
         CloseReason::GoingAway,
@@ -156,6 +179,11 @@ mod tests {
         CloseReason::Overload,
         CloseReason::TooSlow,
         CloseReason::MessagesLost,
+        CloseReason::Unauthorised,
+        CloseReason::Forbidden,
+        CloseReason::AuthTimeout,
+        CloseReason::Replaced,
+        CloseReason::RateLimited,
         CloseReason::PeerClosed(None),
         CloseReason::PeerVanished,
         CloseReason::PingTimeout,
@@ -201,7 +229,7 @@ mod tests {
             );
             labels.insert(reason.label());
         }
-        assert_eq!(labels.len(), 18, "one for each variant");
+        assert_eq!(labels.len(), 23, "one for each variant");
     }
 
     #[test]

@@ -9,9 +9,9 @@ use broker_adapters::{Break, Partition, Position, Seen, Tail, TailEvent};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::health::Health;
 use crate::message::Message;
-use crate::vitals::ROUND;
+use crate::node::health::Health;
+use crate::node::vitals::ROUND;
 use crate::window::{Recent, Window};
 
 /// What workers are told, in the order of the log.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::plan::Needs;
 use crate::columns::grouped;
-use crate::listener::BACKLOG;
+use crate::door::BACKLOG;
 
 /// Source ports between two addresses, at most: those from 1,024 on.
 const PORTS: f64 = 64_512.0;

@@ -5,11 +5,12 @@ use axum::http::request::Parts;
 use axum::http::{Response, StatusCode, header};
 use axum::response::IntoResponse;
 
-use super::{HEAD_BYTES, HEAD_LINES};
+use super::handshake::{Host, Refusal};
+use super::server::{HEAD_BYTES, HEAD_LINES};
+use super::site::Site;
+use crate::door::ingress::{Client, Entrant};
 use crate::field::Shown;
-use crate::handshake::{Host, Refusal};
-use crate::ingress::{Client, Entrant};
-use crate::metrics::Refused;
+use crate::node::metrics::Refused;
 use crate::worker::Worker;
 
 /// Seconds after which a client whose address has too many connections may try again.
@@ -18,6 +19,7 @@ const TOO_MANY_RETRY: &str = "5";
 /// A request that may be refused.
 #[derive(Clone, Copy)]
 pub(super) struct Refusing<'a> {
+    pub(super) site: &'a Site,
     pub(super) worker: &'a Worker,
     pub(super) entrant: Entrant,
     pub(super) head: &'a Parts,
@@ -26,14 +28,14 @@ pub(super) struct Refusing<'a> {
 impl Refusing<'_> {
     /// The client that asks.
     pub(super) fn client(&self) -> Client {
-        self.worker.shared.ingress.client(self.entrant, &self.head.headers)
+        self.site.ingress.client(self.entrant, &self.head.headers)
     }
 
     /// The refusal of a page that was asked for under a name that the node does not have.
     pub(super) fn stranger(&self, host: Option<Host>) -> Option<Refusal> {
-        let (shared, headers) = (&self.worker.shared, &self.head.headers);
-        let host = shared.ingress.host(self.entrant, headers).or(host)?;
-        let known = shared.hosts.own(&host) || shared.ingress.over_tls(self.entrant, headers);
+        let (site, headers) = (self.site, &self.head.headers);
+        let host = site.ingress.host(self.entrant, headers).or(host)?;
+        let known = site.hosts.own(&host) || site.ingress.over_tls(self.entrant, headers);
         (!known).then(|| Refusal::stranger(&host))
     }
 
@@ -61,7 +63,7 @@ impl Refusing<'_> {
 
     /// The answer where nothing is. Only sockets are worth a line in the log: browsers ask for icons and the like.
     pub(super) fn not_found(&self, wants_socket: bool) -> Response<Body> {
-        let (app, path) = (&self.worker.shared.app, Shown::of(self.head.uri.path().as_bytes()));
+        let (app, path) = (&self.site.app, Shown::of(self.head.uri.path().as_bytes()));
         let text = match wants_socket {
             true => format!("no WebSocket at {path}: there are {}; `fanfare probe URL` tests one", app.paths(true)),
             false => format!("nothing at {path}: there are {}", app.paths(false)),
@@ -73,16 +75,8 @@ impl Refusing<'_> {
     }
 
     fn note(&self, why: Refused, client: Client, text: &dyn std::fmt::Display) {
-        let shared = &self.worker.shared;
-        shared.refusals.note(&shared.metrics, why, client, self.head.uri.path(), text);
+        self.site.refusals.note(&self.worker.shared.metrics, why, client, self.head.uri.path(), text);
     }
-}
-
-/// Counts a head that is too large, which was answered with 431 already, and says so.
-pub(super) fn too_large(worker: &Worker, client: Client) {
-    let shared = &worker.shared;
-    let text = too_large_text();
-    shared.refusals.note(&shared.metrics, Refused::Head, client, "", &text);
 }
 
 /// What is wrong with a head that is too large.

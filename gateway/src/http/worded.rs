@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::refuse::too_large_text;
-use crate::stream::Stream;
+use crate::door::stream::Stream;
 
 /// What stands in hyper's head for a body that is not there.
 const NO_BODY: &str = "content-length: 0\r\n";

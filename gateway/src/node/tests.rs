@@ -13,8 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::health::NotReady;
-use crate::socket::Socket;
+use crate::app::socket::Socket;
+use crate::node::health::NotReady;
 
 /// Longer than any test takes that does not fail.
 const PATIENT: Duration = Duration::from_secs(20);
@@ -80,7 +80,7 @@ async fn start(app: App) -> (Node, Faulty) {
     let faulty = Faulty { memory: Memory::new(settings), appends_panic: Arc::default(), reads_panic: Arc::default() };
     let prepared = Prepared { broker: Arc::new(faulty.clone()), ..prepare(&config).expect("the defaults are valid") };
     let node = Node::on(prepared, app, config, "node".to_owned(), Metrics::default()).expect("it starts");
-    until(|| node.health.ready().is_ok()).await;
+    until(|| node.core.health.ready().is_ok()).await;
     (node, faulty)
 }
 
@@ -157,7 +157,7 @@ async fn a_panic_in_a_connections_task_ends_that_socket_with_1011_and_no_other()
     let mut echo = [0; 12];
     other.read_exact(&mut echo).await.expect("it is open");
     assert!(echo.ends_with(b"still here"));
-    assert_eq!(node.health.ready(), Ok(()));
+    assert_eq!(node.core.health.ready(), Ok(()));
     assert!(node.stop(Duration::ZERO, std::future::pending()).await);
 }
 
@@ -165,14 +165,14 @@ async fn a_panic_in_a_connections_task_ends_that_socket_with_1011_and_no_other()
 async fn a_worker_that_stands_still_makes_the_node_not_ready_by_its_name() {
     let mut app = App::new();
     app.ws("/sleep", async |_socket: Socket| {
-        std::thread::sleep(2 * PATIENCE + 4 * crate::vitals::ROUND);
+        std::thread::sleep(2 * vitals::PATIENCE + 4 * vitals::ROUND);
         Ok(())
     });
     let (node, _) = start(app).await;
     let _sleeper = connect(&node, "/sleep").await;
     let named = |why: NotReady| matches!(why, NotReady::Part(why) if why.contains("worker-0 has not answered"));
-    until(|| node.health.ready().is_err_and(named)).await;
-    until(|| node.health.ready().is_ok()).await;
+    until(|| node.core.health.ready().is_err_and(named)).await;
+    until(|| node.core.health.ready().is_ok()).await;
     assert!(node.stop(Duration::ZERO, std::future::pending()).await);
 }
 
@@ -182,7 +182,7 @@ async fn a_tail_that_panics_ends_the_node_and_its_clients_are_sent_elsewhere() {
     let mut client = connect(&node, "/ws").await;
     faulty.reads_panic.store(true, Ordering::Relaxed);
     assert_eq!(timeout(PATIENT, node.failed()).await.expect("it is noticed"), "the broker's tail has ended");
-    assert_eq!(node.health.ready(), Err(NotReady::Part("the broker's tail has ended".to_owned())));
+    assert_eq!(node.core.health.ready(), Err(NotReady::Part("the broker's tail has ended".to_owned())));
     assert!(node.stop(Duration::ZERO, std::future::pending()).await);
     let end = rest(&mut client).await;
     let code = 1012_u16.to_be_bytes();

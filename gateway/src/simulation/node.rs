@@ -1,12 +1,11 @@
 //! A node without threads and sockets: log, relay, window and workers as they are, ended by dropping them.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_adapters::Resume;
 use fastrand::Rng;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, LocalSet};
@@ -14,19 +13,19 @@ use tokio::task::{AbortHandle, LocalSet};
 use super::broker::Model;
 use super::pipe::End;
 use super::wall;
-use crate::app::App;
+use crate::codec::Extensions;
 use crate::config::Config;
-use crate::handshake::{Hosts, Origins};
-use crate::health::Health;
-use crate::ingress::{Client, Ingress};
-use crate::listener::Admission;
-use crate::metrics::Metrics;
-use crate::node::{HISTORY, Shared, start_log};
-use crate::protocol::Protocol;
-use crate::refusals::Refusals;
-use crate::relay::{Relay, Relayed};
-use crate::stream::Stream;
-use crate::window::Window;
+use crate::door::ingress::Client;
+use crate::door::listener::Admission;
+use crate::door::stream::Stream;
+use crate::gate::Identity;
+use crate::node::core::Core;
+use crate::node::health::Health;
+use crate::node::metrics::Metrics;
+use crate::node::shared::Shared;
+use crate::protocol::{Format, Protocol, native};
+use crate::relay::Relayed;
+use crate::worker::arrival::Arrival;
 use crate::worker::{RELAYED, Worker};
 
 /// Sockets that wait for a worker.
@@ -35,7 +34,7 @@ const ACCEPTED: usize = 16;
 /// A running node; dropping it is its crash.
 pub(super) struct Node {
     task: AbortHandle,
-    pub(super) health: Arc<Health>,
+    health: Rc<OnceCell<Arc<Health>>>,
     accepted: Vec<mpsc::Sender<End>>,
     turn: RefCell<usize>,
 }
@@ -43,36 +42,28 @@ pub(super) struct Node {
 impl Node {
     /// Starts a node on the current [`LocalSet`]; `rng` decides how busy its workers are.
     pub(super) fn start(model: &Arc<Model>, number: usize, config: &Config, rng: &mut Rng) -> Self {
-        let health = Arc::<Health>::default();
         let (mut accepted, mut inlets) = (Vec::new(), Vec::new());
         for _ in 0..config.node.workers {
             let (sender, receiver) = mpsc::channel(ACCEPTED);
             accepted.push(sender);
             inlets.push((receiver, rng.fork()));
         }
-        let (broker, config, known) = (model.link(number), config.clone(), Arc::clone(&health));
+        let health = Rc::new(OnceCell::new());
+        let (broker, config, known) = (model.link(number), config.clone(), Rc::clone(&health));
         let life = async move {
-            let log = Arc::new(start_log(broker, &config, wall));
-            let kept = &config.window;
-            let window = Arc::new(Window::new(log.partitions(), kept.age, kept.bytes.bytes(), wall));
-            let shared = Arc::new(Shared {
-                name: format!("node {number}"),
-                origins: Origins::default(),
-                hosts: Hosts::default(),
-                ingress: Ingress::new(&config, None),
-                app: App::new(),
-                log: Arc::clone(&log),
-                window: Arc::clone(&window),
-                metrics: Arc::new(Metrics::default()),
-                refusals: Refusals::default(),
-                config,
-            });
-            let workers = inlets.into_iter().map(|(accepted, rng)| run_worker(&shared, accepted, rng)).collect();
-            let relay = Relay { partitions: log.partitions(), health: known, window, workers };
-            relay.run(log.tail_all(Resume::Recent(HISTORY))).await;
+            let core = Core::new(broker, config, format!("node {number}"), Metrics::default(), wall);
+            // Set once, as a node starts once.
+            let _ = known.set(Arc::clone(&core.health));
+            let workers = inlets.into_iter().map(|(accepted, rng)| run_worker(&core.shared, accepted, rng)).collect();
+            core.relay(workers).await;
         };
         let task = tokio::task::spawn_local(async move { LocalSet::new().run_until(life).await });
         Self { task: task.abort_handle(), health, accepted, turn: RefCell::new(0) }
+    }
+
+    /// Whether the node is ready; not before its task has begun.
+    pub(super) fn is_ready(&self) -> bool {
+        self.health.get().is_some_and(|health| health.ready().is_ok())
     }
 
     /// Connects a client; false if the node does not take it.
@@ -104,15 +95,24 @@ fn run_worker(shared: &Arc<Shared>, mut accepted: mpsc::Receiver<End>, mut rng: 
         }
     });
     tokio::task::spawn_local(async move {
-        let peer = Client((Ipv4Addr::LOCALHOST, 1).into());
         while let Some(end) = accepted.recv().await {
-            drop::<Rc<_>>(worker.adopt(
-                (Stream::Pipe(end), peer),
-                Admission::unlisted(),
-                (Protocol::Native, None),
-                &[],
-            ));
+            drop::<Rc<_>>(worker.adopt(arrival(end), &[]));
         }
     });
     sender
+}
+
+/// A client that speaks the native protocol.
+fn arrival(end: End) -> Arrival {
+    Arrival {
+        stream: Stream::Pipe(end),
+        client: Client((Ipv4Addr::LOCALHOST, 1).into()),
+        admission: Admission::unlisted(),
+        identity: Identity::Anonymous,
+        extensions: Extensions::none(),
+        format: Format::NATIVE,
+        session: native::Native.open(None),
+        channel: None,
+        inbox: None,
+    }
 }

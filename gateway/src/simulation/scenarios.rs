@@ -37,7 +37,7 @@ fn on_a_node(config: impl FnOnce(&mut Config), scenario: impl AsyncFnOnce(&Node)
         let model = Model::new(1, 1, manners, Rng::with_seed(1));
         let node = Node::start(&model, 0, &settings, &mut Rng::with_seed(1));
         let begin = Instant::now();
-        while node.health.ready().is_err() {
+        while !node.is_ready() {
             assert!(begin.elapsed() < WHILE, "the node is not ready");
             sleep(Duration::from_millis(10)).await;
         }

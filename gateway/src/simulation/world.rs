@@ -142,7 +142,7 @@ impl World {
         loop {
             let clients: Vec<_> =
                 (0..).zip(self.done.borrow().iter()).filter(|(_, done)| !**done).map(|(n, _)| n).collect();
-            let ready = |node: &Option<Node>| node.as_ref().is_some_and(|node| node.health.ready().is_ok());
+            let ready = |node: &Option<Node>| node.as_ref().is_some_and(Node::is_ready);
             let nodes: Vec<_> =
                 (0..).zip(self.nodes.borrow().iter()).filter(|(_, node)| !ready(node)).map(|(n, _)| n).collect();
             if (clients.is_empty() && nodes.is_empty()) || Instant::now() > end {

@@ -1,89 +1,58 @@
-//! Carries out what clients of the native and the raw protocol ask for.
+//! Carries out what clients ask for, once the gate has allowed it.
 
 use std::rc::Rc;
 
-use broker_adapters::{MessageId, NewRecord, Offset, Partition, Payload, Position, PublishError};
+use broker_adapters::{MessageId, NewRecord, Offset, Partition, Position};
 use tokio::time::Instant;
 
 use super::Worker;
 use super::connection::Connection;
-use crate::close::CloseReason;
-use crate::codec::{self, Opcode};
-use crate::protocol::native::{self, Command, Failure};
+use crate::protocol::{Command, Failure, Notice, Reply, Request, Said, message_id};
 
 impl Worker {
-    /// One text frame of the native protocol; gives what it has cost.
-    pub(super) fn command(self: &Rc<Self>, connection: &Rc<Connection>, text: &str) -> u32 {
-        let (id, cost, result) = match native::parse(text) {
-            Ok(request) => {
-                let cost = cost(&request.command);
-                (request.id, cost, self.carry_out(connection, request.id, request.command))
-            }
-            Err((id, failure)) => (id, 1, Err(failure)),
-        };
-        match result {
-            Ok(Some(reply)) => self.reply(connection, &reply),
-            Ok(None) => {}
-            Err(failure) => self.reply(connection, &native::failed(id, &failure)),
-        }
-        cost
-    }
-
-    /// The reply, unless there is none or it comes later.
-    fn carry_out(
-        self: &Rc<Self>,
-        connection: &Rc<Connection>,
-        id: Option<u64>,
-        command: Command<'_>,
-    ) -> Result<Option<String>, Failure> {
+    /// Carries out an allowed request. Its reply comes now or later, a failure here.
+    pub(super) fn carry_out(self: &Rc<Self>, connection: &Rc<Connection>, request: Request<'_>) -> Result<(), Failure> {
+        let Request { id, command } = request;
         match command {
-            Command::Connect => Ok(Some(native::connected(id, &self.shared.name))),
-            Command::Ping => Ok(Some(native::done(id))),
-            Command::Pong => Ok(None),
+            Command::Connect => self.reply(connection, id, &Reply::Connected { node: &self.shared.name }),
+            Command::Ping => self.reply(connection, id, &Reply::Done),
+            Command::Pong => {}
             Command::Subscribe { channel, since } => {
-                self.check_channel(&channel)?;
                 if self.subscribe_again(connection, id, &channel, since)? {
-                    return Ok(None);
+                    return Ok(());
                 }
                 match since {
-                    Some(since) => self.resume(connection, id, &channel, since).map(|()| None),
+                    Some(since) => self.resume(connection, id, &channel, since)?,
                     None => {
                         self.check_room(connection)?;
                         let at = self.subscribe(connection, &channel)?;
-                        Ok(Some(native::subscribed(id, &channel, at, None)))
+                        self.reply(connection, id, &Reply::Subscribed { channel: &channel, at, recovered: None });
                     }
                 }
             }
             Command::Unsubscribe { channel } => match self.unsubscribe(connection, &channel) {
-                true => Ok(Some(native::done(id))),
-                false => Err(Failure::new("not_subscribed", "this connection is not subscribed to the channel")),
+                true => self.reply(connection, id, &Reply::Done),
+                false => {
+                    return Err(Failure::new("not_subscribed", "this connection is not subscribed to the channel"));
+                }
             },
             Command::Publish { channel, payload, key } => {
-                self.check_channel(&channel)?;
-                let message = key.map_or_else(MessageId::random, |key| native::message_id(&channel, &key));
-                let worker = Rc::clone(self);
-                let publisher = Rc::clone(connection);
-                self.publish(connection, NewRecord::new(message, channel.into_owned(), payload), move |result| {
-                    let reply = match result {
-                        Ok(at) => native::published(id, at),
-                        Err(error) => native::failed(id, &Failure::from(error)),
-                    };
-                    worker.reply(&publisher, &reply);
-                });
-                Ok(None)
+                let message = key.map_or_else(MessageId::random, |key| message_id(&channel, &key));
+                self.publish(connection, id, NewRecord::new(message, channel.into_owned(), payload));
             }
         }
+        Ok(())
     }
 
-    /// Subscribes a connection that is not; what it gets comes after the position. Takes any name: only what clients choose
-    /// must be checked, and an app's channel has one that they cannot.
+    /// Subscribes a connection that is not yet subscribed; it receives what comes after the position. Takes any name: the
+    /// gate checks those that clients choose, and the channels of apps have names that clients cannot choose.
     pub(super) fn subscribe(&self, connection: &Connection, channel: &str) -> Result<Position, Failure> {
         let at = self.position(self.shared.log.partition_of(channel))?;
         self.take_seat(connection, channel, at.offset);
         Ok(at)
     }
 
-    /// From now on a connection gets what comes on a channel; it has, or has been given, all since an offset.
+    /// From now on a connection receives what comes on a channel; it has, or has been given, everything since an offset.
     pub(super) fn take_seat(&self, connection: &Connection, channel: &str, since: Offset) {
         if !connection.is_ending() {
             let seat = self.hub.borrow_mut().subscribe(channel, connection.member);
@@ -91,7 +60,7 @@ impl Worker {
         }
     }
 
-    /// Whether a connection may be subscribed to one channel more.
+    /// Whether a connection may be subscribed to one more channel.
     pub(super) fn check_room(&self, connection: &Connection) -> Result<(), Failure> {
         let most = self.shared.config.limits.channels_per_connection;
         let state = connection.state.borrow();
@@ -105,11 +74,8 @@ impl Worker {
 
     /// The last position seen of a partition.
     pub(super) fn position(&self, partition: Partition) -> Result<Position, Failure> {
-        self.positions.borrow()[usize::from(partition.0)].ok_or_else(|| Failure {
-            code: "unavailable",
-            message: "the broker has not been reached yet".to_owned(),
-            retry: true,
-        })
+        let at = self.positions.borrow()[usize::from(partition.0)];
+        at.ok_or_else(|| Failure::for_now("unavailable", "the broker has not been reached yet"))
     }
 
     fn unsubscribe(&self, connection: &Connection, channel: &str) -> bool {
@@ -128,32 +94,8 @@ impl Worker {
         connection.state.borrow().seats.since(channel)
     }
 
-    fn check_channel(&self, name: &str) -> Result<(), Failure> {
-        native::check_channel(name, self.shared.config.limits.channel_name.bytes())
-    }
-
-    /// One frame of the raw protocol: a message on the connection's only channel.
-    pub(super) fn publish_raw(self: &Rc<Self>, connection: &Rc<Connection>, payload: Payload) {
-        let Some(seat) = connection.state.borrow().seats.iter().next() else { return };
-        let channel = self.hub.borrow().name(seat.channel).to_owned();
-        let worker = Rc::clone(self);
-        let publisher = Rc::clone(connection);
-        self.publish(connection, NewRecord::new(MessageId::random(), channel, payload), move |result| {
-            // The protocol has no word for a failure but the end.
-            if let Err(error) = result {
-                tracing::debug!(peer = %publisher.peer, %error, "a message was not published");
-                worker.end(&publisher, CloseReason::Overload);
-            }
-        });
-    }
-
     /// Publishes for a connection, which is not read while too many of its messages wait.
-    fn publish(
-        self: &Rc<Self>,
-        connection: &Rc<Connection>,
-        record: NewRecord,
-        answered: impl FnOnce(Result<Option<Position>, PublishError>) + 'static,
-    ) {
+    fn publish(self: &Rc<Self>, connection: &Rc<Connection>, id: Option<u64>, record: NewRecord) {
         let deadline = Instant::now() + self.shared.config.broker.publish_timeout;
         connection.state.borrow_mut().publishing += 1;
         let published = self.shared.log.publish(record, deadline);
@@ -161,22 +103,35 @@ impl Worker {
         self.attend(connection, async move {
             let result = published.await;
             worker.shared.metrics.published(&result);
-            answered(result);
+            match result {
+                Ok(at) => worker.reply(&publisher, id, &Reply::Published { at }),
+                Err(error) => {
+                    tracing::debug!(peer = %publisher.peer, %error, "a message was not published");
+                    worker.fail(&publisher, id, &error.into());
+                }
+            }
             publisher.answered(&worker);
             worker.flush_soon();
         });
     }
 
-    pub(super) fn reply(&self, connection: &Connection, text: &str) {
-        self.send(connection, codec::frame(Opcode::Text, text.as_bytes()));
+    pub(super) fn fail(&self, connection: &Connection, id: Option<u64>, failure: &Failure) {
+        self.reply(connection, id, &Reply::Failed(failure));
     }
-}
 
-/// What a command costs, in units of the smallest. Subscriptions change tables, may be answered from the window, and
-/// undo each other: they can be sent without an end.
-fn cost(command: &Command<'_>) -> u32 {
-    match command {
-        Command::Subscribe { .. } | Command::Unsubscribe { .. } => 4,
-        Command::Connect | Command::Ping | Command::Pong | Command::Publish { .. } => 1,
+    pub(super) fn reply(&self, connection: &Connection, id: Option<u64>, reply: &Reply<'_>) {
+        self.say(connection, connection.format.protocol().reply(id, reply));
+    }
+
+    pub(super) fn notify(&self, connection: &Connection, notice: Notice<'_>) {
+        self.say(connection, connection.format.protocol().notice(notice));
+    }
+
+    fn say(&self, connection: &Connection, said: Said) {
+        match said {
+            Said::Message(body) => self.send(connection, body.frame()),
+            Said::Nothing => {}
+            Said::End(reason) => self.end(connection, reason),
+        }
     }
 }

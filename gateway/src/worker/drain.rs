@@ -12,7 +12,7 @@ use super::Worker;
 use super::connection::{Connection, GRACE};
 use crate::clock;
 use crate::close::CloseReason;
-use crate::drain::{Pace, Phase};
+use crate::node::drain::{Pace, Phase};
 
 /// How often the pace is looked at.
 const TICK: Duration = Duration::from_millis(10);

@@ -11,12 +11,11 @@ use bytes::{Bytes, BytesMut};
 
 use super::Worker;
 use super::backlog::Frame;
-use super::connection::{Connection, Queued};
+use super::connection::Queued;
 use super::hub::ChannelId;
 use crate::close::CloseReason;
-use crate::codec::{self, Opcode};
-use crate::message::{Format, Message};
-use crate::protocol::{Protocol, native};
+use crate::message::Message;
+use crate::protocol::{Format, Notice, Said};
 use crate::relay::Relayed;
 
 /// Bytes after which sockets are written to, so that a long batch does not fill healthy clients' outboxes.
@@ -76,24 +75,16 @@ impl Worker {
     fn degraded(&self, degraded: bool) {
         self.degraded.set(degraded);
         let connections: Vec<_> = self.connections.borrow().iter().map(|(_, one)| Rc::clone(one)).collect();
-        connections.iter().for_each(|connection| self.tell_degraded(connection, degraded));
-    }
-
-    /// Tells one client, if its protocol has a word for it.
-    pub(super) fn tell_degraded(&self, connection: &Rc<Connection>, degraded: bool) {
-        if connection.protocol == Protocol::Native {
-            self.send(connection, codec::frame(Opcode::Text, native::degraded(degraded).as_bytes()));
-        }
+        connections.iter().for_each(|connection| self.notify(connection, Notice::Degraded(degraded)));
     }
 
     fn deliver(&self, hits: &mut Vec<Hit<'_>>) {
         // Stable: the order within a channel is the log's.
         hits.sort_by_key(|hit| hit.0);
         for run in hits.chunk_by(|one, other| one.0 == other.0) {
-            let mut frames: [Option<Frame>; Format::ALL.len()] = Default::default();
-            let members = self.broadcast(run[0].0, |protocol| {
-                let format = protocol.format();
-                Some(frames[format as usize].get_or_insert_with(|| self.backlog.frame(joined(run, format))).clone())
+            let mut frames: [Option<Frame>; Format::COUNT] = Default::default();
+            let members = self.broadcast(run[0].0, |format| {
+                Ok(frames[format.index()].get_or_insert_with(|| self.backlog.frame(joined(run, format))).clone())
             });
             self.shared.metrics.delivered(members * run.len());
         }
@@ -101,19 +92,19 @@ impl Worker {
         self.flush();
     }
 
-    /// Queues for every subscriber what `frame` gives for its protocol; `None` ends the connection as having lost messages.
-    /// Gives the number of subscribers.
-    fn broadcast(&self, channel: ChannelId, mut frame: impl FnMut(Protocol) -> Option<Frame>) -> usize {
+    /// Queues for every subscriber what `frame` gives for its format; an error ends the connection. Gives the number of
+    /// subscribers.
+    fn broadcast(&self, channel: ChannelId, mut frame: impl FnMut(Format) -> Result<Frame, CloseReason>) -> usize {
         let mut ended = Vec::new();
         let connections = self.connections.borrow();
         let hub = self.hub.borrow();
         let members = hub.members(channel);
         for &member in members {
             let Some(connection) = connections.get(member as usize) else { continue };
-            match frame(connection.protocol).map(|frame| connection.queue(self, frame)) {
-                Some(Queued::Yes | Queued::Ending) => {}
-                Some(Queued::Overflow) => ended.push((member, CloseReason::TooSlow)),
-                None => ended.push((member, CloseReason::MessagesLost)),
+            match frame(connection.format).map(|frame| connection.queue(self, frame)) {
+                Ok(Queued::Yes | Queued::Ending) => {}
+                Ok(Queued::Overflow) => ended.push((member, CloseReason::TooSlow)),
+                Err(reason) => ended.push((member, reason)),
             }
         }
         let count = members.len();
@@ -135,8 +126,16 @@ impl Worker {
         let concerned: Vec<_> = concerned.map(|(channel, name)| (channel, name.to_owned())).collect();
         drop(hub);
         for (channel, name) in concerned {
-            let notice = self.backlog.frame(codec::frame(Opcode::Text, native::lost(&name, lost).as_bytes()));
-            self.broadcast(channel, |protocol| (protocol == Protocol::Native).then(|| notice.clone()));
+            // Written once for all subscribers of a format.
+            let notices: Vec<_> = Format::all()
+                .map(|format| match format.protocol().notice(Notice::Lost { channel: &name, lost }) {
+                    Said::Message(body) => Ok(self.backlog.frame(body.frame())),
+                    Said::End(reason) => Err(reason),
+                    // A loss is never passed over in silence.
+                    Said::Nothing => Err(CloseReason::MessagesLost),
+                })
+                .collect();
+            self.broadcast(channel, |format| notices[format.index()].clone());
         }
         self.flush();
     }

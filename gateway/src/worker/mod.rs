@@ -3,15 +3,16 @@
 //! Takes sockets from the listener and records from the relay. All that a worker owns lives and dies on its
 //! thread; others reach it through two bounded queues. Ends when it is told to drain and the last client is gone.
 
+pub(crate) mod arrival;
 mod backlog;
 mod blocked;
 mod catch_up;
 mod commands;
 pub(crate) mod connection;
+mod deciding;
 mod drain;
 mod fanout;
 mod hub;
-pub(crate) mod inbox;
 mod outbox;
 mod progress;
 mod pulse;
@@ -23,7 +24,9 @@ mod wheel;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,24 +38,23 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, LocalSet};
 
+use self::arrival::Arrival;
 use self::backlog::Backlog;
 use self::blocked::Blocked;
 use self::connection::Connection;
+use self::deciding::Deciding;
 use self::hub::{Hub, Member};
 use self::timers::Timer;
 use self::wheel::Wheel;
 use crate::clock;
 use crate::close::CloseReason;
 use crate::codec::Limits;
-use crate::drain::Phase;
-use crate::http;
-use crate::ingress::Client;
-use crate::listener::{Accepted, Admission};
-use crate::node::Shared;
-use crate::protocol::Protocol;
+use crate::door::listener::{Accepted, Admission};
+use crate::node::drain::Phase;
+use crate::node::shared::Shared;
+use crate::node::vitals::{ROUND, Vital};
+use crate::protocol::Notice;
 use crate::relay::Relayed;
-use crate::stream::Stream;
-use crate::vitals::{ROUND, Vital};
 
 /// Bytes read from a socket at a time: the only input buffer of the thread.
 const BUFFER: usize = 64 << 10;
@@ -63,9 +65,17 @@ pub(crate) const ACCEPTED: usize = 256;
 /// Batches that wait for the worker; when full, the relay waits, and the log keeps the rest.
 pub(crate) const RELAYED: usize = 16;
 
+/// What a worker does with each accepted socket; the sockets that become connections come back by
+/// [`Worker::adopt`].
+pub(crate) type Serve = Arc<dyn Fn(Rc<Worker>, TcpStream, SocketAddr, Admission) -> Served + Send + Sync>;
+
+/// A socket being served.
+pub(crate) type Served = Pin<Box<dyn Future<Output = ()>>>;
+
 /// The queues that lead to a worker.
 pub(crate) struct Inlets {
     pub(crate) accepted: mpsc::Receiver<Accepted>,
+    pub(crate) serve: Serve,
     pub(crate) relayed: mpsc::Receiver<Arc<[Relayed]>>,
     pub(crate) phase: watch::Receiver<Phase>,
     /// Dropped when the node goes away and this worker has no more clients.
@@ -90,6 +100,8 @@ pub(crate) struct Worker {
     /// Connections that have channels to catch up with, and how many channels these are.
     returning: RefCell<BTreeSet<Member>>,
     waiting: Cell<usize>,
+    /// Commands about which the gate has yet to decide.
+    deciding: Deciding,
     /// Positions have moved.
     moved: tokio::sync::Notify,
     /// The broker is away: whoever connects is told.
@@ -166,6 +178,7 @@ impl Worker {
             breaks: RefCell::new(vec![0; usize::from(config.broker.partitions)].into()),
             returning: RefCell::default(),
             waiting: Cell::new(0),
+            deciding: Deciding::default(),
             moved: tokio::sync::Notify::new(),
             degraded: Cell::new(false),
             backlog: Backlog::new(config.limits.outbox.bytes(), config.limits.outbox_total.bytes() / workers.max(1)),
@@ -184,29 +197,24 @@ impl Worker {
         self.positions.borrow()[usize::from(self.shared.log.partition_of(channel).0)].is_some()
     }
 
-    /// Makes an upgraded socket a connection, subscribed to `channel` if there is one, with `read` already taken from it.
-    pub(crate) fn adopt(
-        self: &Rc<Self>,
-        socket: (Stream, Client),
-        admission: Admission,
-        (protocol, channel): (Protocol, Option<&str>),
-        read: &[u8],
-    ) -> Rc<Connection> {
+    /// Makes an upgraded socket a connection; `read` was already taken from it.
+    pub(crate) fn adopt(self: &Rc<Self>, arrival: Arrival, read: &[u8]) -> Rc<Connection> {
         let now = clock::now();
         self.serial.set(self.serial.get().wrapping_add(1));
         let mut connections = self.connections.borrow_mut();
         let entry = connections.vacant_entry();
         let member = Member::try_from(entry.key()).unwrap_or(Member::MAX);
-        let connection = Rc::new(Connection::new((member, self.serial.get()), protocol, socket, admission, now));
+        let (connection, channel) = Connection::new((member, self.serial.get()), arrival, now);
+        let connection = Rc::new(connection);
         entry.insert(Rc::clone(&connection));
         drop(connections);
         self.shared.metrics.opened();
         self.watch(&connection, now);
         if self.degraded.get() {
-            self.tell_degraded(&connection, true);
+            self.notify(&connection, Notice::Degraded(true));
         }
         if let Some(channel) = channel
-            && let Err(failure) = self.subscribe(&connection, channel)
+            && let Err(failure) = self.subscribe(&connection, &channel)
         {
             tracing::warn!(channel, why = failure.message, "a socket's channel cannot be read");
             self.end(&connection, CloseReason::Overload);
@@ -311,12 +319,12 @@ impl Worker {
             seconds = connection.opened.elapsed().as_secs(), "connection closed");
     }
 
-    async fn accept(self: Rc<Self>, mut accepted: mpsc::Receiver<Accepted>) {
+    async fn accept(self: Rc<Self>, mut accepted: mpsc::Receiver<Accepted>, serve: Serve) {
         while let Some((stream, peer, admission)) = accepted.recv().await {
             match TcpStream::from_std(stream) {
                 Ok(stream) => {
                     // A panic in it closes this socket, which is not a WebSocket yet.
-                    tokio::task::spawn_local(http::serve(Rc::clone(&self), stream, peer, admission));
+                    tokio::task::spawn_local(serve(Rc::clone(&self), stream, peer, admission));
                 }
                 Err(error) => tracing::warn!(%peer, %error, "an accepted socket cannot be used"),
             }
@@ -339,7 +347,7 @@ pub(crate) fn run(shared: Arc<Shared>, workers: usize, inlets: Inlets) -> std::i
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async move {
         let worker = Worker::start(shared, workers, inlets.relayed);
-        worker.keep(Rc::clone(&worker).accept(inlets.accepted));
+        worker.keep(Rc::clone(&worker).accept(inlets.accepted, inlets.serve));
         tokio::select! {
             () = Rc::clone(&worker).drain(inlets.phase, inlets.clients) => {}
             () = worker.show_life(inlets.vital) => {}

@@ -1,21 +1,19 @@
 //! What a client's frames do.
 
-use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
-use broker_adapters::Payload;
 use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::Worker;
 use super::connection::Connection;
 use super::pulse::Answer;
+use crate::app::message::Message;
 use crate::clock;
 use crate::close::CloseReason;
 use crate::codec::Event;
-use crate::protocol::Protocol;
-use crate::socket::Message;
+use crate::protocol::{Asked, Incoming};
 
 /// What a connection may cost before others have their turn, in units of a small command.
 const TURN: u32 = 64;
@@ -88,23 +86,8 @@ impl Worker {
     /// Does what a frame asks for; gives what it has cost.
     fn handle(self: &Rc<Self>, connection: &Rc<Connection>, event: Event<'_>) -> u32 {
         match event {
-            Event::Text(text) => {
-                self.shared.metrics.received();
-                connection.state.borrow_mut().pulse.used = true;
-                match connection.protocol {
-                    Protocol::Native => return self.command(connection, &text),
-                    Protocol::Raw => self.publish_raw(connection, Payload::Text(owned(text))),
-                    Protocol::App => hand_over(connection, Message::Text(text.into_owned())),
-                }
-            }
-            Event::Binary(bytes) => {
-                self.shared.metrics.received();
-                connection.state.borrow_mut().pulse.used = true;
-                match connection.protocol {
-                    Protocol::App => hand_over(connection, Message::Binary(bytes.into_owned().into())),
-                    Protocol::Native | Protocol::Raw => self.end(connection, CloseReason::Unsupported),
-                }
-            }
+            Event::Text(text) => return self.read(connection, Incoming::Text(text)),
+            Event::Binary(bytes) => return self.read(connection, Incoming::Binary(bytes)),
             Event::Ping(payload) => {
                 let second = u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX);
                 let most = self.shared.config.limits.pings_per_second;
@@ -120,10 +103,26 @@ impl Worker {
         }
         1
     }
-}
 
-fn owned(text: Cow<'_, str>) -> Bytes {
-    Bytes::from(text.into_owned())
+    /// Does what a message asks for, as its protocol reads it; gives what it has cost.
+    fn read(self: &Rc<Self>, connection: &Rc<Connection>, message: Incoming<'_>) -> u32 {
+        self.shared.metrics.received();
+        let asked = {
+            let mut state = connection.state.borrow_mut();
+            state.pulse.used = true;
+            state.session.read(message)
+        };
+        match asked {
+            Asked::For(request) => return self.ask(connection, request),
+            Asked::Handler(Incoming::Text(text)) => hand_over(connection, Message::Text(text.into_owned())),
+            Asked::Handler(Incoming::Binary(bytes)) => {
+                hand_over(connection, Message::Binary(Bytes::from(bytes.into_owned())));
+            }
+            Asked::Unclear { id, why } => self.fail(connection, id, &why),
+            Asked::End(reason) => self.end(connection, reason),
+        }
+        1
+    }
 }
 
 fn hand_over(connection: &Connection, message: Message) {

@@ -17,9 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::Worker;
 use super::catch_up::{CatchUp, Step, Wait};
 use super::connection::{Connection, Offered};
-use crate::codec::{self, Opcode};
-use crate::message::Format;
-use crate::protocol::native::{self, Failure};
+use crate::protocol::{Failure, Notice, Reply};
 use crate::window::Page;
 
 /// How long this node may need to get to where the client has been on another one.
@@ -141,7 +139,7 @@ impl Worker {
             let same = since.partition == at.partition && since.offset.0 >= begun;
             same && self.shared.window.holds(since)
         });
-        self.reply(connection, &native::subscribed(id, channel, at, whole));
+        self.reply(connection, id, &Reply::Subscribed { channel, at, recovered: whole });
     }
 
     /// Gives up what is under way on a channel, which the client leaves; false if nothing is.
@@ -212,7 +210,7 @@ impl Worker {
                 Step::Give { messages, to } => {
                     self.answer(connection, channel, catch_up);
                     for message in messages {
-                        match connection.offer(self, message.frame(Format::Native), most) {
+                        match connection.offer(self, message.frame(connection.format), most) {
                             Offered::Yes => catch_up.gave(message.record.position()),
                             Offered::Full => return Some(Wait::Room),
                             Offered::Ending => return None,
@@ -229,7 +227,8 @@ impl Worker {
     fn answer(&self, connection: &Connection, channel: &str, catch_up: &mut CatchUp) {
         if !std::mem::replace(&mut catch_up.answered, true) {
             let since = catch_up.since;
-            self.reply(connection, &native::subscribed(catch_up.id, channel, since, Some(true)));
+            let whole = Reply::Subscribed { channel, at: since, recovered: Some(true) };
+            self.reply(connection, catch_up.id, &whole);
             for again in std::mem::take(&mut catch_up.again) {
                 self.answer_again(connection, channel, since.offset.0, since, again);
             }
@@ -244,9 +243,10 @@ impl Worker {
         };
         if catch_up.answered {
             let lost = Break { after: catch_up.at(), at, reason };
-            self.send(connection, codec::frame(Opcode::Text, native::lost(channel, lost).as_bytes()));
+            self.notify(connection, Notice::Lost { channel, lost });
         } else {
-            self.reply(connection, &native::subscribed(catch_up.id, channel, at, Some(false)));
+            let begun = Reply::Subscribed { channel, at, recovered: Some(false) };
+            self.reply(connection, catch_up.id, &begun);
         }
         self.take_seat(connection, channel, at.offset);
         for again in catch_up.again {
@@ -258,7 +258,7 @@ impl Worker {
     fn refuse(&self, connection: &Connection, catch_up: CatchUp, failure: &Failure) {
         let first = (!catch_up.answered).then_some(catch_up.id);
         for id in first.into_iter().chain(catch_up.again.into_iter().map(|(id, _)| id)) {
-            self.reply(connection, &native::failed(id, failure));
+            self.fail(connection, id, failure);
         }
     }
 
@@ -392,10 +392,9 @@ impl Worker {
 }
 
 fn unavailable() -> Failure {
-    let message = "this node cannot tell yet what follows that position: try again".to_owned();
-    Failure { code: "unavailable", message, retry: true }
+    Failure::for_now("unavailable", "this node cannot tell yet what follows that position: try again")
 }
 
 fn overloaded(why: &str) -> Failure {
-    Failure { code: "overloaded", message: format!("{why}: try again"), retry: true }
+    Failure::for_now("overloaded", format!("{why}: try again"))
 }

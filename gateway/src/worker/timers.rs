@@ -8,9 +8,9 @@ use super::connection::Connection;
 use super::hub::Member;
 use crate::clock;
 use crate::close::CloseReason;
-use crate::codec::{self, Opcode};
+use crate::codec;
 use crate::config::Config;
-use crate::protocol::{Protocol, native};
+use crate::protocol::{Notice, Said};
 
 /// What a connection is woken for. The serial tells it from a later one with the same number.
 #[derive(Debug, Clone, Copy)]
@@ -113,9 +113,8 @@ impl Worker {
         match what {
             Wake::Ping => {
                 connection.state.borrow_mut().pulse.asked(now);
-                if connection.protocol == Protocol::Native {
-                    let ping = self.ping(connection);
-                    connection.queue(self, self.backlog.frame(codec::frame(Opcode::Text, ping.as_bytes())));
+                if let Said::Message(body) = self.ping(connection) {
+                    connection.queue(self, self.backlog.frame(body.frame()));
                 }
                 // Every WebSocket library answers this one by itself; both leave in one write.
                 connection.queue(self, self.backlog.frame(codec::ping(b"")));
@@ -159,12 +158,14 @@ impl Worker {
         }
     }
 
-    fn ping(&self, connection: &Connection) -> String {
+    fn ping(&self, connection: &Connection) -> Said {
         let (state, hub, positions) = (connection.state.borrow(), self.hub.borrow(), self.positions.borrow());
-        native::ping(state.seats.iter().filter_map(|seat| {
+        let positions = state.seats.iter().filter_map(|seat| {
             let name = hub.name(seat.channel);
             Some((name, positions[usize::from(self.shared.log.partition_of(name).0)]?))
-        }))
+        });
+        let positions: Vec<_> = positions.collect();
+        connection.format.protocol().notice(Notice::Ping(&positions))
     }
 
     fn schedule(&self, connection: &Connection, what: Wake, at: Instant) {

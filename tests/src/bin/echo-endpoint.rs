@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::Context;
 use gateway::config::load;
 use gateway::node::Node;
-use gateway::{App, Socket, cli};
+use gateway::program::cli;
+use gateway::{App, Socket};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What the suite needs beyond the defaults; the process's own environment wins.

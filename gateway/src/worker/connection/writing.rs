@@ -8,7 +8,7 @@ use std::io::{ErrorKind, IoSlice};
 use super::{Connection, Stage, State};
 use crate::clock;
 use crate::close::CloseReason;
-use crate::stream::Stream;
+use crate::door::stream::Stream;
 use crate::worker::Worker;
 use crate::worker::backlog::Frame;
 use crate::worker::outbox::SLICES;

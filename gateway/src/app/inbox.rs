@@ -1,0 +1,79 @@
+//! Messages that an app's handler has yet to receive.
+//!
+//! Owned by the connection. Bounded: while it is full the socket is not read, so the client waits. Loses:
+//! what the handler does not take before it returns.
+
+use std::collections::VecDeque;
+use std::task::{Poll, Waker};
+
+use super::message::Message;
+
+/// Messages at which reading pauses.
+const FULL: usize = 64;
+/// Bytes at which reading pauses.
+const FULL_BYTES: usize = 256 << 10;
+
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    queue: VecDeque<Message>,
+    bytes: usize,
+    /// No more will come.
+    ended: bool,
+    /// The handler has returned.
+    done: bool,
+    /// The handler has taken a message since this was last asked.
+    moved: bool,
+    waiting: Option<Waker>,
+}
+
+impl Inbox {
+    pub(crate) fn push(&mut self, message: Message) {
+        self.bytes += message.len();
+        self.queue.push_back(message);
+        self.wake();
+    }
+
+    /// The next message, or `None` after the last; `waker` is called when that changes.
+    pub(crate) fn poll_next(&mut self, waker: &Waker) -> Poll<Option<Message>> {
+        if let Some(message) = self.queue.pop_front() {
+            self.bytes -= message.len();
+            self.moved = true;
+            return Poll::Ready(Some(message));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.waiting = Some(waker.clone());
+        Poll::Pending
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.queue.len() >= FULL || self.bytes >= FULL_BYTES
+    }
+
+    /// Nothing more will come.
+    pub(crate) fn end(&mut self) {
+        self.ended = true;
+        self.wake();
+    }
+
+    /// The handler has returned.
+    pub(crate) fn finish(&mut self) {
+        self.done = true;
+    }
+
+    /// Whether the handler has taken a message since the last call.
+    pub(crate) fn has_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! An express-style app: pages with `get`, sockets with `ws`, then `run`, or `listen` where errors are handled elsewhere.
+//!
+//! Handlers of sockets run on the worker that owns the socket and need not be `Send`. A panic in one ends its
+//! own socket with 1011 and no other.
+
+pub(crate) mod handler;
+pub(crate) mod inbox;
+pub(crate) mod message;
+pub(crate) mod socket;
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::handler::Handler;
+use axum::routing;
+
+pub use self::handler::Outcome;
+use self::handler::SocketHandler;
+use self::socket::Socket;
+use crate::field;
+use crate::protocol::Format;
+
+/// The parameters of a path by name, percent-encoded.
+pub(crate) type Parameters = Vec<(String, String)>;
+
+/// What speaks at a path that takes WebSockets.
+#[derive(Clone)]
+pub(crate) enum Endpoint {
+    /// One of the gateway's protocols.
+    Gateway(Format),
+    /// A handler, whose sockets share a channel.
+    Handler { channel: String, handler: SocketHandler, protocols: &'static [&'static str] },
+}
+
+impl Endpoint {
+    /// The subprotocols that are spoken there.
+    pub(crate) fn protocols(&self) -> &'static [&'static str] {
+        match self {
+            Self::Gateway(format) => format.protocol().names(),
+            Self::Handler { protocols, .. } => protocols,
+        }
+    }
+}
+
+/// The routes of a server.
+#[derive(Default, Clone)]
+pub struct App {
+    pub(crate) pages: axum::Router,
+    paths: matchit::Router<()>,
+    /// By path, the place in `endpoints`.
+    sockets: matchit::Router<usize>,
+    endpoints: Vec<Endpoint>,
+    /// What was added, in that order: scheme and path.
+    pub(crate) routes: Vec<(&'static str, String)>,
+    /// The program's name and version, where it says them.
+    pub(crate) program: Option<(&'static str, &'static str)>,
+}
+
+/// A route of sockets that was just added.
+#[derive(Debug)]
+pub struct SocketRoute<'a>(&'a mut Endpoint);
+
+impl SocketRoute<'_> {
+    /// The subprotocols that the handler speaks. Of those that a client offers, the first that is among them is agreed on,
+    /// and [`Socket::protocol`] says which. By default there are none: browsers end a connection whose page offered some.
+    ///
+    /// # Panics
+    /// If a name is not a token (RFC 9110 §5.6.2): a mistake in the program.
+    pub fn protocols(self, names: &'static [&'static str]) {
+        for name in names {
+            assert!(field::is_token(name.as_bytes()), "{name:?} cannot be a subprotocol: it is no token");
+        }
+        if let Endpoint::Handler { protocols, .. } = self.0 {
+            *protocols = names;
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("protocols", &self.protocols()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// An app without routes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The gateway itself: a page at `/`, `fanfare.v1` at `/ws`, the raw protocol at `/raw/{channel}`.
+    #[must_use]
+    pub fn gateway() -> Self {
+        let mut app = Self::new();
+        app.get("/", async || axum::response::Html(include_str!("../page/index.html")));
+        for format in Format::all() {
+            app.endpoint(format.protocol().path(), Endpoint::Gateway(format));
+        }
+        app
+    }
+
+    /// Answers GET requests with an axum handler.
+    ///
+    /// # Panics
+    /// If the path has a handler already or does not begin with `/`: a mistake in the program.
+    pub fn get<H: Handler<T, ()>, T: 'static>(&mut self, path: &str, handler: H) {
+        self.pages = std::mem::take(&mut self.pages).route(path, routing::get(handler));
+        added(path, self.paths.insert(path, ()));
+        self.routes.push(("http", path.to_owned()));
+    }
+
+    /// What the program is called and its version, for `--version` and `--help`: `app.called("chat",
+    /// env!("CARGO_PKG_VERSION"))`. By default it has the name of its file, and says on which library it is built.
+    pub fn called(&mut self, name: &'static str, version: &'static str) {
+        self.program = Some((name, version));
+    }
+
+    /// What takes WebSockets at this path, and the path's parameters.
+    pub(crate) fn socket(&self, path: &str) -> Option<(Endpoint, Parameters)> {
+        let found = self.sockets.at(path).ok()?;
+        let parameters = found.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Some((self.endpoints[*found.value].clone(), parameters))
+    }
+
+    /// The paths that there are, in a few words; `sockets` alone, or the pages too.
+    pub(crate) fn paths(&self, sockets: bool) -> String {
+        /// So many are named at most.
+        const NAMED: usize = 16;
+        let wanted = |(scheme, _): &&(&'static str, String)| !sockets || *scheme == "ws";
+        let routes: Vec<_> = self.routes.iter().filter(wanted).map(|(_, path)| path.as_str()).collect();
+        let more = if routes.len() > NAMED { ", ..." } else { "" };
+        match routes.len() {
+            0 => "none".to_owned(),
+            _ => routes[..routes.len().min(NAMED)].join(", ") + more,
+        }
+    }
+
+    /// Whether a GET without an upgrade has an answer here.
+    pub(crate) fn has_page(&self, path: &str) -> bool {
+        self.paths.at(path).is_ok()
+    }
+
+    /// Takes WebSockets; the handler is called once for each. `{name}` in the path matches one segment.
+    ///
+    /// All sockets of the route, on all nodes, get what any of them broadcasts. The socket is closed when the
+    /// handler returns. `app.ws(…).protocols(&["chat.v2"])` names the subprotocols that it speaks.
+    ///
+    /// # Panics
+    /// If the path has a handler already: a mistake in the program.
+    pub fn ws<H>(&mut self, path: &str, handler: H) -> SocketRoute<'_>
+    where
+        H: AsyncFn(Socket) -> Outcome + Send + Sync + 'static,
+    {
+        let handler = Arc::new(handler);
+        let handler: SocketHandler = Arc::new(move |socket| {
+            let handler = Arc::clone(&handler);
+            Box::pin(async move { handler(socket).await })
+        });
+        // Braces: clients of the gateway cannot name such a channel, so they cannot reach into an app.
+        self.endpoint(path, Endpoint::Handler { channel: format!("{{app}}{path}"), handler, protocols: &[] })
+    }
+
+    fn endpoint(&mut self, path: &str, endpoint: Endpoint) -> SocketRoute<'_> {
+        let place = self.endpoints.len();
+        added(path, self.sockets.insert(path, place));
+        self.routes.push(("ws", path.to_owned()));
+        self.endpoints.push(endpoint);
+        SocketRoute(&mut self.endpoints[place])
+    }
+}
+
+fn added(path: &str, result: Result<(), matchit::InsertError>) {
+    if let Err(error) = result {
+        panic!("the route {path} cannot be added: {error}");
+    }
+}

@@ -1,0 +1,35 @@
+//! Which names a channel may have.
+
+use crate::protocol::Failure;
+
+/// A channel's name may be any text that is safe in logs and URLs and cannot be mistaken for a pattern.
+pub(super) fn check(name: &str, most: usize) -> Result<(), Failure> {
+    let refuse = |why: String| Err(Failure::new("bad_channel", why));
+    if name.is_empty() || name.len() > most {
+        return refuse(format!("a channel's name has 1 to {most} bytes; this one has {}", name.len()));
+    }
+    let forbidden =
+        |c: &char| c.is_control() || c.is_whitespace() || matches!(c, '{' | '}' | '*' | '\u{2028}' | '\u{2029}');
+    match name.chars().find(forbidden) {
+        Some(c) => {
+            refuse(format!("a channel's name may not hold {c:?}: no spaces, control characters, `{{`, `}}` or `*`"))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_name_is_safe_in_logs_and_no_pattern() {
+        for good in ["a", "news", "chat:room-1", "/ws/echo", "größe", "a.b_c@d#e?f=g&h", "日本語"] {
+            assert_eq!(check(good, 255), Ok(()), "{good}");
+        }
+        let long = "x".repeat(256);
+        for bad in ["", " ", "a b", "a\r\nb", "\u{1b}[31m", "a\0", "{}", "*", "news*", "\u{85}", "\u{2028}", &long] {
+            assert_eq!(check(bad, 255).map_err(|failure| failure.code), Err("bad_channel"), "{bad:?}");
+        }
+    }
+}

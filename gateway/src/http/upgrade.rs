@@ -1,0 +1,160 @@
+//! The upgrade of a request to a WebSocket: the terms, the gate, the 101, and the connection that follows.
+
+use std::rc::Rc;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+
+use super::handshake::{self, Host, Terms};
+use super::refuse::Refusing;
+use crate::app::handler;
+use crate::app::socket::{Route, Socket};
+use crate::app::{Endpoint, Parameters};
+use crate::codec::Extensions;
+use crate::door::ingress::{Client, Place, TooMany};
+use crate::door::listener::Admission;
+use crate::door::stream::Stream;
+use crate::gate::{Identity, Question};
+use crate::node::metrics::Refused;
+use crate::protocol::{CHANNEL, Failure, Format, raw};
+use crate::worker::Worker;
+use crate::worker::arrival::Arrival;
+
+/// A connection to be, once the 101 is on the wire.
+pub(super) struct Upgrade {
+    endpoint: Endpoint,
+    identity: Identity,
+    /// The channel that the path names.
+    channel: Option<String>,
+    route: Route,
+    client: Client,
+    /// Its place among those of its address, if a proxy named that only now.
+    place: Option<Place>,
+}
+
+/// The 101 and what follows it, or the refusal.
+pub(super) async fn agree(
+    refusing: &Refusing<'_>,
+    host: Option<Host>,
+    (endpoint, parameters): (Endpoint, Parameters),
+) -> Result<(Upgrade, Response<Body>), Box<Response<Body>>> {
+    let Refusing { site, worker, entrant, head } = *refusing;
+    let host = site.ingress.host(entrant, &head.headers).or(host);
+    let over_tls = site.ingress.over_tls(entrant, &head.headers);
+    let terms = Terms { hosts: &site.hosts, origins: &site.origins, over_tls, protocols: endpoint.protocols() };
+    let accepted = handshake::check(head, host.as_ref(), &terms);
+    let accepted = accepted.map_err(|refusal| Box::new(refusing.refuse(refusal)))?;
+    if worker.is_leaving() {
+        return Err(later("this node is going away: reconnect, to another"));
+    }
+    if !site.ingress.lets_upgrade(entrant) {
+        worker.shared.metrics.refused(Refused::Rate);
+        return Err(later("this node takes no more connections now: retry"));
+    }
+    let route = route(&endpoint, parameters, head.uri.query(), accepted.protocol)?;
+    let identity = Identity::Anonymous;
+    let channel = match endpoint {
+        Endpoint::Gateway(_) => route.parameters.get(CHANNEL).cloned(),
+        Endpoint::Handler { .. } => None,
+    };
+    let allowed = worker.permit(identity, Question::Connect { path: head.uri.path() }).await;
+    allowed.map_err(not_allowed)?;
+    if let Some(channel) = &channel {
+        worker.permit(identity, Question::Subscribe { channel }).await.map_err(not_allowed)?;
+    }
+    let subscribes = channel.as_deref().or((!route.channel.is_empty()).then_some(&route.channel[..]));
+    if subscribes.is_some_and(|channel| !worker.knows_position(channel)) {
+        return Err(later("the broker has not been reached yet: retry"));
+    }
+    let client = refusing.client();
+    // The address that the socket itself has was given its place when it was accepted.
+    let place = match client == entrant.client() {
+        true => None,
+        false => site.ingress.place(client).map_err(|TooMany| Box::new(refusing.too_many(client)))?,
+    };
+    if let Some(offered) = &accepted.unspoken {
+        site.refusals.unspoken(client, head.uri.path(), offered, terms.protocols);
+    }
+    let response = switching(&accepted);
+    Ok((Upgrade { endpoint, identity, channel, route, client, place }, response))
+}
+
+/// What the path and the query say.
+fn route(
+    endpoint: &Endpoint,
+    parameters: Parameters,
+    query: Option<&str>,
+    protocol: Option<&'static str>,
+) -> Result<Route, Box<Response<Body>>> {
+    let mut decoded = std::collections::HashMap::new();
+    for (name, value) in parameters {
+        let Ok(value) = percent_encoding::percent_decode_str(&value).decode_utf8() else {
+            return Err(Box::new(
+                (StatusCode::BAD_REQUEST, format!("the path's {name} is not UTF-8\n")).into_response(),
+            ));
+        };
+        decoded.insert(name, value.into_owned());
+    }
+    let channel = match endpoint {
+        Endpoint::Gateway(_) => String::new(),
+        Endpoint::Handler { channel, .. } => channel.clone(),
+    };
+    Ok(Route { channel, parameters: decoded, query: query.unwrap_or_default().to_owned(), protocol })
+}
+
+/// Makes the socket a connection that speaks the route's protocol.
+pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admission, upgrade: Upgrade, read: &[u8]) {
+    let Upgrade { endpoint, identity, channel, route, client, place } = upgrade;
+    if place.is_some() {
+        admission.place = place;
+    }
+    // From here on, pings and the outbox decide how slow is too slow.
+    stream.set_unread(None);
+    let extensions = Extensions::none();
+    match endpoint {
+        Endpoint::Gateway(format) => {
+            let (session, inbox) = (format.protocol().open(channel.as_deref()), None);
+            let arrival = Arrival { stream, client, admission, identity, extensions, format, session, channel, inbox };
+            worker.adopt(arrival, read);
+        }
+        Endpoint::Handler { handler, .. } => {
+            let (format, session, inbox) = (Format::RAW, Box::new(raw::ToHandler), Some(Box::default()));
+            let channel = Some(route.channel.clone());
+            let arrival = Arrival { stream, client, admission, identity, extensions, format, session, channel, inbox };
+            let connection = worker.adopt(arrival, read);
+            let socket = Socket { worker: Rc::clone(worker), connection, route };
+            tokio::task::spawn_local(handler::run(handler, socket));
+        }
+    }
+}
+
+/// The answer to a client for which the gate has not opened.
+fn not_allowed(failure: Failure) -> Box<Response<Body>> {
+    match failure {
+        Failure { retry: true, message, .. } => later(&message),
+        Failure { code: "bad_channel", message, .. } => {
+            Box::new((StatusCode::BAD_REQUEST, message + "\n").into_response())
+        }
+        Failure { message, .. } => Box::new((StatusCode::FORBIDDEN, message + "\n").into_response()),
+    }
+}
+
+/// The answer to a client that should retry soon.
+fn later(text: &str) -> Box<Response<Body>> {
+    let text = format!("{text}\n");
+    Box::new((StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], text).into_response())
+}
+
+fn switching(accepted: &handshake::Accepted) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accepted.accept.clone());
+    if let Some(protocol) = accepted.protocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    }
+    response
+}

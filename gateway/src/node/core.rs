@@ -1,0 +1,60 @@
+//! The core of a node, without sockets and threads: its log, its window, and what its workers share.
+//!
+//! Wired here once, for nodes and for the nodes of simulations.
+
+use std::sync::Arc;
+
+use broker_adapters::{Broker, Budget, Log, Resume, Timing};
+use tokio::sync::mpsc;
+
+use super::health::Health;
+use super::metrics::Metrics;
+use super::shared::Shared;
+use crate::config::Config;
+use crate::gate::Open;
+use crate::relay::{Relay, Relayed};
+use crate::window::Window;
+
+/// Records of each partition that a node reads before it is ready: as many as repeated ids are recognised in, so that a
+/// fresh node decides like all others.
+pub(crate) const HISTORY: u64 = 65_536;
+
+/// A node's log, window and health.
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) health: Arc<Health>,
+}
+
+impl Core {
+    /// Connects to the broker in the background, on the current runtime; `clock` gives milliseconds since 1970.
+    pub(crate) fn new(
+        broker: Arc<dyn Broker>,
+        config: Config,
+        name: String,
+        metrics: Metrics,
+        clock: fn() -> u64,
+    ) -> Self {
+        let set = &config.broker;
+        let budget = Budget { messages: set.in_flight, bytes: set.in_flight_bytes.bytes() };
+        let log = Log::start(broker, set.partitions, Timing { heartbeat: set.heartbeat, clock }, budget);
+        let window = Window::new(log.partitions(), config.window.age, config.window.bytes.bytes(), clock);
+        let health = Arc::new(Health::new(set.heartbeat));
+        let shared = Shared {
+            name,
+            gate: Box::new(Open { channel_name: config.limits.channel_name.bytes() }),
+            log: Arc::new(log),
+            window: Arc::new(window),
+            metrics: Arc::new(metrics),
+            config,
+        };
+        Self { shared: Arc::new(shared), health }
+    }
+
+    /// Reads the log for these workers, until it is closed or all of them are gone.
+    pub(crate) fn relay(&self, workers: Vec<mpsc::Sender<Arc<[Relayed]>>>) -> impl Future<Output = ()> + use<> {
+        let Shared { log, window, .. } = &*self.shared;
+        let (health, window) = (Arc::clone(&self.health), Arc::clone(window));
+        let relay = Relay { partitions: log.partitions(), health, window, workers };
+        relay.run(log.tail_all(Resume::Recent(HISTORY)))
+    }
+}

@@ -1,0 +1,230 @@
+//! A node: the log, the relay, the listener and the workers, from start to stop.
+//!
+//! Stop order: not ready → wait for balancers → close clients, paced, and take no more → stop listening → publishes under
+//! way → broker.
+
+mod agent;
+pub(crate) mod core;
+mod crew;
+pub(crate) mod descriptors;
+pub(crate) mod drain;
+pub(crate) mod health;
+pub(crate) mod metrics;
+pub(crate) mod shared;
+pub(crate) mod vitals;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use broker_adapters::{Broker, Settings, connect, wall_clock};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::agent::Agent;
+use self::core::Core;
+use self::crew::Crew;
+use self::descriptors::Descriptors;
+use self::drain::Phase;
+use self::metrics::Metrics;
+use self::shared::Shared;
+use crate::app::App;
+use crate::config::Config;
+use crate::door::ingress::{Ingress, Tls, TlsError};
+use crate::door::listener::{Counts, Listener, Refusing};
+use crate::http::handshake::{HostError, Hosts, OriginError, Origins};
+use crate::http::refusals::Refusals;
+use crate::http::site::{PROBES, Site};
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The broker's URL.
+    #[error(transparent)]
+    Broker(#[from] broker_adapters::ConnectError),
+    /// The list of origins.
+    #[error("`http.origins`")]
+    Origins(#[from] OriginError),
+    /// The list of the node's own names.
+    #[error("`http.hosts`")]
+    Hosts(#[from] HostError),
+    /// The certificate or its key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The address to listen on.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// A thread could not be made.
+    #[error("cannot start a worker: {0}")]
+    Worker(std::io::Error),
+}
+
+/// How long a node that must stop at once waits for what it has to say to leave.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+/// A running node.
+pub struct Node {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where its agent does, if it has one.
+    pub agent: Option<SocketAddr>,
+    core: Core,
+    ingress: Arc<Ingress>,
+    phase: watch::Sender<Phase>,
+    /// Ends when no worker has clients any more.
+    clients: mpsc::Receiver<()>,
+    tasks: JoinSet<()>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Starts a node on the current runtime and on threads of its own. The broker need not be up.
+    pub fn start(app: App, config: Config, name: String) -> Result<Self, StartError> {
+        Self::start_with_log(app, config, name, Arc::default())
+    }
+
+    /// The same, where the log counts the lines that it drops: `/metrics` shows their number.
+    pub fn start_with_log(
+        app: App,
+        config: Config,
+        name: String,
+        lines_dropped: Arc<AtomicU64>,
+    ) -> Result<Self, StartError> {
+        Self::on(prepare(&config)?, app, config, name, Metrics::new(lines_dropped))
+    }
+
+    fn on(
+        Prepared { origins, hosts, tls, broker }: Prepared,
+        app: App,
+        config: Config,
+        name: String,
+        metrics: Metrics,
+    ) -> Result<Self, StartError> {
+        let core = Core::new(broker, config.clone(), name, metrics, wall_clock);
+        let listen = config.http.listen;
+        let listener = Listener::bind(listen).map_err(|error| StartError::Listen(listen, error))?;
+        let address = listener.address;
+        let agent = config.agent.listen.map(|at| Agent::bind(at).map_err(|error| StartError::Listen(at, error)));
+        let agent = agent.transpose()?;
+        let ingress = Arc::new(Ingress::new(&config, tls));
+        let site = Site {
+            app: with_probes(app, &core),
+            origins,
+            hosts,
+            ingress: Arc::clone(&ingress),
+            refusals: Refusals::default(),
+        };
+        let (phase, phases) = watch::channel(Phase::default());
+        let (occupied, clients) = mpsc::channel(1);
+        let crew = Crew::start(&core, site, &phases, &occupied)?;
+        let most = config.http.max_connections;
+        let files = Descriptors::of(&config, crew.threads.len());
+        if let Some(shortfall) = files.shortfall(most) {
+            tracing::warn!("{shortfall}");
+        }
+        let counts = Arc::new(Counts::new(crew.threads.len(), files.connections(most)));
+        let vitals = &core.health.vitals;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(core.relay(crew.relayed));
+        let refusing = Refusing { ingress: Arc::clone(&ingress), metrics: Arc::clone(&core.shared.metrics), most };
+        let accepting = listener.run(crew.accepted, Arc::clone(&counts), files, refusing);
+        tasks.spawn(vitals.keep("the listener", accepting));
+        let at = agent.as_ref().map(|agent| agent.address);
+        if let Some(agent) = agent {
+            tasks.spawn(vitals.keep("the agent", agent.run(Arc::clone(&core.health), counts)));
+        }
+        let (publisher, watched) = (Arc::clone(&core.shared.log), Arc::clone(vitals));
+        tasks.spawn(vitals.keep("the publisher", async move { publisher.publishing_ended().await }));
+        tasks.spawn(vitals.keep("the watch over all parts", async move { watched.watch().await }));
+        Ok(Self { address, agent: at, core, ingress, phase, clients, tasks, workers: crew.threads })
+    }
+
+    /// Waits until a part that the node cannot serve without has ended, which none does before [`stop`](Self::stop)
+    /// but by a fault; says which. What is left to do is to stop.
+    pub async fn failed(&self) -> String {
+        self.core.health.vitals.ended().await
+    }
+
+    /// Reads the certificate again, for handshakes to come; says whether there is one.
+    ///
+    /// # Errors
+    /// Fails for files that are no good; the certificate stays what it was.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        self.ingress.reload()
+    }
+
+    /// Stops the node; done when nothing of it is left, or soon after `now`, which is for the impatient. It goes on for
+    /// `wait`, so that balancers notice. Says whether there was time to do everything in order.
+    pub async fn stop(mut self, wait: Duration, now: impl Future<Output = ()>) -> bool {
+        self.core.health.drain();
+        let in_order = tokio::select! {
+            () = self.wind_up(wait) => true,
+            () = now => false,
+        };
+        if !in_order {
+            self.phase.send_replace(Phase::Over);
+            // Closed is what nobody looks at any more.
+            let _ = timeout(AT_ONCE, self.phase.closed()).await;
+        }
+        self.tasks.shutdown().await;
+        in_order
+    }
+
+    async fn wind_up(&mut self, wait: Duration) {
+        sleep(wait).await;
+        self.phase.send_replace(Phase::Closing);
+        // Nobody sends anything: this waits until there is nobody.
+        self.clients.recv().await;
+        self.phase.send_replace(Phase::Over);
+        self.phase.closed().await;
+        if !self.workers.drain(..).map(JoinHandle::join).all(|end| end.is_ok()) {
+            tracing::error!("a worker ended with a panic");
+        }
+        let Shared { log, config, .. } = &*self.core.shared;
+        log.close(Instant::now() + config.broker.publish_timeout).await;
+    }
+}
+
+/// What a configuration must give before anything is started.
+struct Prepared {
+    origins: Origins,
+    hosts: Hosts,
+    tls: Option<Tls>,
+    broker: Arc<dyn Broker>,
+}
+
+fn prepare(config: &Config) -> Result<Prepared, StartError> {
+    let origins = Origins::parse(&config.http.origins)?;
+    let hosts = Hosts::parse(&config.http.hosts, &origins, config.http.listen.ip())?;
+    let tls = Tls::load(&config.tls)?;
+    let retention = usize::try_from(config.broker.retention).unwrap_or(usize::MAX);
+    let settings = Settings { partitions: config.broker.partitions, retention };
+    Ok(Prepared { origins, hosts, tls, broker: connect(config.broker.url.expose(), settings)? })
+}
+
+/// Says whether a node could be started with this configuration; reads the certificate, and touches neither the network
+/// nor the broker.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    prepare(config).map(drop)
+}
+
+/// Adds the pages that balancers and monitoring ask for.
+fn with_probes(mut app: App, core: &Core) -> App {
+    let [live, ready_to_serve] = PROBES;
+    app.get(live, async || "live\n");
+    let ready = Arc::clone(&core.health);
+    app.get(ready_to_serve, async move || match ready.ready() {
+        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+    });
+    let (health, shared) = (Arc::clone(&core.health), Arc::clone(&core.shared));
+    app.get("/metrics", async move || shared.metrics.text(&shared.log, health.ready().is_ok()));
+    app
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! What clients can ask for, in any protocol, and why it may fail.
+//!
+//! Pure.
+
+use std::borrow::Cow;
+
+use broker_adapters::{MessageId, Payload, Position, PublishError};
+
+/// A command, and the id that its reply repeats.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) id: Option<u64>,
+    pub(crate) command: Command<'a>,
+}
+
+/// A command.
+#[derive(Debug)]
+pub(crate) enum Command<'a> {
+    /// Asks which node this is.
+    Connect,
+    /// Asks for the messages of a channel: for those to come, or for all since a position.
+    Subscribe { channel: Cow<'a, str>, since: Option<Position> },
+    /// Ends a subscription.
+    Unsubscribe { channel: Cow<'a, str> },
+    /// Publishes a message; repeated with the same key, it is delivered once.
+    Publish { channel: Cow<'a, str>, payload: Payload, key: Option<Cow<'a, str>> },
+    /// Asks for a sign of life.
+    Ping,
+    /// Answers a ping.
+    Pong,
+}
+
+impl Request<'_> {
+    /// The same, without a borrow from the input: for a request that has to wait.
+    pub(crate) fn into_owned(self) -> Request<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        let command = match self.command {
+            Command::Connect => Command::Connect,
+            Command::Subscribe { channel, since } => Command::Subscribe { channel: owned(channel), since },
+            Command::Unsubscribe { channel } => Command::Unsubscribe { channel: owned(channel) },
+            Command::Publish { channel, payload, key } => {
+                Command::Publish { channel: owned(channel), payload, key: key.map(owned) }
+            }
+            Command::Ping => Command::Ping,
+            Command::Pong => Command::Pong,
+        };
+        Request { id: self.id, command }
+    }
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+    pub(crate) retry: bool,
+}
+
+impl Failure {
+    /// A failure that a retry cannot change.
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry: false }
+    }
+
+    /// A failure that a later retry may not meet.
+    pub(crate) fn for_now(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry: true }
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        let (code, retry) = match &error {
+            PublishError::Rejected(_) => ("rejected", false),
+            PublishError::Overloaded(_) => ("overloaded", true),
+            PublishError::Unavailable => ("unavailable", true),
+            PublishError::Unknown => ("unknown", true),
+        };
+        Self { code, message: error.to_string(), retry }
+    }
+}
+
+/// The id of a message that has a key: the same on every node and at every time, so that a repeated publish is recognised.
+pub(crate) fn message_id(channel: &str, key: &str) -> MessageId {
+    let mut hash = sha1_smol::Sha1::new();
+    hash.update(&(channel.len() as u64).to_be_bytes());
+    hash.update(channel.as_bytes());
+    hash.update(key.as_bytes());
+    let digest = hash.digest().bytes();
+    MessageId(digest.iter().take(16).fold(0, |id, &byte| id << 8 | u128::from(byte)))
+}
