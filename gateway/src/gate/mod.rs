@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::config::Config;
 use crate::protocol::Failure;
 
 /// How long a decision may take.
@@ -44,7 +45,7 @@ pub(crate) enum Decision {
     /// It is decided.
     Now(Verdict),
     /// It takes time; ask for the verdict with [`verdict`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "tokens and hooks, whose decisions wait, are yet to come"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "decisions that wait come with tokens and hooks"))]
     Later(Pending),
 }
 
@@ -58,7 +59,13 @@ pub(crate) trait Judge: Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Open {
     /// The longest name of a channel, in bytes.
-    pub(crate) channel_name: usize,
+    channel_name: usize,
+}
+
+impl Open {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self { channel_name: config.limits.channel_name.bytes() }
+    }
 }
 
 impl Judge for Open {
@@ -80,4 +87,31 @@ pub(crate) async fn verdict(pending: Pending) -> Verdict {
 /// The failure of a question for which there is no room among those that wait.
 pub(crate) fn too_many() -> Failure {
     Failure::for_now("overloaded", "too many decisions are pending on this node: try again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_decision_that_never_comes_is_a_failure_to_retry_after_a_bounded_time() {
+        let begin = tokio::time::Instant::now();
+        let failure = verdict(Box::pin(std::future::pending())).await.expect_err("it never comes");
+        assert_eq!((failure.code, failure.retry, begin.elapsed()), ("unavailable", true, PATIENCE));
+    }
+
+    #[test]
+    fn without_rules_every_good_name_is_allowed() {
+        let open = Open::new(&Config::default());
+        for (question, allowed) in [
+            (Question::Connect { path: "/" }, true),
+            (Question::Subscribe { channel: "news" }, true),
+            (Question::Publish { channel: "news" }, true),
+            (Question::Subscribe { channel: "{app}/ws" }, false),
+            (Question::Publish { channel: "" }, false),
+        ] {
+            let Decision::Now(verdict) = open.judge(Identity::Anonymous, question) else { panic!("it takes no time") };
+            assert_eq!(verdict.is_ok(), allowed, "{question:?}");
+        }
+    }
 }

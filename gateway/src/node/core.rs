@@ -11,7 +11,7 @@ use super::health::Health;
 use super::metrics::Metrics;
 use super::shared::Shared;
 use crate::config::Config;
-use crate::gate::Open;
+use crate::gate::Judge;
 use crate::relay::{Relay, Relayed};
 use crate::window::Window;
 
@@ -31,6 +31,7 @@ impl Core {
         broker: Arc<dyn Broker>,
         config: Config,
         name: String,
+        gate: Box<dyn Judge>,
         metrics: Metrics,
         clock: fn() -> u64,
     ) -> Self {
@@ -39,14 +40,8 @@ impl Core {
         let log = Log::start(broker, set.partitions, Timing { heartbeat: set.heartbeat, clock }, budget);
         let window = Window::new(log.partitions(), config.window.age, config.window.bytes.bytes(), clock);
         let health = Arc::new(Health::new(set.heartbeat));
-        let shared = Shared {
-            name,
-            gate: Box::new(Open { channel_name: config.limits.channel_name.bytes() }),
-            log: Arc::new(log),
-            window: Arc::new(window),
-            metrics: Arc::new(metrics),
-            config,
-        };
+        let shared =
+            Shared { name, gate, log: Arc::new(log), window: Arc::new(window), metrics: Arc::new(metrics), config };
         Self { shared: Arc::new(shared), health }
     }
 

@@ -36,6 +36,7 @@ use crate::app::App;
 use crate::config::Config;
 use crate::door::ingress::{Ingress, Tls, TlsError};
 use crate::door::listener::{Counts, Listener, Refusing};
+use crate::gate::{Judge, Open};
 use crate::http::handshake::{HostError, Hosts, OriginError, Origins};
 use crate::http::refusals::Refusals;
 use crate::http::site::{PROBES, Site};
@@ -98,13 +99,13 @@ impl Node {
     }
 
     fn on(
-        Prepared { origins, hosts, tls, broker }: Prepared,
+        Prepared { origins, hosts, tls, gate, broker }: Prepared,
         app: App,
         config: Config,
         name: String,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
-        let core = Core::new(broker, config.clone(), name, metrics, wall_clock);
+        let core = Core::new(broker, config.clone(), name, gate, metrics, wall_clock);
         let listen = config.http.listen;
         let listener = Listener::bind(listen).map_err(|error| StartError::Listen(listen, error))?;
         let address = listener.address;
@@ -194,6 +195,7 @@ struct Prepared {
     origins: Origins,
     hosts: Hosts,
     tls: Option<Tls>,
+    gate: Box<dyn Judge>,
     broker: Arc<dyn Broker>,
 }
 
@@ -203,7 +205,8 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
     let tls = Tls::load(&config.tls)?;
     let retention = usize::try_from(config.broker.retention).unwrap_or(usize::MAX);
     let settings = Settings { partitions: config.broker.partitions, retention };
-    Ok(Prepared { origins, hosts, tls, broker: connect(config.broker.url.expose(), settings)? })
+    let broker = connect(config.broker.url.expose(), settings)?;
+    Ok(Prepared { origins, hosts, tls, gate: Box::new(Open::new(config)), broker })
 }
 
 /// Says whether a node could be started with this configuration; reads the certificate, and touches neither the network

@@ -8,6 +8,8 @@ mod command;
 pub(crate) mod native;
 pub(crate) mod raw;
 mod reply;
+#[cfg(test)]
+mod shout;
 
 use broker_adapters::Record;
 
@@ -17,7 +19,12 @@ pub(crate) use self::reply::{Notice, Reply, Said};
 use crate::close::CloseReason;
 
 /// All protocols. The place of each is the number of its [`Format`].
-pub(crate) const ALL: &[&dyn Protocol] = &[&native::Native, &raw::Raw];
+pub(crate) const ALL: &[&dyn Protocol] = &[
+    &native::Native,
+    &raw::Raw,
+    #[cfg(test)]
+    &shout::Shout,
+];
 
 /// The parameter of a route that names the one channel of its connections.
 pub(crate) const CHANNEL: &str = "channel";

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::door::ingress::Client;
 use crate::door::listener::Admission;
 use crate::door::stream::Stream;
-use crate::gate::Identity;
+use crate::gate::{Identity, Open};
 use crate::node::core::Core;
 use crate::node::health::Health;
 use crate::node::metrics::Metrics;
@@ -51,7 +51,8 @@ impl Node {
         let health = Rc::new(OnceCell::new());
         let (broker, config, known) = (model.link(number), config.clone(), Rc::clone(&health));
         let life = async move {
-            let core = Core::new(broker, config, format!("node {number}"), Metrics::default(), wall);
+            let gate = Box::new(Open::new(&config));
+            let core = Core::new(broker, config, format!("node {number}"), gate, Metrics::default(), wall);
             // Set once, as a node starts once.
             let _ = known.set(Arc::clone(&core.health));
             let workers = inlets.into_iter().map(|(accepted, rng)| run_worker(&core.shared, accepted, rng)).collect();
