@@ -107,7 +107,7 @@ impl Window {
             Owed::Older => {}
             owed => return owed,
         }
-        let repeated = |offset| ring.is_repeated(offset);
+        let repeated = |at| ring.is_repeated(at);
         if let Some(page) = page.filter(|page| page.serves(channel, since.offset)) {
             return page.owed(channel, since, until, room, repeated);
         }

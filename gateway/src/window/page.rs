@@ -94,7 +94,7 @@ impl Page {
         since: Position,
         until: Position,
         room: usize,
-        repeated: impl Fn(Offset) -> bool,
+        repeated: impl Fn(Position) -> bool,
     ) -> Owed {
         if !self.serves(channel, since.offset) {
             return Owed::Older;
@@ -106,7 +106,7 @@ impl Page {
         let end = if until.offset <= self.last() { until } else { self.position(self.last()) };
         let (mut messages, mut bytes, mut to) = (Vec::new(), 0, end);
         let begin = all.partition_point(|message| message.record.offset <= since.offset);
-        let fresh = all[begin..].iter().filter(|message| !repeated(message.record.offset));
+        let fresh = all[begin..].iter().filter(|message| !repeated(message.record.position()));
         for message in fresh.take_while(|message| message.record.offset <= end.offset) {
             if bytes > 0 && bytes + message.record.size() > room {
                 to = messages.last().map_or(since, |last: &Arc<Message>| last.record.position());
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_repeated_message_is_not_given_again() {
-        let owed = page(&["a"]).owed("a", at(10), at(30), 100, |offset| offset == Offset(15));
+        let owed = page(&["a"]).owed("a", at(10), at(30), 100, |repeated| repeated == at(15));
         assert_eq!(offsets(owed), Ok((vec![12, 18], 19)));
     }
 

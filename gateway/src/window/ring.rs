@@ -4,7 +4,7 @@
 //! missed is found without looking at what it did not, and is given piece by piece. Bounded by age here, and by bytes by
 //! its owner, who evicts. Gives nothing that it cannot prove to follow: a question that reaches further back is `Older`.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use broker_adapters::{Check, Offset, Position, Seen};
@@ -77,8 +77,9 @@ pub(crate) struct Ring {
     last: HashMap<Box<str>, u64>,
     /// The offset from which on repeated messages are known: older records are no answer.
     begun: u64,
-    /// Repeated messages between there and the front of `slots`: read back, they look like any other.
-    repeated: BTreeSet<u64>,
+    /// Repeated messages between there and the front of `slots`: read back, they look like any other. With fingerprints, as
+    /// what is read back may come from another server's log, in which another message stands there.
+    repeated: BTreeMap<u64, Check>,
     /// How often the log has broken off.
     breaks: u64,
 }
@@ -94,7 +95,7 @@ struct Slot {
 
 impl Ring {
     pub(crate) fn new(age: u64) -> Self {
-        let (slots, last, repeated) = (VecDeque::new(), HashMap::new(), BTreeSet::new());
+        let (slots, last, repeated) = (VecDeque::new(), HashMap::new(), BTreeMap::new());
         Self { age, slots, first: 0, bytes: 0, last, begun: 0, repeated, breaks: 0 }
     }
 
@@ -151,7 +152,7 @@ impl Ring {
         let Some(Slot { recent, .. }) = self.slots.pop_front() else { return };
         self.bytes -= recent.bytes();
         if recent.repeated {
-            self.repeated.insert(self.first);
+            self.repeated.insert(self.first, recent.check);
         }
         if let Some(message) = &recent.message
             && self.last.get(message.record.channel()) == Some(&self.first)
@@ -160,7 +161,7 @@ impl Ring {
         }
         self.first += 1;
         if self.repeated.len() > REPEATED
-            && let Some(oldest) = self.repeated.pop_first()
+            && let Some((oldest, _)) = self.repeated.pop_first()
         {
             self.begun = oldest + 1;
         }
@@ -183,9 +184,11 @@ impl Ring {
         !self.slots.is_empty() && offset.0 >= self.begun
     }
 
-    /// Whether the message at an offset came before.
-    pub(crate) fn is_repeated(&self, offset: Offset) -> bool {
-        self.repeated.contains(&offset.0) || self.at(offset.0).is_some_and(|slot| slot.recent.repeated)
+    /// Whether the record at a position is known as a message that came before.
+    pub(crate) fn is_repeated(&self, at: Position) -> bool {
+        let kept = || self.at(at.offset.0).filter(|slot| slot.recent.repeated).map(|slot| slot.recent.check);
+        let repeated = self.repeated.get(&at.offset.0).copied().or_else(kept);
+        repeated.is_some_and(|check| same(check, at.check))
     }
 
     /// The messages of a channel after `since` and up to `until`, about `room` bytes of them but at least one, for somebody
@@ -366,7 +369,9 @@ pub(super) mod tests {
         ring.append(Recent { message: None, repeated: true, ..recent(2, None) }, u64::MAX);
         (3..20).for_each(|offset| ring.append(recent(offset, Some(0)), u64::MAX));
         (0..5).for_each(|_| ring.evict());
-        assert!(ring.is_repeated(Offset(2)) && !ring.is_repeated(Offset(1)) && ring.reaches(Offset(1)));
+        assert!(ring.is_repeated(at(2)) && !ring.is_repeated(at(1)) && ring.reaches(Offset(1)));
+        let of_another_log = Position { check: Check(99), ..at(2) };
+        assert!(!ring.is_repeated(of_another_log), "another server's log may hold another message there");
     }
 
     proptest! {
