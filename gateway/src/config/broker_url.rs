@@ -1,4 +1,4 @@
-//! The broker's URL, which may hold a password: whatever prints it prints it without.
+//! The broker's URL. It may hold a password, so every way of printing it leaves that out.
 
 use std::{fmt, str::FromStr};
 
@@ -38,7 +38,7 @@ impl FromStr for BrokerUrl {
         let (scheme, rest) = text.split_once(':').ok_or(NotAUrl)?;
         let letters = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
         let named = scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(letters);
-        // `localhost:6379` would pass for a scheme and a path.
+        // Otherwise `localhost:6379` would count as a scheme and a path.
         let port = rest.parse::<u16>().is_ok();
         if named && !port { Ok(Self(text.to_owned())) } else { Err(NotAUrl) }
     }
@@ -84,8 +84,8 @@ impl de::Visitor<'_> for Text {
 
 /// The URL with `***` for its password and for secrets in its query: `redis://user:***@host?token=***`.
 ///
-/// Wary rather than exact: all between the user and the *last* `@` goes, since passwords are pasted unescaped. A user
-/// without a password may be a token, and goes as well.
+/// It hides too much rather than too little: all text between the user and the *last* `@`, since people paste passwords
+/// without escapes; and a user without a password, since that may be a token.
 #[must_use]
 pub fn redacted(url: &str) -> String {
     let after_scheme = url.find("://").map(|at| at + 3).or_else(|| url.find(':').map(|at| at + 1)).unwrap_or(0);

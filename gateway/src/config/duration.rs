@@ -1,6 +1,6 @@
 //! Durations as text with a unit: "500ms", "25s", "5m", "1h".
 //!
-//! From one millisecond to 720 hours, so that a deadline can be added to any clock. [`or_off`] also takes "off".
+//! From one millisecond to 720 hours, so that adding one to any clock never overflows. [`or_off`] also takes "off".
 
 use std::{fmt, time::Duration};
 
@@ -48,7 +48,7 @@ fn display(duration: Duration) -> String {
     format!("{}{name}", millis / u128::from(*unit))
 }
 
-/// What is wrong is said in words that follow "key = value: ".
+/// The error is a text that follows "key = value: ".
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_told_apart() {
+    fn text_that_is_no_duration_gets_a_message_for_its_mistake() {
         for (text, message) in [
             ("30", "expected a unit (ms, s, m or h), such as \"30s\" for 30 seconds"),
             ("", "expected a duration such as \"500ms\", \"25s\", \"5m\" or \"1h\""),

@@ -9,15 +9,15 @@ pub(super) fn variable(section: &str, key: &str) -> String {
     format!("{PREFIX}{section}__{key}").to_uppercase()
 }
 
-/// The key, as `section.key`, that a variable's name stands for; none if it is no variable of ours.
+/// The key, as `section.key`, that a variable sets; `None` if it is not a variable of Fanfare.
 ///
-/// A single underscore, as in `FANFARE_SERVICE_HOST`, is Kubernetes' own and not ours.
+/// Names with a single underscore, such as `FANFARE_SERVICE_HOST`, are set by Kubernetes.
 pub(super) fn path(variable: &str) -> Option<String> {
     variable.strip_prefix(PREFIX).map(|rest| rest.to_lowercase().replacen("__", ".", 1))
 }
 
-/// Whether two names differ in nothing but case and the number of underscores, as `FANFARE_HTTP_LISTEN` from
-/// `FANFARE__HTTP__LISTEN`.
+/// Whether two names differ only in case and the number of underscores, as `FANFARE_HTTP_LISTEN` and
+/// `FANFARE__HTTP__LISTEN` do.
 pub(super) fn same_but_for_underscores(one: &str, other: &str) -> bool {
     let words = |name: &str| name.to_uppercase().replace("__", "_");
     words(one) == words(other)

@@ -1,4 +1,4 @@
-//! What is said about a configuration that cannot be used.
+//! The messages about a configuration that cannot be used.
 //!
 //! Each message names the key, where it stands, what was found and what was expected. None shows a secret.
 
@@ -7,7 +7,7 @@ use std::{fmt, io};
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// Nobody set it.
+    /// It is the default.
     Default,
     /// A line of the configuration file, counted from 1.
     File {
@@ -69,7 +69,7 @@ pub enum ConfigError {
         /// The nearest name, or all names.
         hint: String,
     },
-    /// An environment variable starts like ours and names no key.
+    /// An environment variable starts with `FANFARE__` and names no key.
     #[error("unknown environment variable `{name}`: {hint}")]
     UnknownVariable {
         /// The variable.
@@ -111,7 +111,7 @@ pub enum ConfigError {
     },
 }
 
-/// All that is wrong, at least one thing; printed one to a line, in the order of file, environment, flags.
+/// All errors, at least one; printed one on a line, in the order of file, environment, flags.
 #[derive(Debug)]
 pub struct ConfigErrors(Vec<ConfigError>);
 

@@ -1,4 +1,4 @@
-//! The keys that exist, taken from the defaults, and which of them was probably meant.
+//! The existing keys, taken from the defaults, and the one that a wrong name probably means.
 
 use toml::{Table, Value};
 

@@ -1,6 +1,6 @@
-//! Defaults, file, environment and flags become one [`Config`], or a list of all that is wrong.
+//! Merges defaults, file, environment and flags into one [`Config`], or into a list of all errors.
 //!
-//! Each value is tried alone on top of what is known to be good, so that each wrong one gets its own message.
+//! Each value is tried alone on top of values that are known to be valid, so that each wrong one gets its own message.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,7 +23,7 @@ use super::{
     rules::{self, Rule},
 };
 
-/// What flags say; they win over all else.
+/// The values of flags; they win over all others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--listen`: `http.listen`.
@@ -37,7 +37,7 @@ pub struct Overrides {
 /// Merges defaults, `file`, the variables `FANFARE__SECTION__KEY` of `environment`, and `overrides`, in this order.
 ///
 /// # Errors
-/// Reports everything wrong with all of them at once; a file that is not TOML hides what else is wrong in it.
+/// Reports all errors of all sources at once; in a file that is not TOML, only the first.
 pub fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -60,7 +60,7 @@ pub fn load(
     layers.finish()
 }
 
-/// The values so far, and what was wrong with others.
+/// The values so far, and the errors.
 struct Layers {
     defaults: Table,
     values: Table,
@@ -145,7 +145,7 @@ impl Layers {
         }
     }
 
-    /// What to say of a variable that names no key; nothing if it is none of ours.
+    /// The hint for a variable that names no key; `None` if the variable is not Fanfare's.
     fn variable_hint(&self, name: &str, path: Option<&str>) -> Option<String> {
         let variable = |(section, key)| environment::variable(section, key);
         let known = self.keys().all().map(variable).find(|known| environment::same_but_for_underscores(name, known));
@@ -172,7 +172,7 @@ impl Layers {
         Keys(&self.defaults)
     }
 
-    /// Takes the value of a key that exists if it is a good one, and keeps the former if not.
+    /// Sets an existing key if the value is valid, and keeps the former value if not.
     fn set(&mut self, section: &str, key: &str, value: Value, place: Place) {
         let path = format!("{section}.{key}");
         let mut trial = self.values.clone();
@@ -225,7 +225,7 @@ fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
-/// What should have been there; serde's "invalid type: …" repeats what is there.
+/// What was expected, without serde's "invalid type: …", which repeats what was found.
 fn expectation(error: &toml::de::Error) -> String {
     match error.message().rsplit_once(", expected ") {
         Some((given, "a sequence")) if given.starts_with("invalid") => {

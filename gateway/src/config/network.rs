@@ -23,7 +23,7 @@ impl Network {
     }
 }
 
-/// The address with nothing but its first bits.
+/// The address with all but its first bits set to 0.
 pub(crate) fn masked(address: IpAddr, bits: u8) -> IpAddr {
     match address {
         IpAddr::V4(v4) => {
@@ -60,7 +60,7 @@ impl FromStr for Network {
         }
         let first = masked(address, bits);
         if first != address {
-            // More likely a slip of the pen than what it would mean.
+            // More likely a mistake than intended.
             return Err(format!("expected a network's first address: write {first}/{bits} if {text} means that"));
         }
         Ok(Self { first, bits })
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_told_how_to_write_one() {
+    fn text_that_is_no_network_gets_a_message_with_the_right_form() {
         for (text, message) in [
             ("", "such as"),
             ("localhost", "such as"),

@@ -1,4 +1,4 @@
-//! The rules that bind two values together; what concerns one alone is in its type.
+//! The rules about two values together. A rule about one value is in its type.
 
 use super::Config;
 
@@ -10,7 +10,7 @@ pub(super) struct Rule {
     pub(super) reason: &'static str,
 }
 
-/// Those that are broken.
+/// The rules that this configuration breaks.
 pub(super) fn broken(config: &Config) -> impl Iterator<Item = Rule> {
     let Config { http, tls, limits, timing, broker, .. } = config;
     let twice = limits.message.bytes().saturating_mul(2);
@@ -30,7 +30,7 @@ pub(super) fn broken(config: &Config) -> impl Iterator<Item = Rule> {
                 key: "limits.outbox",
                 relation: "at most",
                 other: "limits.outbox_total",
-                reason: "one outbox is part of them all",
+                reason: "the outbox of one client is part of the total",
             },
         ),
         (
@@ -57,7 +57,7 @@ pub(super) fn broken(config: &Config) -> impl Iterator<Item = Rule> {
                 key: "http.proxy_protocol",
                 relation: "accompanied by",
                 other: "http.trusted_proxies",
-                reason: "nobody else may send the header, so nobody at all could connect",
+                reason: "only trusted proxies may send the header, so no connection would be accepted",
             },
         ),
         (
@@ -66,7 +66,7 @@ pub(super) fn broken(config: &Config) -> impl Iterator<Item = Rule> {
                 key: "tls.certificate",
                 relation: "accompanied by",
                 other: "tls.key",
-                reason: "neither is of use without the other",
+                reason: "neither can be used without the other",
             },
         ),
     ];

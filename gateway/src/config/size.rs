@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_told_apart() {
+    fn text_that_is_no_size_gets_a_message_for_its_mistake() {
         for (text, error) in [
             ("", SizeError::Malformed),
             ("KiB", SizeError::Malformed),

@@ -1,4 +1,4 @@
-//! What each source may say, which one wins, and the text of every error.
+//! The values of each source, their precedence, and the text of every error.
 
 use std::{env, fs, time::Duration};
 
@@ -41,7 +41,7 @@ impl Drop for File {
 }
 
 #[test]
-fn nothing_said_means_the_defaults() {
+fn without_any_source_the_defaults_apply() {
     assert_eq!(from_environment(&[]).expect("nothing to reject"), Config::default());
     assert_eq!(from_file("").expect("nothing to reject"), Config::default());
     assert_eq!(from_file("[http]\n").expect("nothing to reject"), Config::default());
@@ -86,7 +86,7 @@ fn every_kind_of_value_is_read_from_the_environment() {
 }
 
 #[test]
-fn a_later_source_mends_what_an_earlier_one_would_break() {
+fn a_later_source_can_correct_an_earlier_one() {
     let file = File::holding("mended", "[timing]\nping = \"8s\"\n");
     assert!(load(Some(&file.0), [], Overrides::default()).is_err());
     let config = load(Some(&file.0), owned(&[("FANFARE__TIMING__PONG", "4s")]), Overrides::default());
@@ -94,14 +94,14 @@ fn a_later_source_mends_what_an_earlier_one_would_break() {
 }
 
 #[test]
-fn variables_that_are_not_ours_are_left_alone() {
+fn variables_of_other_programs_are_ignored() {
     let kubernetes =
         [("FANFARE_SERVICE_HOST", "10.0.0.1"), ("FANFARE_PORT", "tcp://10.0.0.1:80"), ("FANFARE_PORT_80_TCP", "x")];
     assert_eq!(from_environment(&kubernetes).expect("not ours"), Config::default());
 }
 
 #[test]
-fn an_unknown_name_in_the_file_is_told_with_its_line_and_the_nearest() {
+fn an_unknown_name_in_the_file_is_reported_with_its_line_and_the_nearest_name() {
     for (text, message) in [
         ("[http]\n\nlisen = 3", "unknown key `http.lisen` in FILE (line 3): did you mean `http.listen`?"),
         ("http.lisen = 3", "unknown key `http.lisen` in FILE (line 1): did you mean `http.listen`?"),
@@ -134,7 +134,7 @@ fn an_unknown_name_in_the_file_is_told_with_its_line_and_the_nearest() {
 }
 
 #[test]
-fn an_unknown_variable_is_told_with_the_nearest() {
+fn an_unknown_variable_is_reported_with_the_nearest_name() {
     for (name, message) in [
         (
             "FANFARE__HTTP__LISEN",
@@ -168,7 +168,7 @@ fn an_unknown_variable_is_told_with_the_nearest() {
 }
 
 #[test]
-fn a_wrong_value_is_told_with_what_was_expected() {
+fn a_wrong_value_is_reported_with_what_was_expected() {
     const DURATION: &str = "a duration such as \"500ms\", \"25s\", \"5m\" or \"1h\"";
     const SIZE: &str = "a size such as \"512B\", \"64KiB\" or \"1MiB\"";
     const ADDRESS: &str = "an IP address and a port, such as \"127.0.0.1:8080\"";
@@ -221,7 +221,7 @@ fn a_wrong_value_is_told_with_what_was_expected() {
 }
 
 #[test]
-fn a_wrong_value_is_told_with_its_variable_or_flag() {
+fn a_wrong_value_is_reported_with_its_variable_or_flag() {
     assert_eq!(
         error(from_environment(&[("FANFARE__TIMING__PING", "30")])),
         "`timing.ping` = \"30\" in the environment variable FANFARE__TIMING__PING: \
@@ -237,14 +237,14 @@ fn a_wrong_value_is_told_with_its_variable_or_flag() {
 }
 
 #[test]
-fn values_that_do_not_go_together_are_told_with_their_places() {
+fn values_that_contradict_each_other_are_reported_with_their_places() {
     let file = "[limits]\nmessage = \"40MiB\"\noutbox = \"64MiB\"\noutbox_total = 65536\n[timing]\npong = \"60s\"\n";
     assert_eq!(
         error(from_file(file)),
         "`limits.message` = 40MiB in FILE (line 2) must be at most half of `limits.outbox` = 64MiB in FILE (line 3): \
          a message must fit into an outbox together with what surrounds it\n\
          `limits.outbox` = 64MiB in FILE (line 3) must be at most `limits.outbox_total` = 65536 in FILE (line 4): \
-         one outbox is part of them all\n\
+         the outbox of one client is part of the total\n\
          `limits.message` = 40MiB in FILE (line 2) must be at most half of `broker.in_flight_bytes` = 64MiB by default: \
          a message must fit among the publishes in flight together with what surrounds it\n\
          `timing.pong` = 60s in FILE (line 6) must be shorter than `timing.ping` = 25s by default: \
@@ -253,7 +253,7 @@ fn values_that_do_not_go_together_are_told_with_their_places() {
 }
 
 #[test]
-fn what_is_no_toml_is_told_with_line_and_column_and_without_the_line() {
+fn invalid_toml_is_reported_with_line_and_column_but_without_the_text() {
     const QUOTES: &str = "; text, durations and sizes stand in quotes";
     for (text, place, message) in [
         ("\n[http", "line 2, column 6", "unclosed table, expected `]`".to_owned()),
@@ -281,7 +281,7 @@ fn what_is_no_toml_is_told_with_line_and_column_and_without_the_line() {
 }
 
 #[test]
-fn all_that_is_wrong_is_told_at_once() {
+fn all_errors_are_reported_at_once() {
     let file = File::holding("all", "[http]\nlisen = 1\n[timing]\nping = 30\n[nod]\n");
     let variables = owned(&[("FANFARE__LOG__LEVLE", "info"), ("FANFARE__BROKER__PARTITIONS", "0")]);
     let flags = Overrides { listen: Some("here".into()), ..Overrides::default() };
@@ -294,7 +294,7 @@ fn all_that_is_wrong_is_told_at_once() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_told_with_the_reason() {
+fn a_file_that_cannot_be_read_is_reported_with_the_reason() {
     let result = load(Some(Path::new("/nowhere/fanfare.toml")), [], Overrides::default());
     assert_eq!(error(result), "cannot read /nowhere/fanfare.toml: No such file or directory (os error 2)");
 }

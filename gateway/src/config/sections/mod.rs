@@ -1,0 +1,19 @@
+//! One file per section: its keys, their doc comments, their defaults.
+//!
+//! A doc comment here is also the key's text in `deploy/fanfare.toml` and `docs/configuration.md`; see
+//! [`reference`](super::reference).
+
+mod agent;
+mod broker;
+mod http;
+mod limits;
+mod log;
+mod node;
+mod timing;
+mod tls;
+mod window;
+
+pub use self::{
+    agent::Agent, broker::Broker, http::Http, limits::Limits, log::Log, node::Node, timing::Timing, tls::Tls,
+    window::Window,
+};
