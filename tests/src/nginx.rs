@@ -46,7 +46,7 @@ impl Nginx {
     /// An ordinary web server: every page says what it was told about the client.
     pub async fn web() -> Result<Self> {
         let port = Port::take()?;
-        let told = "$http_x_forwarded_for $http_x_forwarded_proto $http_x_forwarded_port";
+        let told = "$http_x_forwarded_for $http_x_forwarded_proto $http_x_forwarded_port$http_x_forwarded_host";
         let page = format!("default_type text/plain; return 200 \"an ordinary page for {told}\\n\";");
         let site = format!("server {{ listen {}; {page} }}", port.address);
         Self::start(&site, vec![port]).await
@@ -55,11 +55,10 @@ impl Nginx {
     /// The balancer of `deploy/nginx/`, as this says; to a name server if names stand there.
     pub async fn balancer(site: Site<'_>, certificate: &Certificate, names: Option<&Names>) -> Result<Self> {
         let (http, https) = (Port::take()?, Port::take()?);
+        let nodes = [("NODE_1", site.nodes[0]), ("NODE_2", site.nodes[1])];
         let mut files = filled(
             "by-path.conf.template",
             &[
-                ("NODE_1", site.nodes[0]),
-                ("NODE_2", site.nodes[1]),
                 ("WEB", site.web),
                 ("HTTP", &http.address.to_string()),
                 ("HTTPS", &https.address.to_string()),
@@ -70,7 +69,10 @@ impl Nginx {
         .await?;
         if let Some(names) = names {
             let resolvers = names.address.to_string();
+            files += &filled("nodes-by-name.conf.template", &nodes).await?;
             files += &filled("resolver.conf.template", &[("NGINX_LOCAL_RESOLVERS", &resolvers)]).await?;
+        } else {
+            files += &filled("nodes-by-address.conf.template", &nodes).await?;
         }
         Self::start(&files, vec![http, https]).await
     }

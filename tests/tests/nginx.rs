@@ -47,7 +47,12 @@ async fn behind_nginx_sockets_reach_the_nodes_and_pages_the_web_server() -> Resu
         }
     }
 
-    let forged = ["Connection: close", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: http"];
+    let forged = [
+        "Connection: close",
+        "X-Forwarded-For: 203.0.113.9",
+        "X-Forwarded-Proto: http",
+        "X-Forwarded-Host: forged.example",
+    ];
     for path in ["/", "/wsdl", "/rawest", "/metrics", "/ready"] {
         let page = door.ask(path, &forged).await?;
         let expected = format!("an ordinary page for 127.0.0.1 https {}\n", nginx.https().port());

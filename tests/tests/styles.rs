@@ -65,7 +65,12 @@ impl Site {
     /// A page and an upgrade, or one of them, that are not for the nodes.
     async fn serves_pages(&self, host: &str, paths: &[&str], upgrades: &[&str]) -> Result<()> {
         let door = self.door(host)?;
-        let forged = ["Connection: close", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: http"];
+        let forged = [
+            "Connection: close",
+            "X-Forwarded-For: 203.0.113.9",
+            "X-Forwarded-Proto: http",
+            "X-Forwarded-Host: forged.example",
+        ];
         let expected = format!("{PAGE}127.0.0.1 https {}\n", self.balancer.https_address().port());
         for path in paths {
             let answer = door.ask(path, &forged).await?;
