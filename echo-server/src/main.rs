@@ -12,7 +12,7 @@ async fn main() -> ExitCode {
     app.get("/ws", async || Html(include_str!("page.html")));
 
     app.ws("/ws/echo", async |mut socket: Socket| {
-        // The page asks which node it is on; a bare client hears nothing but messages.
+        // The page asks for the node's name with `?node`. All other clients receive only messages.
         if socket.query() == "node" {
             socket.send(format!("Connected to {}", socket.node()))?;
         }
