@@ -204,6 +204,6 @@ fn closed(end: &End) -> Trouble {
     Trouble::new(
         format!("the connection was ended {}", end.words()),
         "It did not live as long as one message.",
-        "the logs of node and balancer at this moment; the table of close codes in the README.",
+        "the logs of node and balancer at this moment; the table of close codes in docs/protocol.md.",
     )
 }
