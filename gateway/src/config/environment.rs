@@ -1,19 +1,19 @@
-//! Environment variables as a source: `FANFARE__SECTION__KEY`.
+//! Environment variables as a source: `FANFARE__SECTION__KEY`, and one more `__` for each section within a section.
 
 use toml::{Table, Value};
 
 const PREFIX: &str = "FANFARE__";
 
 /// The variable for a key.
-pub(super) fn variable(section: &str, key: &str) -> String {
-    format!("{PREFIX}{section}__{key}").to_uppercase()
+pub(super) fn variable(path: &[&str]) -> String {
+    format!("{PREFIX}{}", path.join("__")).to_uppercase()
 }
 
 /// The key, as `section.key`, that a variable sets; `None` if it is not a variable of Fanfare.
 ///
 /// Names with a single underscore, such as `FANFARE_SERVICE_HOST`, are set by Kubernetes.
 pub(super) fn path(variable: &str) -> Option<String> {
-    variable.strip_prefix(PREFIX).map(|rest| rest.to_lowercase().replacen("__", ".", 1))
+    variable.strip_prefix(PREFIX).map(|rest| rest.to_lowercase().replace("__", "."))
 }
 
 /// Whether two names differ only in case and the number of underscores, as `FANFARE_HTTP_LISTEN` and
@@ -43,10 +43,11 @@ mod tests {
 
     #[test]
     fn a_variable_names_a_section_and_a_key() {
-        assert_eq!(variable("limits", "outbox_total"), "FANFARE__LIMITS__OUTBOX_TOTAL");
+        assert_eq!(variable(&["limits", "outbox_total"]), "FANFARE__LIMITS__OUTBOX_TOTAL");
         for (name, expected) in [
             ("FANFARE__HTTP__LISTEN", Some("http.listen")),
             ("FANFARE__LIMITS__OUTBOX_TOTAL", Some("limits.outbox_total")),
+            ("FANFARE__AUTH__TOKENS__MAX_AGE", Some("auth.tokens.max_age")),
             ("FANFARE__HTTP", Some("http")),
             ("FANFARE__", Some("")),
             ("FANFARE_SERVICE_HOST", None),

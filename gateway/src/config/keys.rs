@@ -5,61 +5,96 @@ use toml::{Table, Value};
 /// Below this likeness, from 0 to 1, a name is no misspelling.
 const ALIKE: f64 = 0.6;
 
-/// The sections of a configuration and their keys.
+/// The names of the tables around a value, from the outermost, and its own.
+pub(super) type KeyPath<'a> = Vec<&'a str>;
+
+/// The sections of a configuration and their keys, at any depth.
 pub(super) struct Keys<'a>(pub(super) &'a Table);
 
 impl<'a> Keys<'a> {
-    /// The value at `section.key`.
-    pub(super) fn value(&self, section: &str, key: &str) -> Option<&'a Value> {
-        self.0.get(section)?.as_table()?.get(key)
+    /// The value at a path.
+    pub(super) fn value(&self, path: &[&str]) -> Option<&'a Value> {
+        let (name, tables) = path.split_last()?;
+        let table = tables.iter().try_fold(self.0, |table, name| table.get(*name)?.as_table())?;
+        table.get(*name)
     }
 
-    pub(super) fn has_section(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+    pub(super) fn is_section(&self, path: &[&str]) -> bool {
+        self.value(path).is_some_and(Value::is_table)
     }
 
-    /// All keys as (section, key).
-    pub(super) fn all(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let keys = |section: &'a Value| section.as_table().into_iter().flat_map(Table::keys);
-        self.0.iter().flat_map(move |(name, section)| keys(section).map(|key| (name.as_str(), key.as_str())))
+    /// All keys.
+    pub(super) fn all(&self) -> Vec<KeyPath<'a>> {
+        self.walk(|value| !value.is_table())
     }
 
-    /// The key most like an unknown one; `section` is empty if it had none.
-    pub(super) fn nearest(&self, section: &str, key: &str) -> Option<(&'a str, &'a str)> {
-        let likeness = |&(its_section, its_key): &(&str, &str)| {
-            if section.is_empty() {
-                likeness(key, its_key)
-            } else {
-                0.8 * likeness(key, its_key) + 0.2 * likeness(section, its_section)
+    /// All sections.
+    pub(super) fn sections(&self) -> Vec<KeyPath<'a>> {
+        self.walk(Value::is_table)
+    }
+
+    fn walk(&self, wanted: impl Fn(&Value) -> bool) -> Vec<KeyPath<'a>> {
+        let mut found = Vec::new();
+        let mut tables = vec![(KeyPath::new(), self.0)];
+        while let Some((above, table)) = tables.pop() {
+            for (name, value) in table {
+                let path = [&above[..], &[name.as_str()]].concat();
+                if let Some(table) = value.as_table() {
+                    tables.push((path.clone(), table));
+                }
+                if wanted(value) {
+                    found.push(path);
+                }
             }
-        };
-        let scored = self.all().map(|candidate| (likeness(&candidate), candidate));
-        best(scored.filter(|(_, (_, candidate))| self::likeness(key, candidate) >= ALIKE))
+        }
+        found.sort_unstable();
+        found
+    }
+
+    /// The key most like an unknown one. A path of one name stands for a key without its section.
+    pub(super) fn nearest(&self, path: &[&str]) -> Option<KeyPath<'a>> {
+        let (key, section) = path.split_last()?;
+        let section = section.join(".");
+        let scored = self.all().into_iter().filter_map(|candidate| {
+            let (its_key, its_section) = candidate.split_last()?;
+            let alike = likeness(key, its_key);
+            let weighed = 0.8 * alike + 0.2 * likeness(&section, &its_section.join("."));
+            (alike >= ALIKE).then_some((if section.is_empty() { alike } else { weighed }, candidate))
+        });
+        best(scored)
     }
 
     /// "did you mean …?" for an unknown key, with each candidate written by `spell`.
-    pub(super) fn key_hint(&self, section: &str, key: &str, spell: impl Fn(&str, &str) -> String) -> String {
-        if let Some((section, key)) = self.nearest(section, key) {
-            return did_you_mean(&spell(section, key));
+    pub(super) fn key_hint(&self, path: &[&str], spell: impl Fn(&[&str]) -> String) -> String {
+        if let Some(path) = self.nearest(path) {
+            return did_you_mean(&spell(&path));
         }
-        let siblings: Vec<String> =
-            self.all().filter(|(its, _)| *its == section).map(|(section, key)| spell(section, key)).collect();
-        if siblings.is_empty() { self.sections_hint() } else { format!("there are {}", siblings.join(", ")) }
+        let section = path.split_last().map_or(&[][..], |(_, section)| section);
+        let is_beside = |other: &KeyPath| other.split_last().is_some_and(|(_, its_section)| its_section == section);
+        let beside: Vec<String> = self.all().into_iter().filter(is_beside).map(|path| spell(&path)).collect();
+        if beside.is_empty() { self.sections_hint() } else { format!("there are {}", beside.join(", ")) }
     }
 
     /// "did you mean …?" for an unknown section.
-    pub(super) fn section_hint(&self, section: &str) -> String {
-        let scored = self.0.keys().map(|name| (likeness(section, name), name.as_str()));
-        match best(scored.filter(|(likeness, _)| *likeness >= ALIKE)) {
-            Some(name) => did_you_mean(&format!("[{name}]")),
-            None => self.sections_hint(),
-        }
+    pub(super) fn section_hint(&self, path: &[&str]) -> String {
+        let given = path.join(".");
+        let scored = self.sections().into_iter().map(|known| known.join("."));
+        let scored = scored.map(|known| (likeness(&given, &known), known)).filter(|(likeness, _)| *likeness >= ALIKE);
+        best(scored).map_or_else(|| self.sections_hint(), |name| did_you_mean(&format!("[{name}]")))
     }
 
     fn sections_hint(&self) -> String {
-        let names: Vec<String> = self.0.keys().map(|name| format!("[{name}]")).collect();
+        let names: Vec<String> = self.sections().iter().map(|path| format!("[{}]", path.join("."))).collect();
         format!("the sections are {}", names.join(", "))
     }
+}
+
+/// "did you mean …?" for an unknown field of a table in the list at `key`, or the fields that exist.
+pub(super) fn field_hint(key: &str, field: &str, known: &[&str]) -> String {
+    let spell = |name: &str| format!("{key}.{name}");
+    let scored = known.iter().map(|known| (likeness(field, known), known)).filter(|(likeness, _)| *likeness >= ALIKE);
+    let all = || known.iter().map(|name| spell(name)).collect::<Vec<_>>().join(", ");
+    best(scored).map_or_else(|| format!("there are {}", all()), |name| did_you_mean(&spell(name)))
 }
 
 pub(super) fn did_you_mean(name: &str) -> String {
@@ -107,7 +142,8 @@ mod tests {
             ("http", "x", None),
             ("http", "", None),
         ] {
-            let nearest = Keys(&table).nearest(section, key).map(|(section, key)| format!("{section}.{key}"));
+            let path: KeyPath = [section, key].into_iter().filter(|name| *name == key || !name.is_empty()).collect();
+            let nearest = Keys(&table).nearest(&path).map(|path| path.join("."));
             assert_eq!(nearest.as_deref(), meant, "{section}.{key}");
         }
     }
@@ -117,7 +153,7 @@ mod tests {
         let table = Table::try_from(Config::default()).expect("strings and numbers");
         let keys = Keys(&table);
         for section in ["node", "http", "tls", "limits", "timing", "broker", "window", "log", "agent"] {
-            assert!(keys.all().any(|(name, _)| name == section), "{section}");
+            assert!(keys.all().iter().any(|path| path.len() == 2 && path[0] == section), "{section}");
         }
         assert_eq!(keys.0.len(), 9);
     }

@@ -84,7 +84,7 @@ fn page() -> String {
     for Section { name: section, about, keys } in sections() {
         let _ = write!(page, "\n## `[{section}]`\n\n{}\n", about.join("\n"));
         for Key { name, about, default } in keys {
-            let variable = environment::variable(section, name);
+            let variable = environment::variable(&[section, name]);
             let _ = write!(page, "\n### `{section}.{name}`\n\nDefault `{default}`, variable `{variable}`.\n\n");
             page += &about.join("\n").replace("docs/brokers.md", "[brokers.md](brokers.md)");
             page += "\n";
