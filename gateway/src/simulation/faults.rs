@@ -145,7 +145,7 @@ impl Fault {
             "wipe" => Self::Wipe { partition },
             "trim" => Self::Trim { partition, keep: rng.u64(0..20) },
             "roll back" => Self::RollBack { partition, records: rng.usize(0..12), lasts: lasts / 4 },
-            "garbage" => Self::Garbage { partition, kind: rng.u8(0..4) },
+            "garbage" => Self::Garbage { partition, kind: rng.u8(0..5) },
             "fork" => Self::Fork { records: rng.usize(0..6), lasts: lasts * 3 },
             "set back" => Self::SetBack { partition, records: rng.usize(1..12) },
             _ => Self::Skip { node },
@@ -216,7 +216,7 @@ impl Fault {
     }
 }
 
-/// Bytes that are no record of ours.
+/// Bytes that this release does not write.
 fn garbage(kind: u8, rng: &mut Rng) -> Bytes {
     let mut bytes: Vec<u8> = (0..rng.usize(0..60)).map(|_| rng.u8(..)).collect();
     match kind {
@@ -224,7 +224,9 @@ fn garbage(kind: u8, rng: &mut Rng) -> Bytes {
         0 => bytes.splice(0..0, [b'F', 2, 1, 0]).for_each(drop),
         1 => bytes.clear(),
         // A head that promises more than there is.
-        2 => bytes = [&[b'F', 9][..], &[0xff; 32]].concat(),
+        2 => bytes = [&[b'F', 1, 1, 0][..], &[0xff; 30]].concat(),
+        // Of a newer release that allows older ones to skip it: a record like any other, and no loss.
+        3 => bytes = [&[b'F', 2, 77, 1][..], &rng.u128(..).to_be_bytes(), &[0; 8], &bytes].concat(),
         _ => bytes.insert(0, 0),
     }
     bytes.into()

@@ -286,6 +286,9 @@ fn id(envelope: &[u8]) -> MessageId {
 }
 
 fn read(envelope: &[u8]) -> Said {
+    if let [b'F', 2, 77, 1, ..] = envelope {
+        return Said::Heartbeat;
+    }
     let [b'F', 1, kind @ 0..=3, 0, ..] = envelope else { return Said::Garbage };
     if envelope.len() < ENVELOPE_OVERHEAD {
         return Said::Garbage;
