@@ -91,7 +91,7 @@ pub enum AppendError {
     Rejected(String),
     /// Surely not stored: it may be tried again.
     #[error("the record was not stored: {0}")]
-    NotStored(String),
+    NotStored(LinkError),
     /// Perhaps stored: it may be tried again under the same message id.
     #[error("the record may or may not be stored: {0}")]
     Unknown(String),
@@ -99,13 +99,71 @@ pub enum AppendError {
 
 /// The link to the broker failed, or could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct LinkError(pub String);
+#[error("{why}")]
+pub struct LinkError {
+    /// What helps.
+    pub kind: LinkErrorKind,
+    /// What happened, for people. Never holds a password.
+    pub why: String,
+}
+
+/// What helps against a link's failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkErrorKind {
+    /// The broker does not answer, or takes nothing for now: the next try may work.
+    Unreachable,
+    /// The broker does not let this node in, or the user of the URL lacks a right.
+    Refused,
+    /// The broker, its data or this node is set up in a way in which the log cannot work.
+    SetUp,
+    /// The answers are not those of such a broker.
+    Protocol,
+}
+
+impl LinkErrorKind {
+    /// Whether somebody must change something before a try can work.
+    #[must_use]
+    pub fn needs_change(self) -> bool {
+        matches!(self, Self::Refused | Self::SetUp)
+    }
+}
 
 impl LinkError {
-    /// Wraps an adapter's error.
+    /// The broker does not answer: the next try may work.
     pub fn new(why: impl std::fmt::Display) -> Self {
-        Self(why.to_string())
+        Self::of(LinkErrorKind::Unreachable, why)
+    }
+
+    /// The broker does not let this node in, or the user of the URL lacks a right.
+    pub fn refused(why: impl std::fmt::Display) -> Self {
+        Self::of(LinkErrorKind::Refused, why)
+    }
+
+    /// The broker, its data or this node is set up in a way in which the log cannot work.
+    pub fn set_up(why: impl std::fmt::Display) -> Self {
+        Self::of(LinkErrorKind::SetUp, why)
+    }
+
+    /// The answers are not those of such a broker.
+    pub fn protocol(why: impl std::fmt::Display) -> Self {
+        Self::of(LinkErrorKind::Protocol, why)
+    }
+
+    /// An error of any kind.
+    pub fn of(kind: LinkErrorKind, why: impl std::fmt::Display) -> Self {
+        Self { kind, why: why.to_string() }
+    }
+}
+
+impl From<String> for LinkError {
+    fn from(why: String) -> Self {
+        Self::new(why)
+    }
+}
+
+impl From<&str> for LinkError {
+    fn from(why: &str) -> Self {
+        Self::new(why)
     }
 }
 

@@ -23,13 +23,14 @@ mod writes;
 pub const HANDLED: &str = "lapin=off";
 
 pub use broker::{
-    Append, AppendError, Broker, Capabilities, Entry, LinkError, Opened, Reader, Standing, Start, Stored,
+    Append, AppendError, Broker, Capabilities, Entry, LinkError, LinkErrorKind, Opened, Reader, Standing, Start, Stored,
 };
 pub use connect::{ConnectError, Settings, connect, descriptors};
 pub use file::read_file;
 pub use log::backoff::Backoff;
+pub use log::event::{Break, BreakReason, Resume, Seen, TailEvent};
 pub use log::publisher::{Budget, PublishError};
-pub use log::tail::{Break, BreakReason, Resume, Seen, Tail, TailEvent};
+pub use log::tail::Tail;
 pub use log::{Count, Counters, Log, Timing, wall_clock};
 pub use stored::envelope::{ENVELOPE_OVERHEAD, Unreadable};
 pub use stored::extensions::{Extension, Extensions, ExtensionsTooLong};

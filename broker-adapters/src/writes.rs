@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
+use crate::broker::LinkError;
+
 /// What became of the last thing that was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 enum Last {
@@ -16,7 +18,7 @@ enum Last {
     /// It may work the next time: a broker that was away, replicas that were missing.
     Failed,
     /// It will not work until somebody changes something at the broker.
-    Refused(String),
+    Refused(LinkError),
 }
 
 /// What became of this node's writes. Shared by all connections of an adapter.
@@ -43,7 +45,7 @@ impl Writes {
     }
 
     /// The broker refuses what this node writes.
-    pub(crate) fn refused(&self, why: String) {
+    pub(crate) fn refused(&self, why: LinkError) {
         self.set(Last::Refused(why));
     }
 
@@ -53,19 +55,19 @@ impl Writes {
     }
 
     /// Why the broker refuses what this node writes.
-    pub(crate) fn refusal(&self) -> Option<String> {
+    pub(crate) fn refusal(&self) -> Option<LinkError> {
         if let Last::Refused(why) = &*self.last.borrow() { Some(why.clone()) } else { None }
     }
 
     /// Waits until the broker refuses, and says why.
     #[cfg(feature = "rabbitmq")]
-    pub(crate) fn refuses(&self) -> impl Future<Output = String> + Send + use<> {
+    pub(crate) fn refuses(&self) -> impl Future<Output = LinkError> + Send + use<> {
         let mut last = self.last.subscribe();
         async move {
             match last.wait_for(|last| matches!(last, Last::Refused(_))).await.as_deref() {
-                Ok(Last::Refused(why)) => why.clone(),
+                Ok(Last::Refused(error)) => error.clone(),
                 // The adapter was dropped.
-                _ => "closed".into(),
+                _ => LinkError::new("closed"),
             }
         }
     }
@@ -86,9 +88,10 @@ mod tests {
         assert_eq!((writes.are_stored(), writes.refusal()), (false, None));
         writes.stored();
         assert!(writes.are_stored());
-        writes.refused("no right".into());
+        let refusal = LinkError::refused("no right");
+        writes.refused(refusal.clone());
         writes.failed();
-        assert_eq!((writes.are_stored(), writes.refusal().as_deref()), (false, Some("no right")));
+        assert_eq!((writes.are_stored(), writes.refusal()), (false, Some(refusal)));
         writes.stored();
         assert_eq!((writes.are_stored(), writes.refusal()), (true, None));
         writes.failed();

@@ -48,7 +48,7 @@ async fn set(topic: &str, setting: &str) {
 }
 
 async fn open(broker: &dyn Broker) -> Result<(), String> {
-    broker.open(&[(Partition(0), Start::Head), (Partition(1), Start::Head)]).await.map(drop).map_err(|error| error.0)
+    broker.open(&[(Partition(0), Start::Head), (Partition(1), Start::Head)]).await.map(drop).map_err(|error| error.why)
 }
 
 /// Why no reader opens and nothing is stored, which must be the same.

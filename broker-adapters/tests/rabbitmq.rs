@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_adapters::{
-    Append, AppendError, Broker, Budget, Log, MessageId, NewRecord, Offset, Partition, Payload, PublishError, Resume,
-    Settings, Start, TailEvent, Timing, connect,
+    Append, AppendError, Broker, Budget, LinkErrorKind, Log, MessageId, NewRecord, Offset, Partition, Payload,
+    PublishError, Resume, Settings, Start, Tail, TailEvent, Timing, connect,
 };
 use bytes::Bytes;
 use real_brokers::{PASSWORD, RabbitMq, Server, USER};
@@ -125,9 +125,35 @@ async fn a_publisher_whose_channel_is_closed_gets_another() {
 async fn refusal(url: &str) -> String {
     let broker = connect(url, SETTINGS).expect("a good URL");
     let opened = broker.open(&[(Partition(0), Start::Head), (Partition(1), Start::Head)]).await;
-    let why = opened.err().unwrap_or_else(|| panic!("{url} opens")).0;
-    println!("{why}");
-    why
+    let error = opened.err().unwrap_or_else(|| panic!("{url} opens"));
+    println!("{error}");
+    assert!(error.kind.needs_change(), "{error:?}");
+    error.why
+}
+
+#[tokio::test]
+async fn a_password_that_is_changed_while_a_node_runs_is_a_refusal_until_it_is_set_back() {
+    let (server, broker) = server().await;
+    let control = async |words: &[&str]| server.tool(words).await.expect("RabbitMQ obeys");
+    let timing = Timing::new(Duration::from_millis(200));
+    let budget = Budget { messages: 100, bytes: 1 << 20 };
+    let log = Log::start(Arc::clone(&broker), SETTINGS.partitions, timing, budget);
+    let mut tail = log.tail_all(Resume::Head);
+    until(&mut tail, |event| matches!(event, TailEvent::Up { .. })).await;
+    control(&["change_password", USER, "another"]).await;
+    control(&["close_all_connections", "closed by an operator"]).await;
+    let refused = |event: &TailEvent| matches!(event, TailEvent::Down { why } if why.contains("password"));
+    until(&mut tail, refused).await;
+    let error = broker.open(&[(Partition(0), Start::Head)]).await.err().expect("it does not open");
+    assert!(error.kind == LinkErrorKind::Refused && !error.why.contains(PASSWORD), "{error:?}");
+    control(&["change_password", USER, PASSWORD]).await;
+    until(&mut tail, |event| matches!(event, TailEvent::Up { .. })).await;
+}
+
+/// Waits until a tail has told this.
+async fn until(tail: &mut Tail, what: impl Fn(&TailEvent) -> bool) {
+    let told = async { while !tail.next().await.expect("the log is open").iter().any(&what) {} };
+    timeout(PATIENCE, told).await.expect("in time");
 }
 
 #[tokio::test]

@@ -4,13 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_adapters::{Append, AppendError, Broker, Entry, Epoch, Offset, Partition, Settings, Start, connect};
+use broker_adapters::{
+    Append, AppendError, Broker, Budget, Entry, Epoch, LinkErrorKind, Log, Offset, Partition, Resume, Settings, Start,
+    Tail, TailEvent, Timing, connect,
+};
 use bytes::Bytes;
 use real_brokers::{PASSWORD, Redis, Server};
 use tokio::time::{Instant, sleep, timeout};
 
 const SETTINGS: Settings = Settings { partitions: 2, retention: 1000 };
 const PATIENCE: Duration = Duration::from_secs(20);
+const BUDGET: Budget = Budget { messages: 100, bytes: 1 << 20 };
 const PARTITION: Partition = Partition(1);
 /// The keys of that partition.
 const META: &str = "fanfare:{1}:meta";
@@ -42,7 +46,7 @@ async fn append(broker: &dyn Broker, text: &str) -> Result<(Epoch, u64), AppendE
 
 /// The epoch and the next offset of the partition, as a reader is told.
 async fn standing(broker: &dyn Broker) -> Result<(Epoch, u64), String> {
-    let opened = broker.open(&[(PARTITION, Start::Head)]).await.map_err(|error| error.0)?;
+    let opened = broker.open(&[(PARTITION, Start::Head)]).await.map_err(|error| error.why)?;
     Ok((opened.standings[0].epoch, opened.standings[0].next.0))
 }
 
@@ -230,7 +234,7 @@ async fn the_rights_that_are_asked_for_are_enough() {
     tool(&server, &["ACL", "SETUSER", "gateway", "-@write"]).await;
     assert!(matches!(append(&*broker, "never").await, Err(AppendError::NotStored(_))));
     let ended = timeout(PATIENCE, opened.reader.next()).await.expect("in time").expect_err("no records");
-    assert!(ended.0.contains("ACL SETUSER"), "{ended}");
+    assert!(ended.why.contains("ACL SETUSER"), "{ended}");
     assert!(refused(&*broker).await.contains("ACL SETUSER"));
 }
 
@@ -286,7 +290,7 @@ async fn every_link_leaves_a_primary_that_was_demoted() {
     tool(&second, &["REPLICAOF", "NO", "ONE"]).await;
     follow(&first, &second).await;
     let lost = append(&*broker, "two").await;
-    assert!(matches!(&lost, Err(AppendError::NotStored(why)) if why.contains("primary")), "{lost:?}");
+    assert!(matches!(&lost, Err(AppendError::NotStored(error)) if error.why.contains("primary")), "{lost:?}");
     let ended = timeout(PATIENCE, opened.reader.next()).await.expect("a reader on a replica ends");
     assert!(ended.is_err(), "{ended:?}");
     assert!(refused(&*broker).await.contains("this is a replica"));
@@ -320,4 +324,42 @@ async fn a_reader_follows_when_appends_go_to_another_server() {
         seen.extend(timeout(PATIENCE, other.reader.next()).await.expect("in time").expect("readable"));
     }
     assert_eq!(tool(&first, &["XLEN", LOG]).await.trim(), "1", "nothing more went to the old one");
+}
+
+#[tokio::test]
+async fn a_password_that_is_changed_while_a_node_runs_is_a_refusal_until_it_is_set_back() {
+    let server = server(0).await;
+    let admin: Words = &["--user", "admin", "--pass", "an-admin"];
+    let as_admin = async |words: &[&str]| tool(&server, &[admin, words].concat()).await;
+    tool(&server, &["ACL", "SETUSER", "admin", "on", ">an-admin", "~*", "&*", "+@all"]).await;
+    let door = broker(&server.inside_url());
+    let log = Log::start(Arc::clone(&door), SETTINGS.partitions, Timing::new(Duration::from_millis(200)), BUDGET);
+    let mut tail = log.tail_all(Resume::Head);
+    until(&mut tail, |event| matches!(event, TailEvent::Up { .. })).await;
+    as_admin(&["CONFIG", "SET", "requirepass", "another"]).await;
+    as_admin(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+    let refused = |event: &TailEvent| matches!(event, TailEvent::Down { why } if why.contains("password"));
+    until(&mut tail, refused).await;
+    let error = door.open(&[(PARTITION, Start::Head)]).await.err().expect("it does not open");
+    assert!(error.kind == LinkErrorKind::Refused && !error.why.contains(PASSWORD), "{error}");
+    as_admin(&["CONFIG", "SET", "requirepass", PASSWORD]).await;
+    until(&mut tail, |event| matches!(event, TailEvent::Up { .. })).await;
+}
+
+#[tokio::test]
+async fn a_user_who_lacks_a_right_is_refused() {
+    let server = server(0).await;
+    let url = server.inside_url().replace(&format!(":{PASSWORD}"), "guest:a-guest");
+    for rights in ["-@write", "-@read", "-@scripting"] {
+        tool(&server, &["ACL", "SETUSER", "guest", "reset", "on", ">a-guest", "~fanfare:*", "+@all", rights]).await;
+        let error = broker(&url).open(&[(PARTITION, Start::Head)]).await.err();
+        let error = error.unwrap_or_else(|| panic!("{rights}: it opens"));
+        assert!(error.kind == LinkErrorKind::Refused && error.why.contains("ACL SETUSER"), "{rights}: {error}");
+    }
+}
+
+/// Waits until a tail has told this.
+async fn until(tail: &mut Tail, what: impl Fn(&TailEvent) -> bool) {
+    let told = async { while !tail.next().await.expect("the log is open").iter().any(&what) {} };
+    timeout(PATIENCE, told).await.expect("in time");
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::watch::Watch;
 use super::words;
 use super::writer::Line;
-use crate::broker::{Append, AppendError, Stored};
+use crate::broker::{Append, AppendError, LinkError, Stored};
 use crate::stored::position::Offset;
 
 /// A producer that has confirmed nothing of a batch for so long is replaced, if Kafka answers.
@@ -24,7 +24,7 @@ type Outcome = Result<Stored, AppendError>;
 pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> Vec<Outcome> {
     let writer = match line.writer(deadline).await {
         Ok(writer) => writer,
-        Err(error) => return batch.iter().map(|_| Err(AppendError::NotStored(error.0.clone()))).collect(),
+        Err(error) => return batch.iter().map(|_| Err(AppendError::NotStored(error.clone()))).collect(),
     };
     let (pending, done) = Pending::new(batch.len());
     let mut full = None;
@@ -130,10 +130,10 @@ impl Watch {
     /// What an error says of a record of this many bytes, and of those to come.
     fn judge(&self, error: &KafkaError, bytes: usize) -> AppendError {
         let code = error.rdkafka_error_code();
-        if let Some(why) = code.and_then(|code| words::refusal(code, &self.topic)) {
-            self.known.writes.refused(why.clone());
+        if let Some(refusal) = code.and_then(|code| words::refusal(code, &self.topic)) {
+            self.known.writes.refused(refusal.clone());
             self.known.examine_again();
-            return AppendError::NotStored(why);
+            return AppendError::NotStored(refusal);
         }
         match (code, self.known.largest()) {
             (Some(Code::MessageSizeTooLarge), Some(most)) if bytes <= most => {
@@ -155,7 +155,7 @@ impl Watch {
 fn not_taken(error: &KafkaError) -> AppendError {
     match error.rdkafka_error_code() {
         Some(Code::MessageSizeTooLarge) => AppendError::Rejected(error.to_string()),
-        _ => AppendError::NotStored(error.to_string()),
+        _ => AppendError::NotStored(LinkError::new(error)),
     }
 }
 

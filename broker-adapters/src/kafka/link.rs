@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use super::known::Known;
 use super::url::Address;
 use super::watch::{DEBUG, Watch};
-use super::words::explain;
+use super::words::failed;
 use crate::broker::LinkError;
 use crate::stored::position::Epoch;
 
@@ -114,7 +114,7 @@ impl Dialer {
         }
         config.set_log_level(RDKafkaLogLevel::Debug);
         let watch = Watch::new(&self.address.topic, Arc::clone(&self.known));
-        config.create_with_context(watch).map_err(|error| self.named(&explain(&error)))
+        config.create_with_context(watch).map_err(|error| self.named(failed(&error)))
     }
 
     /// Examines this topic, unless it was found good before.
@@ -153,16 +153,16 @@ impl Dialer {
                     }
                     Some(why) => {
                         std::thread::sleep(SOON);
-                        why
+                        LinkError::new(why)
                     }
                 },
                 Err(error) => match watch.take_trouble() {
-                    Some(why) => return Err(self.named(&why)),
-                    None => watch.last_trouble().unwrap_or_else(|| explain(&error)),
+                    Some(trouble) => return Err(self.named(trouble)),
+                    None => watch.last_trouble().map_or_else(|| failed(&error), LinkError::new),
                 },
             };
             if Instant::now() >= until {
-                return Err(self.named(&why));
+                return Err(self.named(why));
             }
         }
     }
@@ -184,21 +184,22 @@ impl Dialer {
                 self.make_topic(metadata.brokers().len(), runtime, until)?;
                 Ok(Some(format!("topic `{name}` is being made")))
             }
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Err(self.named(&self.no_right("see"))),
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Err(self.named(self.no_right("see"))),
             Some(code) => Ok(Some(format!("topic `{name}`: {code}"))),
             None if topic.partitions().len() == usize::from(here) => Ok(None),
-            None => Err(self.named(&format!(
+            None => Err(self.named(LinkError::set_up(format!(
                 "topic `{name}` has {there} partitions, this node is set to {here}: set this node to {there}, or \
                  start a new log with another topic in the broker's URL",
                 there = topic.partitions().len()
-            ))),
+            )))),
         }
     }
 
     /// An error that says which Kafka it is about.
-    pub(super) fn named(&self, why: &str) -> LinkError {
+    pub(super) fn named(&self, error: impl Into<LinkError>) -> LinkError {
+        let LinkError { kind, why } = error.into();
         let name = format!("Kafka at {}: ", self.address.hosts);
         // What looked before an append may have said it.
-        LinkError(if why.starts_with(&name) { why.to_owned() } else { name + why })
+        LinkError::of(kind, if why.starts_with(&name) { why } else { name + &why })
     }
 }

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 
 use super::link::Dialer;
 use super::read::{Extent, Link};
-use super::words::explain;
+use super::words::failed;
 use crate::broker::LinkError;
 use crate::stored::envelope;
 use crate::stored::position::Partition;
@@ -34,7 +34,7 @@ pub(super) fn examine(link: &Link, runtime: &Handle, until: Instant) -> Result<(
     let name = &dialer.address.topic;
     let left = || until.saturating_duration_since(Instant::now());
     let metadata = link.consumer.client().fetch_metadata(Some(name), left());
-    let metadata = metadata.map_err(|error| dialer.named(&explain(&error)))?;
+    let metadata = metadata.map_err(|error| dialer.named(failed(&error)))?;
     let topic = metadata.topics().iter().find(|topic| topic.name() == name);
     let topic = topic.ok_or_else(|| dialer.named("it does not speak of the topic"))?;
     dialer.check_settings(topic, runtime, until)?;
@@ -53,14 +53,14 @@ pub(super) fn examine(link: &Link, runtime: &Handle, until: Instant) -> Result<(
             Shown::Others => {}
             Shown::TooFew => {
                 let why = format!("topic `{name}` did not show its records in time: it may be another program's");
-                return Err(dialer.named(&why));
+                return Err(dialer.named(why));
             }
         }
     }
-    Err(dialer.named(&format!(
+    Err(dialer.named(LinkError::set_up(format!(
         "topic `{name}` holds records of another program, and nothing was written to it: name another topic in the \
          broker's URL, or add `adopt=true` to it if Fanfare is to write there too"
-    )))
+    ))))
 }
 
 /// Looks at one record of each partition, until one is ours. On a client of its own, which is assigned once.

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::link::Dialer;
 use super::watch::Watch;
-use super::words::explain;
+use super::words::{explain, failed};
 use super::writer::Line;
 use super::{append, ours};
 use crate::broker::{Append, AppendError, Entry, LinkError, Opened, Reader, Standing, Start};
@@ -84,14 +84,15 @@ async fn write_first(dialer: &Arc<Dialer>, appends: &Line, from: &[(Partition, S
     let Some(failed) = failed else { return Ok(()) };
     let why = match failed {
         // Kafka did not answer, or it refused, or the topic was found to be no log.
-        AppendError::NotStored(why) | AppendError::Rejected(why) => return Err(dialer.named(&why)),
+        AppendError::NotStored(error) => return Err(dialer.named(error)),
+        AppendError::Rejected(why) => return Err(dialer.named(why)),
         AppendError::Unknown(why) => why,
     };
     let (dialer, runtime) = (Arc::clone(dialer), Handle::current());
     dialer.known.examine_again();
     let examined = tokio::task::spawn_blocking(move || {
         examine(&dialer, &runtime, until.into_std())
-            .and_then(|()| Err(dialer.named(&format!("it stores nothing: {why}"))))
+            .and_then(|()| Err(dialer.named(format!("it stores nothing: {why}"))))
     });
     examined.await.unwrap_or_else(|error| Err(LinkError::new(error)))
 }
@@ -182,7 +183,9 @@ impl Link {
             match consumer.context().epoch() {
                 Some(epoch) => break epoch,
                 None if Instant::now() < told => poll(),
-                None => return Err(dialer.named("it gives topics no ids, as Kafka does from 2.8 on")),
+                None => {
+                    return Err(dialer.named(LinkError::set_up("it gives topics no ids, as Kafka does from 2.8 on")));
+                }
             }
         };
         Ok(Self { dialer, consumer, epoch })
@@ -221,11 +224,11 @@ impl Link {
                 Err(why) => why,
             };
             drop(self.consumer.poll(EVENTS));
-            if let Some(why) = self.consumer.context().take_trouble() {
-                return Err(self.dialer.named(&why));
+            if let Some(trouble) = self.consumer.context().take_trouble() {
+                return Err(self.dialer.named(trouble));
             }
             if Instant::now() >= until {
-                return Err(self.dialer.named(&why));
+                return Err(self.dialer.named(why));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -253,7 +256,7 @@ impl Link {
     /// Begins to read, once in a client's life: librdkafka ends the process when an assignment is replaced twice before the
     /// first one has stopped (its issue 5573).
     pub(super) fn assign(&self, begins: impl Iterator<Item = (Partition, u64)>) -> Result<(), LinkError> {
-        let failed = |error: KafkaError| self.dialer.named(&explain(&error));
+        let failed = |error: KafkaError| self.dialer.named(failed(&error));
         let mut list = TopicPartitionList::new();
         for (partition, begin) in begins {
             let begin = Raw::Offset(i64::try_from(begin.saturating_sub(1)).unwrap_or(i64::MAX));
@@ -266,7 +269,7 @@ impl Link {
     fn follow(self, batches: &mpsc::Sender<Batch>) {
         while !batches.is_closed() {
             let batch = match self.dialer.known.writes.refusal() {
-                Some(why) => Err(self.dialer.named(&why)),
+                Some(refusal) => Err(self.dialer.named(refusal)),
                 None => self.batch(),
             };
             let failed = batch.is_err();
@@ -304,7 +307,7 @@ impl Link {
     fn entry(&self, message: &BorrowedMessage<'_>) -> Result<Entry, LinkError> {
         let (partition, offset) = (u16::try_from(message.partition()), u64::try_from(message.offset()));
         let (Ok(partition), Ok(offset)) = (partition, offset) else {
-            return Err(self.dialer.named("it gave a record without a place"));
+            return Err(self.dialer.named(LinkError::protocol("it gave a record without a place")));
         };
         Ok(Entry {
             partition: Partition(partition),
@@ -318,8 +321,8 @@ impl Link {
     /// Whether the client is of no more use.
     pub(super) fn judge(&self, error: &KafkaError) -> Result<(), LinkError> {
         use RDKafkaErrorCode as Code;
-        if let Some(why) = self.consumer.context().take_trouble() {
-            return Err(self.dialer.named(&why));
+        if let Some(trouble) = self.consumer.context().take_trouble() {
+            return Err(self.dialer.named(trouble));
         }
         match error.rdkafka_error_code() {
             // One broker of several, for which librdkafka finds another; or the group, which is not used.
@@ -335,10 +338,10 @@ impl Link {
                 | Code::GroupAuthorizationFailed,
             ) => Ok(()),
             _ if matches!(error, KafkaError::PartitionEOF(_)) => Ok(()),
-            Some(Code::TopicAuthorizationFailed) => Err(self.dialer.named(&self.dialer.no_right("read"))),
+            Some(Code::TopicAuthorizationFailed) => Err(self.dialer.named(self.dialer.no_right("read"))),
             Some(Code::UnknownTopicOrPartition) => Err(self.dialer.named("the topic was deleted")),
             Some(Code::AutoOffsetReset) => Err(self.dialer.named("the position is gone from the topic")),
-            _ => Err(self.dialer.named(&explain(error))),
+            _ => Err(self.dialer.named(failed(error))),
         }
     }
 

@@ -10,13 +10,15 @@ use tokio::runtime::Handle;
 
 use super::link::Dialer;
 use super::url::{Address, Retention};
-use super::words::{self, explain};
+use super::words::{self, failed};
 use crate::broker::LinkError;
 
 impl Dialer {
     pub(super) fn make_topic(&self, brokers: usize, runtime: &Handle, until: Instant) -> Result<(), LinkError> {
         let Address { topic, replication, retention, .. } = &self.address;
-        let refused = |why: &str| self.named(&format!("topic `{topic}` cannot be made: {why}"));
+        let refused = |LinkError { kind, why }: LinkError| {
+            self.named(LinkError::of(kind, format!("topic `{topic}` cannot be made: {why}")))
+        };
         let copies = replication.map_or(-1, i32::from);
         let mut wanted = NewTopic::new(topic, self.partitions.into(), TopicReplication::Fixed(copies));
         wanted = wanted.set("cleanup.policy", "delete");
@@ -28,16 +30,16 @@ impl Dialer {
             // What is acknowledged stands on two brokers.
             wanted = wanted.set("min.insync.replicas", "2");
         }
-        let admin = self.admin().map_err(|why| refused(&why))?;
+        let admin = self.admin().map_err(refused)?;
         let made = runtime.block_on(admin.create_topics([&wanted], &options(until)));
-        match made.map_err(|error| refused(&explain(&error)))?.into_iter().next() {
+        match made.map_err(|error| refused(failed(&error)))?.into_iter().next() {
             Some(Ok(_)) => {
                 tracing::info!(topic, partitions = self.partitions, "topic made");
                 Ok(())
             }
             Some(Err((_, Code::TopicAlreadyExists))) => Ok(()),
-            Some(Err((_, code))) => Err(refused(&self.not_made(code, brokers))),
-            None => Err(refused("no answer")),
+            Some(Err((_, code))) => Err(refused(LinkError::of(words::kind(code), self.not_made(code, brokers)))),
+            None => Err(refused(LinkError::protocol("no answer"))),
         }
     }
 
@@ -69,10 +71,10 @@ impl Dialer {
         until: Instant,
     ) -> Result<(), LinkError> {
         let name = &self.address.topic;
-        let admin = self.admin().map_err(|why| self.named(&why))?;
+        let admin = self.admin().map_err(|error| self.named(error))?;
         let asked = [ResourceSpecifier::Topic(name)];
         let answer = runtime.block_on(admin.describe_configs(&asked, &options(until)));
-        let settings = match answer.map_err(|error| self.named(&explain(&error)))?.into_iter().next() {
+        let settings = match answer.map_err(|error| self.named(failed(&error)))?.into_iter().next() {
             Some(Ok(settings)) => Settings::read(&settings),
             other => {
                 tracing::debug!(topic = name, ?other, "the topic's settings cannot be seen");
@@ -80,10 +82,10 @@ impl Dialer {
             }
         };
         if settings.compacted {
-            return Err(self.named(&format!(
+            return Err(self.named(LinkError::set_up(format!(
                 "topic `{name}` is compacted (`cleanup.policy`), which takes records away: set it to `delete`, or name \
                  another topic in the broker's URL"
-            )));
+            ))));
         }
         if let Some(bytes) = settings.largest {
             self.known.set_largest(bytes);
@@ -92,7 +94,7 @@ impl Dialer {
         for partition in topic.partitions() {
             let in_sync = partition.isr().len();
             if takes_nothing(in_sync, partition.replicas().len(), least) {
-                return Err(self.named(&format!(
+                return Err(self.named(format!(
                     "partition {} of topic `{name}` has {in_sync} replicas in sync, and its `min.insync.replicas` is \
                      {least}: start the brokers that are missing, or lower it",
                     partition.id(),
@@ -102,12 +104,12 @@ impl Dialer {
         Ok(())
     }
 
-    fn admin(&self) -> Result<AdminClient<DefaultClientContext>, String> {
-        self.address.client().create().map_err(|error| explain(&error))
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>, LinkError> {
+        self.address.client().create().map_err(|error| failed(&error))
     }
 
     /// The user may not do this to the topic.
-    pub(super) fn no_right(&self, what: &str) -> String {
+    pub(super) fn no_right(&self, what: &str) -> LinkError {
         words::no_right(what, &self.address.topic)
     }
 }

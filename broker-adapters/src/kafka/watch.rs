@@ -16,6 +16,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::known::Known;
 use super::words;
+use crate::broker::LinkError;
 use crate::stored::position::Epoch;
 
 /// The debug context that shows topic ids.
@@ -41,7 +42,7 @@ struct Trouble {
     /// The last thing that went wrong.
     last: String,
     /// Why the client cannot work.
-    serious: Option<String>,
+    serious: Option<LinkError>,
 }
 
 impl Watch {
@@ -69,7 +70,7 @@ impl Watch {
     }
 
     /// Why the client cannot work, since the last time this was asked.
-    pub(super) fn take_trouble(&self) -> Option<String> {
+    pub(super) fn take_trouble(&self) -> Option<LinkError> {
         self.trouble().serious.take()
     }
 
@@ -138,19 +139,15 @@ impl ClientContext for Watch {
         match error.rdkafka_error_code() {
             Some(AllBrokersDown) => {
                 let last = Some(trouble.last.as_str()).filter(|last| !last.is_empty());
-                trouble.serious = Some(last.unwrap_or("the connection is gone").to_owned());
+                trouble.serious = Some(LinkError::new(last.unwrap_or("the connection is gone")));
             }
-            Some(Authentication | SaslAuthenticationFailed) => {
-                trouble.last = words::log_in(reason);
-                trouble.serious = Some(trouble.last.clone());
-            }
-            Some(SSL) => {
-                trouble.last = format!("TLS failed: {}", words::connection(reason));
-                trouble.serious = Some(trouble.last.clone());
-            }
-            Some(Fatal) => {
-                trouble.last = format!("its client library cannot go on: {reason}");
-                trouble.serious = Some(trouble.last.clone());
+            Some(code @ (Authentication | SaslAuthenticationFailed | SSL | Fatal)) => {
+                trouble.last = match code {
+                    SSL => format!("TLS failed: {}", words::connection(reason)),
+                    Fatal => format!("its client library cannot go on: {reason}"),
+                    _ => words::log_in(reason),
+                };
+                trouble.serious = Some(LinkError::of(words::kind(code), &trouble.last));
             }
             _ => trouble.last = words::connection(reason),
         }
@@ -202,7 +199,7 @@ mod tests {
         error(RDKafkaErrorCode::BrokerTransportFailure, "b1: connection refused");
         assert_eq!((watch.take_trouble(), doubt.load(Ordering::Relaxed)), (None, false));
         error(RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
-        assert_eq!(watch.take_trouble().as_deref(), Some("b1: connection refused"));
+        assert_eq!(watch.take_trouble(), Some(LinkError::new("b1: connection refused")));
         assert!(watch.take_trouble().is_none() && doubt.load(Ordering::Relaxed));
     }
 }

@@ -3,6 +3,29 @@
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
+use crate::broker::{LinkError, LinkErrorKind};
+
+/// An error of the client library, and what helps.
+pub(super) fn failed(error: &KafkaError) -> LinkError {
+    let kind = match error {
+        KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => LinkErrorKind::SetUp,
+        other => other.rdkafka_error_code().map_or(LinkErrorKind::Unreachable, kind),
+    };
+    LinkError::of(kind, explain(error))
+}
+
+/// What helps against an error of Kafka or its client library.
+pub(super) fn kind(code: Code) -> LinkErrorKind {
+    match code {
+        Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::TopicAuthorizationFailed
+        | Code::ClusterAuthorizationFailed => LinkErrorKind::Refused,
+        Code::SSL | Code::InvalidRecord | Code::InvalidReplicationFactor => LinkErrorKind::SetUp,
+        _ => LinkErrorKind::Unreachable,
+    }
+}
+
 /// The error without any setting's value: one of them is the password.
 pub(super) fn explain(error: &KafkaError) -> String {
     match error {
@@ -50,23 +73,24 @@ pub(super) fn log_in(said: &str) -> String {
 }
 
 /// Why Kafka refuses a record, if that is so until somebody changes something there.
-pub(super) fn refusal(code: Code, topic: &str) -> Option<String> {
-    match code {
-        Code::TopicAuthorizationFailed => Some(no_right("write to", topic)),
+pub(super) fn refusal(code: Code, topic: &str) -> Option<LinkError> {
+    let why = match code {
+        Code::TopicAuthorizationFailed => return Some(no_right("write to", topic)),
         Code::ClusterAuthorizationFailed => {
-            Some(format!("the user of the broker's URL may not be an idempotent producer: {}", grant(topic)))
+            format!("the user of the broker's URL may not be an idempotent producer: {}", grant(topic))
         }
-        Code::InvalidRecord => Some(format!(
+        Code::InvalidRecord => format!(
             "it refuses records without a key, as a compacted topic does: set `cleanup.policy` of topic `{topic}` to \
              `delete`"
-        )),
-        _ => None,
-    }
+        ),
+        _ => return None,
+    };
+    Some(LinkError::of(kind(code), why))
 }
 
 /// The user may not do this to the topic.
-pub(super) fn no_right(what: &str, topic: &str) -> String {
-    format!("the user of the broker's URL may not {what} topic `{topic}`: {}", grant(topic))
+pub(super) fn no_right(what: &str, topic: &str) -> LinkError {
+    LinkError::refused(format!("the user of the broker's URL may not {what} topic `{topic}`: {}", grant(topic)))
 }
 
 fn grant(topic: &str) -> String {

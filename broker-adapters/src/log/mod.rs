@@ -6,6 +6,7 @@
 pub(crate) mod backoff;
 pub(crate) mod cursor;
 pub(crate) mod dedup;
+pub(crate) mod event;
 pub(crate) mod publisher;
 pub(crate) mod shared;
 pub(crate) mod tail;
@@ -17,9 +18,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, timeout};
 
+use self::event::{Resume, Seen};
 use self::publisher::{Answer, Budget, PublishError, Publisher};
 use self::shared::Shared;
-use self::tail::{Resume, Seen, Tail};
+use self::tail::Tail;
 use crate::broker::{Append, Broker, Capabilities, LinkError, OPEN_TIMEOUT, Start};
 use crate::stored::envelope;
 use crate::stored::position::{Offset, Partition, Position, partition_of};
@@ -168,7 +170,8 @@ impl Log {
     pub async fn read_from(&self, partition: Partition, from: Offset, most: usize) -> Result<Vec<Seen>, LinkError> {
         let before = Offset(from.0.saturating_add(most as u64));
         let read = timeout(OPEN_TIMEOUT, self.shared.broker.read_back(partition, before, most)).await;
-        let entries = read.map_err(|_| LinkError(format!("no answer from the broker within {OPEN_TIMEOUT:?}")))??;
+        let entries =
+            read.map_err(|_| LinkError::new(format!("no answer from the broker within {OPEN_TIMEOUT:?}")))??;
         let mut next = None;
         let dense = entries.iter().skip_while(|entry| entry.offset < from).map_while(|entry| {
             let follows = next.replace(entry.offset.next()).is_none_or(|next| next == entry.offset);
@@ -183,7 +186,8 @@ impl Log {
     pub async fn read_back(&self, before: Position, most: usize) -> Result<Vec<Seen>, LinkError> {
         let Position { partition, offset, check } = before;
         let read = timeout(OPEN_TIMEOUT, self.shared.broker.read_back(partition, offset.next(), most + 1)).await;
-        let entries = read.map_err(|_| LinkError(format!("no answer from the broker within {OPEN_TIMEOUT:?}")))??;
+        let entries =
+            read.map_err(|_| LinkError::new(format!("no answer from the broker within {OPEN_TIMEOUT:?}")))??;
         let mut entries = entries.iter().rev().map_while(|entry| {
             let envelope = envelope::read(&entry.bytes).ok()?;
             Some(envelope.seen(partition, entry.offset))
@@ -211,7 +215,8 @@ impl Log {
     /// The offset of the last record that a partition has at the broker, 0 if it has none. Ends within 5 s.
     pub async fn head(&self, partition: Partition) -> Result<Offset, LinkError> {
         let opened = timeout(OPEN_TIMEOUT, self.shared.broker.open(&[(partition, Start::Head)])).await;
-        let opened = opened.map_err(|_| LinkError(format!("no answer from the broker within {OPEN_TIMEOUT:?}")))??;
+        let opened =
+            opened.map_err(|_| LinkError::new(format!("no answer from the broker within {OPEN_TIMEOUT:?}")))??;
         let standing = opened.standings.first().ok_or_else(|| LinkError::new("it does not say how the log stands"))?;
         Ok(Offset(standing.next.0.saturating_sub(1)))
     }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::broker::{Append, AppendError, Broker, Stored};
+use crate::broker::{Append, AppendError, Broker, LinkError, Stored};
 use crate::log::publisher::EXPIRY;
+use crate::log::tail::SLOWEST;
 use crate::log::witness::Witness;
 use crate::log::{Counters, Timing};
 use crate::stored::envelope;
@@ -133,35 +134,44 @@ impl Drop for Watched {
     }
 }
 
-/// The pause between two log lines of one outage: for the same reason, and for another one.
-const SAY_AGAIN: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(5)];
+/// The pause before an outage is logged again for the same reason: where a retry may help, and where somebody must change
+/// something.
+const SAY_AGAIN: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3600)];
+/// The pause before it is logged for another reason.
+const SAY_NEWS: Duration = Duration::from_secs(5);
 
 /// The time in which a tail cannot read. Publishes wait: what this node cannot read, it does not acknowledge.
 pub(crate) struct Outage {
     shared: Arc<Shared>,
-    why: String,
+    error: LinkError,
     /// The reason that was logged last, and when.
-    logged: (String, Instant),
+    logged: (LinkError, Instant),
 }
 
 impl Outage {
-    pub(crate) fn begin(shared: &Arc<Shared>, why: &str) -> Self {
+    pub(crate) fn begin(shared: &Arc<Shared>, error: &LinkError) -> Self {
         shared.unread.send_modify(|tails| *tails += 1);
-        let outage = Self { shared: Arc::clone(shared), why: why.into(), logged: (why.into(), Instant::now()) };
+        let logged = (error.clone(), Instant::now());
+        let outage = Self { shared: Arc::clone(shared), error: error.clone(), logged };
         outage.log();
         outage
     }
 
     /// It goes on. True if the reason is another one than before.
-    pub(crate) fn goes_on(&mut self, why: &str) -> bool {
-        let [same, other] = SAY_AGAIN;
-        let now = Instant::now();
-        let news = self.why != why;
+    pub(crate) fn goes_on(&mut self, error: &LinkError) -> bool {
+        let news = self.error != *error;
         if news {
-            self.why = why.into();
+            self.error = error.clone();
         }
-        if now - self.logged.1 >= if self.logged.0 == self.why { same } else { other } {
-            self.logged = (self.why.clone(), now);
+        let [soon, late] = SAY_AGAIN;
+        let pause = match self.logged.0 == self.error {
+            true if error.kind.needs_change() => late,
+            true => soon,
+            false => SAY_NEWS,
+        };
+        let now = Instant::now();
+        if now - self.logged.1 >= pause {
+            self.logged = (self.error.clone(), now);
             self.log();
         }
         news
@@ -169,7 +179,14 @@ impl Outage {
 
     fn log(&self) {
         let broker = self.shared.broker.capabilities().name;
-        tracing::warn!(broker, error = %self.why, "broker link down; publishes wait; retrying");
+        let error = &self.error;
+        match error.kind.needs_change() {
+            true => {
+                tracing::warn!(broker, %error, "broker link down until somebody changes this; publishes wait; retrying \
+                every {SLOWEST:?}")
+            }
+            false => tracing::warn!(broker, %error, "broker link down; publishes wait; retrying"),
+        }
     }
 }
 

@@ -4,7 +4,6 @@
 //! log keeps what was not read. Appends a heartbeat where it has seen nothing for a while; a link that shows
 //! no record for three heartbeats is dead, whatever its socket says.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,101 +14,20 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use crate::broker::{Append, Entry, LinkError, OPEN_TIMEOUT, Reader};
 use crate::log::backoff::Backoff;
 use crate::log::cursor::{Cursor, Reopen};
+use crate::log::event::{Break, Resume, TailEvent};
 use crate::log::shared::{Outage, Shared, Watched};
 use crate::log::witness::Witness;
 use crate::stored::envelope;
-use crate::stored::position::{Check, Offset, Partition, Position};
-use crate::stored::record::{MessageId, Record};
+use crate::stored::position::{Partition, Position};
+use crate::stored::record::MessageId;
 
 /// A node appends to each partition at least once in so many heartbeats, however busy others keep it.
 const PROOF: f64 = 5.0;
 /// Batches that wait for the tail's owner; when full, reading pauses.
 const QUEUE: usize = 16;
 
-/// Where a tail begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resume {
-    /// With the next record to come.
-    Head,
-    /// With so many records before the end, or all that are kept. They are told before the first `Up`.
-    Recent(u64),
-    /// With the record after this one.
-    After(Position),
-}
-
-/// What a tail tells, in order within each partition.
-#[derive(Debug, Clone)]
-pub enum TailEvent {
-    /// The partition has shown a new record; what follows comes after `at`.
-    Up {
-        /// The last record known.
-        at: Position,
-    },
-    /// The link is gone, or cannot be made for another reason than before. Nothing is lost by it yet.
-    Down {
-        /// What happened, for people.
-        why: String,
-    },
-    /// The next records, messages or not: the log is alive.
-    Records {
-        /// Where they stand.
-        partition: Partition,
-        /// In order, at least one.
-        seen: Vec<Seen>,
-    },
-    /// Records between two positions cannot be had any more.
-    Lost(Break),
-}
-
-/// One record as it was read.
-#[derive(Debug, Clone)]
-pub struct Seen {
-    /// Its place.
-    pub offset: Offset,
-    /// Its fingerprint.
-    pub check: Check,
-    /// When it was sent, in milliseconds since 1970 by its publisher's clock.
-    pub time: u64,
-    /// The message; none for a heartbeat, for a message whose id came before, and for what only newer releases know.
-    pub message: Option<Record>,
-    /// It held a message whose id came before. What was read back is not looked at for this.
-    pub repeated: bool,
-}
-
-/// A place where the log does not go on from what was read before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Break {
-    /// The last record before it.
-    pub after: Position,
-    /// What follows comes after this position.
-    pub at: Position,
-    /// Why.
-    pub reason: BreakReason,
-}
-
-/// Why records are missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BreakReason {
-    /// The broker no longer keeps them.
-    Trimmed,
-    /// The reader passed over them.
-    Skipped,
-    /// A record could not be read.
-    Unreadable,
-    /// The log is another one: wiped, made anew, or rolled back.
-    Reset,
-}
-
-impl fmt::Display for BreakReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Trimmed => "trimmed",
-            Self::Skipped => "skipped",
-            Self::Unreadable => "unreadable",
-            Self::Reset => "reset",
-        })
-    }
-}
+/// The longest pause before another try where somebody must change something first.
+pub(crate) const SLOWEST: Duration = Duration::from_secs(30);
 
 /// A running tail. Dropping it ends it.
 #[derive(Debug)]
@@ -151,7 +69,7 @@ pub(crate) fn start(shared: Arc<Shared>, from: &[(Partition, Resume)]) -> Tail {
     let (sender, events) = mpsc::channel(QUEUE);
     let cursors = from.iter().map(|&(partition, resume)| Followed::new(partition, resume, &shared)).collect();
     let mut closed = shared.closed.subscribe();
-    let task = Task { shared, followed: cursors, sender, outage: None, backoff: link_backoff() };
+    let task = Task { shared, followed: cursors, sender, outage: None, backoff: link_backoff(), slow: slow_backoff() };
     let task = async move {
         tokio::select! {
             biased;
@@ -165,6 +83,11 @@ pub(crate) fn start(shared: Arc<Shared>, from: &[(Partition, Resume)]) -> Tail {
 /// Fast at first; at most a second, so that delivery is back soon after the broker is.
 pub(crate) fn link_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(50), Duration::from_secs(1))
+}
+
+/// Where somebody must change something. A change is noticed about as long after it as the trouble lasted, or sooner.
+fn slow_backoff() -> Backoff {
+    Backoff::new(Duration::from_secs(1), SLOWEST)
 }
 
 /// One partition of the tail.
@@ -215,6 +138,8 @@ struct Task {
     sender: mpsc::Sender<Vec<TailEvent>>,
     outage: Option<Outage>,
     backoff: Backoff,
+    /// Pauses where somebody must change something before a try can work.
+    slow: Backoff,
 }
 
 impl Task {
@@ -224,12 +149,17 @@ impl Task {
                 End::Closed => return,
                 End::Reopen => {}
                 End::Failed(error) => {
-                    let why = error.to_string();
-                    let news = self.outage.as_mut().is_none_or(|outage| outage.goes_on(&why));
-                    self.outage.get_or_insert_with(|| Outage::begin(&self.shared, &why));
-                    if news && self.sender.send(vec![TailEvent::Down { why }]).await.is_err() {
+                    let news = self.outage.as_mut().is_none_or(|outage| outage.goes_on(&error));
+                    self.outage.get_or_insert_with(|| Outage::begin(&self.shared, &error));
+                    let needs_change = error.kind.needs_change();
+                    if news && self.sender.send(vec![TailEvent::Down { why: error.why }]).await.is_err() {
                         return;
                     }
+                    if needs_change {
+                        tokio::time::sleep(self.slow.delay()).await;
+                        continue;
+                    }
+                    self.slow.reset();
                 }
             }
             tokio::time::sleep(self.backoff.delay()).await;
@@ -324,6 +254,7 @@ impl Task {
         }
         if !out.is_empty() {
             self.backoff.reset();
+            self.slow.reset();
             if self.outage.take().is_some() {
                 tracing::info!(broker = self.shared.broker.capabilities().name, "broker link up");
             }
@@ -400,7 +331,7 @@ impl Task {
             // Either direction may be dead.
             self.redial();
             let why = format!("partition {} has shown no record for {:?}", silent.partition.0, 3 * heartbeat);
-            return Err(End::Failed(LinkError(why)));
+            return Err(End::Failed(LinkError::new(why)));
         }
         for followed in &self.followed {
             if !followed.witness(|witness| witness.is_overdue(now, 2 * heartbeat)) {
@@ -412,7 +343,7 @@ impl Task {
                 return Err(End::Reopen);
             }
             let why = format!("partition {partition} does not show what was acknowledged {:?} ago", 2 * heartbeat);
-            return Err(End::Failed(LinkError(why)));
+            return Err(End::Failed(LinkError::new(why)));
         }
         self.heartbeat(|followed| now >= followed.beat || now >= followed.proof);
         Ok(())
@@ -436,3 +367,6 @@ impl Task {
         tokio::spawn(async move { shared.append(&batch, Instant::now() + shared.timing.heartbeat).await });
     }
 }
+
+#[cfg(test)]
+mod tests;

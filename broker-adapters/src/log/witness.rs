@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::broker::{Standing, Stored};
-use crate::log::tail::{BreakReason, Seen, TailEvent};
+use crate::log::event::{BreakReason, Seen, TailEvent};
 use crate::stored::position::{Check, Epoch, Offset, Partition, Position};
 
 /// Acknowledged records that wait to be read, at most.
@@ -211,7 +211,7 @@ impl Witness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::tail::Break;
+    use crate::log::event::Break;
 
     const PARTITION: Partition = Partition(0);
     const BOUND: Duration = Duration::from_secs(4);

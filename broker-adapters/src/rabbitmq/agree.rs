@@ -19,7 +19,8 @@ use tokio::time::timeout;
 use super::lane::first_offset;
 use super::ours;
 use super::url::Address;
-use super::words::explain;
+use super::words::{failed, failed_on};
+use crate::broker::LinkError;
 use crate::stored::position::Epoch;
 
 /// How long a settings stream may show nothing before this node writes to it. Writing in vain does no harm.
@@ -42,7 +43,7 @@ pub(super) async fn agree(
     connection: &Connection,
     address: &Address,
     partitions: u16,
-) -> Result<(Epoch, Consumer), String> {
+) -> Result<(Epoch, Consumer), LinkError> {
     let settings = address.settings_stream();
     let streams: Vec<_> = (0..partitions).map(|partition| address.stream(partition)).collect();
     let mut is_free = address.adopt;
@@ -52,10 +53,10 @@ pub(super) async fn agree(
     }
     make(connection, &settings, None).await?;
     let channel = open(connection).await?;
-    channel.basic_qos(1, BasicQosOptions::default()).await.map_err(|error| explain(&error))?;
+    channel.basic_qos(1, BasicQosOptions::default()).await.map_err(|error| failed(&error))?;
     let options = BasicConsumeOptions::default();
     let consumer = channel.basic_consume(settings.as_str().into(), "".into(), options, first_offset()).await;
-    let mut consumer = consumer.map_err(|error| format!("queue `{settings}`: {}", explain(&error)))?;
+    let mut consumer = consumer.map_err(|error| failed_on(&settings, &error))?;
     let first = match timeout(EMPTY, consumer.next()).await {
         Ok(first) => first,
         Err(_) => {
@@ -67,61 +68,65 @@ pub(super) async fn agree(
             let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
             let stream = settings.as_str().into();
             let sent = channel.basic_publish("".into(), stream, options, text.as_bytes(), properties).await;
-            sent.map_err(|error| explain(&error))?;
+            sent.map_err(|error| failed(&error))?;
             consumer.next().await
         }
     };
-    let first = first.ok_or("the log's settings were deleted")?.map_err(|error| explain(&error))?;
+    let first = first.ok_or_else(deleted)?.map_err(|error| failed(&error))?;
     acknowledge(&first).await?;
     let unreadable = || {
-        format!(
+        LinkError::set_up(format!(
             "the stream `{settings}` does not begin with settings that this program can read, and nothing was written: \
              name another `?prefix=` in the broker's URL"
-        )
+        ))
     };
     let agreed = Agreed::read(&first.data).ok_or_else(unreadable)?;
     if agreed.partitions != partitions {
         let there = agreed.partitions;
-        return Err(format!(
+        return Err(LinkError::set_up(format!(
             "the log there has {there} partitions, this node is set to {partitions}: set this node to {there}, or \
              start a new log with another `?prefix=`"
-        ));
+        )));
     }
     if !are_there(connection, &streams).await? {
         let channel = open(connection).await?;
         let deleted = channel.queue_delete(settings.as_str().into(), QueueDeleteOptions::default()).await;
-        deleted.map_err(|error| explain(&error))?;
-        return Err("a partition's stream was deleted: the log begins a new epoch".into());
+        deleted.map_err(|error| failed(&error))?;
+        return Err(LinkError::new("a partition's stream was deleted: the log begins a new epoch"));
     }
     Ok((agreed.epoch, consumer))
 }
 
 /// Waits until the settings stream is deleted or the connection fails, and says which.
-pub(super) async fn watch(mut settings: Consumer) -> String {
+pub(super) async fn watch(mut settings: Consumer) -> LinkError {
     loop {
         match settings.next().await {
             // Proposals that came too late. RabbitMQ does not suffer one to stay unacknowledged for long.
             Some(Ok(late)) => {
-                if let Err(why) = acknowledge(&late).await {
-                    return why;
+                if let Err(error) = acknowledge(&late).await {
+                    return error;
                 }
             }
-            Some(Err(error)) => return explain(&error),
-            None => return "the log's settings were deleted".into(),
+            Some(Err(error)) => return failed(&error),
+            None => return deleted(),
         }
     }
 }
 
-async fn acknowledge(delivery: &Delivery) -> Result<(), String> {
-    delivery.ack(BasicAckOptions::default()).await.map(drop).map_err(|error| explain(&error))
+fn deleted() -> LinkError {
+    LinkError::new("the log's settings were deleted")
 }
 
-pub(super) async fn open(connection: &Connection) -> Result<Channel, String> {
-    connection.create_channel().await.map_err(|error| explain(&error))
+async fn acknowledge(delivery: &Delivery) -> Result<(), LinkError> {
+    delivery.ack(BasicAckOptions::default()).await.map(drop).map_err(|error| failed(&error))
+}
+
+pub(super) async fn open(connection: &Connection) -> Result<Channel, LinkError> {
+    connection.create_channel().await.map_err(|error| failed(&error))
 }
 
 /// Makes a stream if it is missing. One that is there may have other settings.
-async fn make(connection: &Connection, stream: &String, max_bytes: Option<u64>) -> Result<(), String> {
+async fn make(connection: &Connection, stream: &String, max_bytes: Option<u64>) -> Result<(), LinkError> {
     if are_there(connection, std::slice::from_ref(stream)).await? {
         return Ok(());
     }
@@ -137,10 +142,10 @@ async fn make(connection: &Connection, stream: &String, max_bytes: Option<u64>) 
     }
     let channel = open(connection).await?;
     let declared = channel.queue_declare(stream.as_str().into(), QueueDeclareOptions::durable(), arguments).await;
-    declared.map(drop).map_err(|error| explain(&error))
+    declared.map(drop).map_err(|error| failed(&error))
 }
 
-async fn are_there(connection: &Connection, streams: &[String]) -> Result<bool, String> {
+async fn are_there(connection: &Connection, streams: &[String]) -> Result<bool, LinkError> {
     let channel = open(connection).await?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let ask = |stream: &String| channel.queue_declare(stream.as_str().into(), options, FieldTable::default());
@@ -148,12 +153,12 @@ async fn are_there(connection: &Connection, streams: &[String]) -> Result<bool, 
 }
 
 /// What is there, or nothing if RabbitMQ knows no such queue.
-pub(super) fn unless_missing<T>(asked: lapin::Result<T>) -> Result<Option<T>, String> {
+pub(super) fn unless_missing<T>(asked: lapin::Result<T>) -> Result<Option<T>, LinkError> {
     match asked {
         Ok(there) => Ok(Some(there)),
         // A stream whose node is away is `not found` too.
         Err(error) => {
-            Some(explain(&error)).filter(|why| !why.starts_with("NOT_FOUND - no queue")).map_or(Ok(None), Err)
+            Some(failed(&error)).filter(|error| !error.why.starts_with("NOT_FOUND - no queue")).map_or(Ok(None), Err)
         }
     }
 }

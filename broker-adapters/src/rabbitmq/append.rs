@@ -19,8 +19,8 @@ use tokio::time::{Instant, timeout_at};
 use super::line::Line;
 use super::link::{Dialer, Link};
 use super::url::Address;
-use super::words::{self, explain};
-use crate::broker::{Append, AppendError, LinkError, Stored};
+use super::words::{self, explain, failed};
+use crate::broker::{Append, AppendError, LinkError, LinkErrorKind, Stored};
 use crate::stored::position::Partition;
 
 /// How long RabbitMQ may owe a confirm, beside the time for the bytes under way.
@@ -54,18 +54,18 @@ struct Sent<'a> {
 }
 
 pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> Vec<Outcome> {
-    let not_stored = |why: String| vec![Err(AppendError::NotStored(why)); batch.len()];
+    let not_stored = |error: LinkError| vec![Err(AppendError::NotStored(error)); batch.len()];
     let link = match line.link(deadline).await {
         Ok(link) => link,
-        Err(error) => return not_stored(error.0),
+        Err(error) => return not_stored(error),
     };
     let sent = match timeout_at(deadline, send(&link, &line.dialer.address, batch)).await {
         Ok(Ok(sent)) => sent,
         Ok(Err(error)) => {
-            if words::is_refusal(&error.0) {
-                line.dialer.writes.refused(error.0.clone());
+            if error.kind == LinkErrorKind::Refused {
+                line.dialer.writes.refused(error.clone());
             }
-            return not_stored(error.0);
+            return not_stored(error);
         }
         Err(_) => return not_stored("RabbitMQ takes no publishes in time".into()),
     };
@@ -90,7 +90,7 @@ impl Press {
     async fn start(link: &Link, address: &Address) -> Result<Self, LinkError> {
         let channel = Arc::new(link.channel().await?);
         let selected = channel.confirm_select(ConfirmSelectOptions::default()).await;
-        selected.map_err(|error| LinkError(explain(&error)))?;
+        selected.map_err(|error| failed(&error))?;
         let first = Some(publish(&channel, format!("{}.{NOWHERE}", address.settings_stream()), Bytes::new()));
         Ok(Self { channel, first, late: Instant::now() + CONFIRM, owed: Vec::new() })
     }
@@ -102,7 +102,7 @@ impl Press {
                 Ok(Ok(_)) => self.first = None,
                 Ok(Err(error)) => {
                     link.give_up();
-                    return Err(LinkError(explain(&error)));
+                    return Err(failed(&error));
                 }
                 Err(_) if link.blocked() => self.late = Instant::now() + CONFIRM,
                 Err(_) => {
@@ -173,7 +173,7 @@ impl Sent<'_> {
         };
         let said: Vec<_> = outcomes.iter().filter_map(said).collect();
         if let Some(why) = said.iter().find(|said| words::is_refusal(said)) {
-            dialer.writes.refused(why.clone());
+            dialer.writes.refused(LinkError::refused(why));
         } else if outcomes.iter().any(Result::is_ok) {
             dialer.writes.stored();
         }
@@ -194,7 +194,7 @@ impl Sent<'_> {
             for (append, outcome) in self.batch.iter().zip(outcomes) {
                 let stream = &self.streams[&append.partition];
                 if outcome.is_ok() && returned.iter().any(|back| is(back, stream, append)) {
-                    *outcome = Err(AppendError::NotStored(format!("there is no stream `{stream}`")));
+                    *outcome = Err(AppendError::NotStored(format!("there is no stream `{stream}`").into()));
                 }
             }
         }

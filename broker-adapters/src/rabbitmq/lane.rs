@@ -12,7 +12,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{Channel, Consumer};
 
 use super::link::Link;
-use super::words::explain;
+use super::words::{failed, failed_on};
 use crate::broker::{Entry, LinkError};
 use crate::stored::envelope;
 use crate::stored::position::{Epoch, Offset, Partition};
@@ -47,7 +47,7 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) async fn open(link: &Link, stream: &str, partition: Partition, begin: Begin) -> Result<Self, LinkError> {
         let channel = link.channel().await?;
-        let failed = |error: lapin::Error| LinkError(format!("stream `{stream}`: {}", explain(&error)));
+        let failed = |error: lapin::Error| failed_on(stream, &error);
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await.map_err(failed)?;
         let options = BasicConsumeOptions::default();
         let consumer = channel.basic_consume(stream.into(), "".into(), options, begin.arguments()).await;
@@ -64,13 +64,13 @@ impl Lane {
             // Never twice, even if the future is dropped: that would close the channel.
             self.taken.0 = 0;
             let acknowledged = self.channel.basic_ack(tag, BasicAckOptions { multiple: true }).await;
-            acknowledged.map_err(|error| LinkError(explain(&error)))?;
+            acknowledged.map_err(|error| failed(&error))?;
         }
         let mut entries = Vec::new();
         let mut delivery = self.consumer.next().await;
         loop {
             let taken = delivery.ok_or_else(|| LinkError::new("RabbitMQ ended a consumer: its stream was deleted"))?;
-            self.take(taken.map_err(|error| LinkError(explain(&error)))?, &mut entries)?;
+            self.take(taken.map_err(|error| failed(&error))?, &mut entries)?;
             let more = if self.taken.0 < ACKNOWLEDGE { self.consumer.next().now_or_never() } else { None };
             let Some(more) = more else { return Ok(entries) };
             delivery = more;
@@ -79,7 +79,8 @@ impl Lane {
 
     fn take(&mut self, delivery: Delivery, entries: &mut Vec<Entry>) -> Result<(), LinkError> {
         self.taken = (self.taken.0 + 1, delivery.delivery_tag);
-        let offset = offset(&delivery).ok_or_else(|| LinkError::new("RabbitMQ gave a record without its offset"))?;
+        let offset =
+            offset(&delivery).ok_or_else(|| LinkError::protocol("RabbitMQ gave a record without its offset"))?;
         let Self { partition, epoch, .. } = *self;
         let entry =
             |offset: Offset, bytes: Bytes| Entry { partition, epoch: Some(epoch), offset, previous: None, bytes };

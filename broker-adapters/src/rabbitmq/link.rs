@@ -17,7 +17,7 @@ use super::agree::{agree, watch};
 use super::append::Press;
 use super::url::Address;
 use super::wire::{self, Hangup, Wire, Wires};
-use super::words::{advise, explain};
+use super::words::{advise, failed};
 use crate::broker::LinkError;
 use crate::stored::position::Epoch;
 use crate::writes::Writes;
@@ -41,7 +41,7 @@ pub(super) struct Link {
     /// The log that it leads to.
     pub(super) epoch: Epoch,
     /// Done when the log is another one or the connection failed. A reader takes it.
-    watch: Mutex<Option<BoxFuture<'static, String>>>,
+    watch: Mutex<Option<BoxFuture<'static, LinkError>>>,
     given_up: AtomicBool,
     /// What an appender needs, once one came.
     pub(super) press: tokio::sync::Mutex<Option<Press>>,
@@ -53,23 +53,23 @@ impl Dialer {
     /// Connects, logs in, and makes sure that the log is there and that this node fits to it.
     pub(super) async fn dial(&self) -> Result<Link, LinkError> {
         match timeout(DIAL, self.dial_for_ever()).await {
-            Ok(result) => result.map_err(|why| self.named(&why)),
-            Err(_) => Err(self.named(&format!("no connection within {DIAL:?}"))),
+            Ok(result) => result.map_err(|error| self.named(error)),
+            Err(_) => Err(self.named(LinkError::new(format!("no connection within {DIAL:?}")))),
         }
     }
 
     /// An error that says which RabbitMQ it is about, and what to do.
-    pub(super) fn named(&self, why: &str) -> LinkError {
+    pub(super) fn named(&self, error: LinkError) -> LinkError {
         let Address { host, port, prefix, .. } = &self.address;
         let name = format!("RabbitMQ at {host}:{port}: ");
         // The connection that appends may have said it.
-        if why.starts_with(&name) {
-            return LinkError(why.to_owned());
+        if error.why.starts_with(&name) {
+            return error;
         }
-        LinkError(name + &advise(why, prefix))
+        LinkError::of(error.kind, name + &advise(&error.why, prefix))
     }
 
-    async fn dial_for_ever(&self) -> Result<Link, String> {
+    async fn dial_for_ever(&self) -> Result<Link, LinkError> {
         let (wire, hangup) = wire::connect(&self.address).await?;
         let connection = log_in(&self.address, wire).await?;
         enough_channels(connection.configuration().channel_max(), self.partitions)?;
@@ -87,18 +87,18 @@ impl Dialer {
 }
 
 /// While a log is made, a connection has up to three channels for each partition, as closed ones linger, and a few more.
-fn enough_channels(most: u16, partitions: u16) -> Result<(), String> {
+fn enough_channels(most: u16, partitions: u16) -> Result<(), LinkError> {
     let needed = 3 * u32::from(partitions) + 8;
     if most == 0 || u32::from(most) >= needed {
         return Ok(());
     }
-    Err(format!(
+    Err(LinkError::set_up(format!(
         "it lets a connection have {most} channels, and {partitions} partitions need {needed}: raise `channel_max` in \
          rabbitmq.conf, or start with fewer `broker.partitions`"
-    ))
+    )))
 }
 
-async fn log_in(address: &Address, wire: Wire) -> Result<Connection, String> {
+async fn log_in(address: &Address, wire: Wire) -> Result<Connection, LinkError> {
     let wire = Mutex::new(Some(wire));
     // Asked once: nothing here lets the client library connect again.
     let connect = async move |_, _| {
@@ -112,13 +112,13 @@ async fn log_in(address: &Address, wire: Wire) -> Result<Connection, String> {
         .with_connection_name("fanfare".into())
         .with_client_property("product".into(), "Fanfare".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-    Connection::connector(address.login.clone(), runtime, connect, properties).await.map_err(|error| explain(&error))
+    Connection::connector(address.login.clone(), runtime, connect, properties).await.map_err(|error| failed(&error))
 }
 
 impl Link {
     pub(super) async fn channel(&self) -> Result<Channel, LinkError> {
         let connection = self.connection.as_ref().ok_or_else(|| LinkError::new("closed"))?;
-        connection.create_channel().await.map_err(|error| LinkError(explain(&error)))
+        connection.create_channel().await.map_err(|error| failed(&error))
     }
 
     /// Whether it may be used for a new request.
@@ -133,7 +133,7 @@ impl Link {
     }
 
     /// What says when the log is another one. The taker watches it from now on.
-    pub(super) fn take_watch(&self) -> Option<BoxFuture<'static, String>> {
+    pub(super) fn take_watch(&self) -> Option<BoxFuture<'static, LinkError>> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

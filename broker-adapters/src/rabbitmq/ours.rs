@@ -13,7 +13,8 @@ use tokio::time::timeout;
 
 use super::agree::{open, unless_missing};
 use super::lane::first_offset;
-use super::words::explain;
+use super::words::failed_on;
+use crate::broker::LinkError;
 use crate::stored::envelope;
 
 /// How long a stream that has records, or seems to have none, may take to show its first one.
@@ -30,27 +31,27 @@ enum Begins {
 }
 
 /// Refuses streams that other programs write to. Leaves them as they are.
-pub(super) async fn examine(connection: &Connection, streams: &[String]) -> Result<(), String> {
+pub(super) async fn examine(connection: &Connection, streams: &[String]) -> Result<(), LinkError> {
     let begins = try_join_all(streams.iter().map(|stream| beginning(connection, stream))).await?;
     if begins.iter().any(|begins| matches!(begins, Begins::Ours)) {
         return Ok(());
     }
     match streams.iter().zip(begins).find(|(_, begins)| matches!(begins, Begins::Other)) {
-        Some((stream, _)) => Err(format!(
+        Some((stream, _)) => Err(LinkError::set_up(format!(
             "the stream `{stream}` holds records of another program, and nothing was written: name another `?prefix=` in \
              the broker's URL, or add `adopt=true` to it if Fanfare is to write there too"
-        )),
+        ))),
         None => Ok(()),
     }
 }
 
-async fn beginning(connection: &Connection, stream: &str) -> Result<Begins, String> {
+async fn beginning(connection: &Connection, stream: &str) -> Result<Begins, LinkError> {
     let channel = open(connection).await?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let asked = channel.queue_declare(stream.into(), options, FieldTable::default()).await;
     let Some(there) = unless_missing(asked)? else { return Ok(Begins::Free) };
     let wait = if there.message_count() > 0 { SHOW } else { EMPTY };
-    let failed = |error: lapin::Error| format!("queue `{stream}`: {}", explain(&error));
+    let failed = |error: lapin::Error| failed_on(stream, &error);
     channel.basic_qos(1, BasicQosOptions::default()).await.map_err(failed)?;
     // What is no stream refuses to be read from a place, so this takes nothing out of it.
     let consumer =
@@ -59,9 +60,11 @@ async fn beginning(connection: &Connection, stream: &str) -> Result<Begins, Stri
         Ok(Some(Ok(first))) if envelope::is_ours(&first.data) => Ok(Begins::Ours),
         Ok(Some(Ok(_))) => Ok(Begins::Other),
         Ok(Some(Err(error))) => Err(failed(error)),
-        Ok(None) => Err(format!("the stream `{stream}` was deleted")),
+        Ok(None) => Err(LinkError::new(format!("the stream `{stream}` was deleted"))),
         Err(_) if there.message_count() > 0 => {
-            Err(format!("the stream `{stream}` did not show its first record in time: it may be another program's"))
+            let why =
+                format!("the stream `{stream}` did not show its first record in time: it may be another program's");
+            Err(LinkError::new(why))
         }
         Err(_) => Ok(Begins::Free),
     }

@@ -13,6 +13,7 @@ use super::lane::{Begin, Lane};
 use super::line::Line;
 use super::link::{Dialer, Link};
 use super::url::Address;
+use super::words;
 use crate::broker::{Append, AppendError, Entry, LinkError, OPEN_TIMEOUT, Opened, Reader, Standing, Start};
 use crate::log::wall_clock;
 use crate::stored::envelope;
@@ -32,7 +33,7 @@ pub(super) async fn open(
     from: &[(Partition, Start)],
 ) -> Result<Opened, LinkError> {
     let link = dialer.dial().await?;
-    let named = |error: LinkError| dialer.named(&error.0);
+    let named = |error: LinkError| dialer.named(error);
     let partitions: Vec<_> = from.iter().map(|&(partition, _)| partition).collect();
     let lasts = lasts(&link, &dialer.address, appends, &partitions).await.map_err(named)?;
     let standing =
@@ -70,9 +71,10 @@ async fn last(lane: &mut Lane, appends: &Line) -> Result<Offset, LinkError> {
         let mark =
             Append { partition: lane.partition, bytes: envelope::heartbeat(MessageId::random(), wall_clock(), None) };
         let appended = append::append(appends, std::slice::from_ref(&mark), Instant::now() + OPEN_TIMEOUT).await;
-        if let Some(error) = appended.into_iter().find_map(Result::err) {
-            let (AppendError::NotStored(why) | AppendError::Unknown(why) | AppendError::Rejected(why)) = error;
-            return Err(LinkError(why));
+        match appended.into_iter().find_map(Result::err) {
+            None => {}
+            Some(AppendError::NotStored(error)) => return Err(error),
+            Some(AppendError::Unknown(why) | AppendError::Rejected(why)) => return Err(words::said(why)),
         }
         // RabbitMQ says that the consumer is there a moment before it is.
         if let Ok(found) = timeout(AGAIN, find(lane, &mark.bytes)).await {
@@ -98,9 +100,9 @@ struct RabbitReader {
 impl RabbitReader {
     fn new(dialer: &Arc<Dialer>, link: Link, lanes: Vec<Lane>) -> Result<Self, LinkError> {
         let watch = link.take_watch().ok_or_else(|| LinkError::new("closed"))?;
-        let ended = stream::once(watch.map(|why| Err(LinkError(why))));
+        let ended = stream::once(watch.map(Err));
         let (refuses, dialer) = (dialer.writes.refuses(), Arc::clone(dialer));
-        let refused = stream::once(refuses.map(move |why| Err(dialer.named(&why))));
+        let refused = stream::once(refuses.map(move |error| Err(dialer.named(error))));
         let lanes = lanes.into_iter().map(|lane| {
             let next = |mut lane: Lane| async move { Some((lane.next().await, lane)) };
             stream::unfold(lane, next).boxed()
@@ -146,7 +148,7 @@ pub(super) async fn read_back(
         entries.retain(|entry| (first..before).contains(&entry.offset));
         Ok(entries)
     };
-    let late = || LinkError(format!("stream `{stream}` showed no record up to {} in time", before.0 - 1));
+    let late = || LinkError::new(format!("stream `{stream}` showed no record up to {} in time", before.0 - 1));
     let found = timeout_at(deadline.min(Instant::now() + FIND), find).await.unwrap_or_else(|_| Err(late()));
     if found.is_err() {
         link.give_up();

@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::url::Address;
+use super::words::{IS_TLS, NO_AMQP};
+use crate::broker::LinkError;
 
 trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
@@ -38,12 +40,11 @@ impl Drop for Hangup {
     }
 }
 
-pub(super) async fn connect(address: &Address) -> Result<(Wire, Hangup), String> {
+pub(super) async fn connect(address: &Address) -> Result<(Wire, Hangup), LinkError> {
     let Address { host, port, tls, .. } = address;
-    let text = |error: io::Error| error.to_string();
-    let socket = TcpStream::connect((host.as_str(), *port)).await.map_err(text)?;
-    socket.set_nodelay(true).map_err(text)?;
-    let same = Arc::new(Socket::from(socket.as_fd().try_clone_to_owned().map_err(text)?));
+    let socket = TcpStream::connect((host.as_str(), *port)).await.map_err(LinkError::new)?;
+    socket.set_nodelay(true).map_err(LinkError::new)?;
+    let same = Arc::new(Socket::from(socket.as_fd().try_clone_to_owned().map_err(LinkError::new)?));
     let [ours, theirs] = [Arc::clone(&same), same].map(Hangup);
     let stream: Box<dyn Stream> = match tls {
         None => Box::new(socket),
@@ -56,14 +57,16 @@ pub(super) async fn connect(address: &Address) -> Result<(Wire, Hangup), String>
 }
 
 /// Why TLS failed. RabbitMQ's plain port answers a greeting it does not understand with its own, which is no TLS.
-fn no_tls(error: &io::Error) -> String {
-    let said = error.to_string();
-    let advice = if said.contains("InvalidContentType") || error.kind() == io::ErrorKind::UnexpectedEof {
-        "; if this port speaks no TLS, the URL begins with amqp://"
-    } else {
-        ""
-    };
-    format!("TLS failed: {said}{advice}")
+fn no_tls(error: &io::Error) -> LinkError {
+    let said = format!("TLS failed: {error}");
+    let advice = "if this port speaks no TLS, the URL begins with amqp://";
+    match error.kind() {
+        // A RabbitMQ that stops ends a connection in the same way.
+        io::ErrorKind::UnexpectedEof => LinkError::new(format!("{said}; {advice}")),
+        _ if said.contains("InvalidContentType") => LinkError::set_up(format!("{said}; {advice}")),
+        io::ErrorKind::InvalidData => LinkError::set_up(said),
+        _ => LinkError::new(said),
+    }
 }
 
 /// What answers instead of RabbitMQ, by the first bytes that it sends.
@@ -72,8 +75,8 @@ fn no_amqp(first: &[u8]) -> Option<&'static str> {
         // A method's frame, or the greeting of another version.
         1 | b'A' => None,
         // An alert.
-        0x15 => Some("this port speaks TLS: the URL begins with amqps://"),
-        _ => Some("what answers does not speak AMQP: RabbitMQ's port is 5672, with TLS 5671"),
+        0x15 => Some(IS_TLS),
+        _ => Some(NO_AMQP),
     }
 }
 

@@ -2,6 +2,44 @@
 
 use lapin::ErrorKind;
 
+use crate::broker::{LinkError, LinkErrorKind};
+
+/// An error of the client library, and what helps.
+pub(super) fn failed(error: &lapin::Error) -> LinkError {
+    said(explain(error))
+}
+
+/// What RabbitMQ said, and what helps.
+pub(super) fn said(said: String) -> LinkError {
+    LinkError::of(kind(&said), said)
+}
+
+/// An error of the client library about a stream.
+pub(super) fn failed_on(stream: &str, error: &lapin::Error) -> LinkError {
+    let LinkError { kind, why } = failed(error);
+    LinkError::of(kind, format!("stream `{stream}`: {why}"))
+}
+
+/// What helps against what was said.
+fn kind(said: &str) -> LinkErrorKind {
+    let has = |words: &[&str]| words.iter().any(|words| said.contains(words));
+    if has(&["ACCESS_REFUSED", "access to vhost"]) {
+        LinkErrorKind::Refused
+    } else if has(&[NO_AMQP]) {
+        LinkErrorKind::Protocol
+    } else if has(&["vhost", "x-stream-offset", "x-queue-type", "feature flag is disabled", "RESOURCE_LOCKED", IS_TLS])
+    {
+        LinkErrorKind::SetUp
+    } else {
+        LinkErrorKind::Unreachable
+    }
+}
+
+/// Another server than RabbitMQ answers.
+pub(super) const NO_AMQP: &str = "what answers does not speak AMQP: RabbitMQ's port is 5672, with TLS 5671";
+/// A port with TLS answers a connection without.
+pub(super) const IS_TLS: &str = "this port speaks TLS: the URL begins with amqps://";
+
 /// What an error says.
 pub(super) fn explain(error: &lapin::Error) -> String {
     match error.kind() {
@@ -66,12 +104,13 @@ mod tests {
             ("INTERNAL_ERROR - Cannot declare a queue …: the corresponding feature flag is disabled", "stream_queue"),
         ] {
             let advised = advise(said, "a.b");
-            assert!(advised.contains(advice), "{advised}");
+            assert!(advised.contains(advice) && kind(said).needs_change(), "{advised}");
         }
         assert_eq!(
             advise("CONNECTION_FORCED - closed by an operator", "a"),
             "CONNECTION_FORCED - closed by an operator"
         );
+        assert_eq!(kind("CONNECTION_FORCED - closed by an operator"), LinkErrorKind::Unreachable);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(super) async fn append(
     let all = |error: AppendError| batch.iter().map(|_| Err(error.clone())).collect();
     let link = match line.link(deadline).await {
         Ok(link) => link,
-        Err(error) => return all(AppendError::NotStored(error.0)),
+        Err(error) => return all(AppendError::NotStored(error)),
     };
     // Stable: the records of a partition stay in order.
     let mut order: Vec<usize> = (0..batch.len()).collect();
@@ -59,7 +59,7 @@ fn outcomes_of(answer: &Value, count: usize) -> impl Iterator<Item = Outcome> {
         Some((epoch, last)) => Ok((epoch, (last + 1).saturating_sub(count as u64))),
         None => Err(match refusal(answer) {
             // Whatever the error: the script stores all of its records or none.
-            Some(why) => AppendError::NotStored(why.to_string()),
+            Some(why) => AppendError::NotStored(why.into()),
             None => AppendError::Unknown("not the answer of the append script".into()),
         }),
     };

@@ -12,23 +12,25 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, Error, RootCertStore, crypto};
 
 use super::refusal::Refusal;
+use crate::broker::LinkError;
 
 /// How long each question may take.
 const ASK: Duration = Duration::from_millis(400);
 
 /// Looks at the port once more, and says what is wrong with it, if that shows. Sends no secret.
-pub(super) async fn diagnose(socket: SocketAddr, tls: bool) -> Option<String> {
+pub(super) async fn diagnose(socket: SocketAddr, tls: bool) -> Option<LinkError> {
     let said = timeout(ASK, plain(socket)).await.ok().flatten();
     match said {
-        Some(_) if tls => {
-            Some("this port speaks Redis without TLS: write redis:// in the broker's URL, or the port for TLS".into())
-        }
+        Some(_) if tls => Some(LinkError::set_up(
+            "this port speaks Redis without TLS: write redis:// in the broker's URL, or the port for TLS",
+        )),
         // Whoever has not logged in is asked to: no fault.
-        Some(line) => Refusal::of_line(&line).filter(|refusal| !refusal.asks_for_login()).map(|why| why.to_string()),
+        Some(line) => Refusal::of_line(&line).filter(|refusal| !refusal.asks_for_login()).map(LinkError::from),
         None if tls => None,
         None => {
             let speaks = timeout(ASK, speaks_tls(socket)).await.unwrap_or(false);
-            speaks.then(|| "this port speaks TLS: write rediss:// in the broker's URL, or the port without TLS".into())
+            let why = "this port speaks TLS: write rediss:// in the broker's URL, or the port without TLS";
+            speaks.then(|| LinkError::set_up(why))
         }
     }
 }

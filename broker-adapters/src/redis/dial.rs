@@ -46,8 +46,8 @@ const SCRIPTS: [&str; 4] = [
 enum Failure {
     /// Nothing listens there.
     Unreachable(String),
-    /// The server says so.
-    Refused(String),
+    /// It is known what helps.
+    Known(LinkError),
     /// What is there does not answer as it should.
     Unclear(SocketAddr, String),
 }
@@ -69,13 +69,21 @@ impl Dialer {
 
     /// Connects, logs in, and makes sure that this node fits to the log.
     pub(super) async fn dial(&self) -> Result<Link, LinkError> {
-        let why = match timeout(DIAL, self.dial_each()).await {
+        let error = match timeout(DIAL, self.dial_each()).await {
             Ok(Ok(link)) => return Ok(link),
-            Ok(Err(Failure::Unreachable(why) | Failure::Refused(why))) => why,
-            Ok(Err(Failure::Unclear(socket, why))) => diagnose(socket, self.address.tls.is_some()).await.unwrap_or(why),
-            Err(_) => format!("no connection within {DIAL:?}"),
+            Ok(Err(Failure::Known(error))) => error,
+            Ok(Err(Failure::Unreachable(why))) => LinkError::new(why),
+            Ok(Err(Failure::Unclear(socket, why))) => {
+                diagnose(socket, self.address.tls.is_some()).await.unwrap_or_else(|| LinkError::new(why))
+            }
+            Err(_) => LinkError::new(format!("no connection within {DIAL:?}")),
         };
-        Err(LinkError(format!("{}: {why}", self.address)))
+        Err(self.named(error))
+    }
+
+    /// An error that says which Redis it is about.
+    pub(super) fn named(&self, error: LinkError) -> LinkError {
+        LinkError::of(error.kind, format!("{}: {}", self.address, error.why))
     }
 
     /// Tries the addresses of the name in turn. What a server says counts for more than that none is there.
@@ -103,7 +111,7 @@ impl Dialer {
             Some(tls) => match timeout(HANDSHAKE, tls.connector.connect(tls.name.clone(), stream)).await {
                 Ok(Ok(wire)) => Box::new(wire),
                 Ok(Err(error)) if is_about_certificate(&error) => {
-                    return Err(Failure::Refused(format!("TLS failed: {error}")));
+                    return Err(Failure::Known(LinkError::set_up(format!("TLS failed: {error}"))));
                 }
                 Ok(Err(error)) => return Err(unclear(format!("TLS failed: {error}"))),
                 Err(_) => return Err(unclear(format!("no TLS handshake within {HANDSHAKE:?}"))),
@@ -115,14 +123,14 @@ impl Dialer {
         let connected = MultiplexedConnection::new_with_config(&nobody, wire, config).await;
         let (connection, driver) = connected.map_err(|error| unclear(error.to_string()))?;
         let mut link = Link::new(connection, tokio::spawn(driver));
-        let (server, scripts) = self.log_in(&link).await.map_err(unclear)?.map_err(Failure::Refused)?;
-        self.agree(&link, &scripts).await.map_err(unclear)?.map_err(Failure::Refused)?;
+        let (server, scripts) = self.log_in(&link).await.map_err(unclear)?.map_err(Failure::Known)?;
+        self.agree(&link, &scripts).await.map_err(unclear)?.map_err(Failure::Known)?;
         (link.scripts, link.place) = (scripts, self.primary.arrived(server));
         Ok(link)
     }
 
     /// Gives the id of the server's run and its names of the scripts.
-    async fn log_in(&self, link: &Link) -> Result<Result<(String, Scripts), String>, String> {
+    async fn log_in(&self, link: &Link) -> Result<Result<(String, Scripts), LinkError>, String> {
         let login = &self.address.login;
         let mut pipeline = Pipeline::with_capacity(10);
         if let Some(password) = login.password() {
@@ -148,7 +156,7 @@ impl Dialer {
             return Ok(Err(why));
         }
         if let Some(refusal) = entered.iter().chain(&scripts).find_map(refusal) {
-            return Ok(Err(refusal.to_string()));
+            return Ok(Err(refusal.into()));
         }
         let names = scripts.into_iter().map(|name| if let Value::BulkString(name) = name { Some(name) } else { None });
         let names = names.collect::<Option<Vec<_>>>().and_then(|names| names.try_into().ok());
@@ -159,7 +167,7 @@ impl Dialer {
 
     /// Whether the keys are Fanfare's or free, whether the server takes writes, and whether the log has as many
     /// partitions as this node. Nothing is written where a key is somebody else's.
-    async fn agree(&self, link: &Link, scripts: &Scripts) -> Result<Result<(), String>, String> {
+    async fn agree(&self, link: &Link, scripts: &Scripts) -> Result<Result<(), LinkError>, String> {
         let adopt = self.address.adopt();
         let mut pipeline = Pipeline::with_capacity(usize::from(self.partitions));
         for partition in 0..self.partitions {
@@ -167,23 +175,23 @@ impl Dialer {
             pipeline.cmd("EVALSHA").arg(&scripts.check).arg(2).arg(&keys).arg(adopt);
         }
         if let Some(refusal) = link.ask_for_ever(&pipeline).await?.iter().find_map(refusal) {
-            return Ok(Err(refusal.to_string()));
+            return Ok(Err(refusal.into()));
         }
         let mut pipeline = Pipeline::with_capacity(1);
         let agree = pipeline.cmd("EVALSHA").arg(&scripts.agree).arg(1).arg(self.address.settings_key());
         agree.arg(self.partitions).arg(adopt);
         let answer = link.ask_for_ever(&pipeline).await?.into_iter().next().unwrap_or(Value::Nil);
         if let Some(refusal) = refusal(&answer) {
-            return Ok(Err(refusal.to_string()));
+            return Ok(Err(refusal.into()));
         }
         let (there, here) = (text(answer).ok_or("not the answer of a Redis")?, self.partitions.to_string());
         if there == here {
             return Ok(Ok(()));
         }
-        Ok(Err(format!(
+        Ok(Err(LinkError::set_up(format!(
             "the log there has {there} partitions, this node is set to {here}: set this node to {there}, \
              or start a new log with another `?prefix=`"
-        )))
+        ))))
     }
 }
 
@@ -200,17 +208,19 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Why a server of this kind cannot hold a log. One that may not be asked passes.
-fn misplaced(info: &str) -> Option<String> {
+fn misplaced(info: &str) -> Option<LinkError> {
     if field(info, "redis_mode") == Some("sentinel") {
         let how = "it knows the primary's address: `redis-cli -p PORT SENTINEL get-master-addr-by-name NAME`";
-        return Some(format!("this is a Sentinel: {FOLLOW} ({how})"));
+        return Some(LinkError::set_up(format!("this is a Sentinel: {FOLLOW} ({how})")));
     }
     if field(info, "role") == Some("slave") {
-        return Some(format!("this is a replica: {FOLLOW}"));
+        // A failover makes it the primary, or leads elsewhere.
+        return Some(LinkError::new(format!("this is a replica: {FOLLOW}")));
     }
     let version = field(info, "redis_version")?;
     let major: u32 = version.split('.').next()?.parse().ok()?;
-    (major < OLDEST).then(|| format!("Redis {version} has no streams: Redis {OLDEST} or newer is needed"))
+    let old = || LinkError::set_up(format!("Redis {version} has no streams: Redis {OLDEST} or newer is needed"));
+    (major < OLDEST).then(old)
 }
 
 #[cfg(test)]
@@ -229,7 +239,7 @@ mod tests {
         ] {
             let why = misplaced(info);
             assert_eq!(why.is_some(), word.is_some(), "{info}: {why:?}");
-            assert!(why.is_none_or(|why| why.contains(word.unwrap_or_default())), "{info}");
+            assert!(why.is_none_or(|error| error.why.contains(word.unwrap_or_default())), "{info}");
         }
         assert_eq!(field("redis_version:7\r\nrun_id:1cf1\r\n", "run_id"), Some("1cf1"));
     }

@@ -93,9 +93,9 @@ impl Link {
     /// Sends one command that may block at the server, and waits for its answer.
     pub(super) async fn wait_for(&self, command: &Cmd) -> Result<Value, LinkError> {
         match self.connection.clone().send_packed_command(command).await {
-            Ok(Value::ServerError(error)) => Err(LinkError(Refusal::new(&error).to_string())),
+            Ok(Value::ServerError(error)) => Err(Refusal::new(&error).into()),
             Ok(value) => Ok(value),
-            Err(error) => Err(LinkError(error.to_string())),
+            Err(error) => Err(LinkError::new(error)),
         }
     }
 }
@@ -176,7 +176,7 @@ impl Line {
     /// The server refused something: all links to it are left if others may be better.
     pub(super) fn heed(&self, link: &Link, refusal: &Refusal) {
         if refusal.ends_links() {
-            self.dialer.primary.left(&link.place, format!("{}: {refusal}", self.dialer.address));
+            self.dialer.primary.left(&link.place, self.dialer.named(LinkError::from(refusal)));
         } else if refusal.is_no_script() {
             link.give_up();
         }

@@ -19,7 +19,7 @@ pub(super) struct Place {
 #[derive(Debug, Default)]
 pub(super) struct Current {
     place: Place,
-    why: String,
+    why: Option<LinkError>,
 }
 
 /// Where the links of an adapter lead.
@@ -33,7 +33,8 @@ impl Primary {
             let elsewhere = now.place.server != server;
             if elsewhere {
                 let place = Place { server, left: now.place.left + 1 };
-                *now = Current { place, why: "a new connection leads to another Redis than this one".into() };
+                let why = LinkError::new("a new connection leads to another Redis than this one");
+                *now = Current { place, why: Some(why) };
             }
             elsewhere
         });
@@ -41,11 +42,11 @@ impl Primary {
     }
 
     /// The server of this link refuses what all links need: none of them is current any more.
-    pub(super) fn left(&self, place: &Place, why: String) {
+    pub(super) fn left(&self, place: &Place, why: LinkError) {
         self.0.send_if_modified(|now| {
             let current = now.place == *place;
             if current {
-                (now.place.left, now.why) = (now.place.left + 1, why);
+                (now.place.left, now.why) = (now.place.left + 1, Some(why));
             }
             current
         });
@@ -64,9 +65,9 @@ impl Primary {
 
 /// Waits until a link that leads there is no longer current, and says why.
 pub(super) async fn outdated(current: &mut watch::Receiver<Current>, place: &Place) -> LinkError {
-    let why = current.wait_for(|now| now.place != *place).await.ok().map(|now| now.why.clone());
+    let why = current.wait_for(|now| now.place != *place).await.ok().and_then(|now| now.why.clone());
     match why {
-        Some(why) => LinkError(why),
+        Some(why) => why,
         // The adapter is gone; the reader lives on without it.
         None => std::future::pending().await,
     }

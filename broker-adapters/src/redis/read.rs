@@ -28,14 +28,14 @@ pub(super) async fn open(dialer: &Dialer, from: &[(Partition, Start)]) -> Result
         let open = pipeline.cmd("EVALSHA").arg(&link.scripts.open).arg(2).arg(&keys);
         open.arg(value::new_epoch()).arg(dialer.address.adopt());
     }
-    let answers = link.ask_for_ever(&pipeline).await.map_err(LinkError)?;
+    let answers = link.ask_for_ever(&pipeline).await.map_err(LinkError::new)?;
     let mut standings = Vec::with_capacity(from.len());
     let mut streams = Vec::with_capacity(from.len());
     for (&(partition, start), answer) in from.iter().zip(&answers) {
         let Some((epoch, last)) = value::standing(answer) else {
-            let why = refusal(answer).map(|refusal| refusal.to_string());
-            let why = why.unwrap_or_else(|| "it does not say how a partition stands".into());
-            return Err(LinkError(format!("{}: {why}", dialer.address)));
+            let error = refusal(answer).map(LinkError::from);
+            let error = error.unwrap_or_else(|| LinkError::protocol("it does not say how a partition stands"));
+            return Err(dialer.named(error));
         };
         value::report_damage(partition, answer);
         let next = Offset(last.saturating_add(1));
@@ -81,10 +81,11 @@ impl RedisReader {
         let mut asked = self.streams.iter_mut();
         for (key, read) in streams {
             let stream = asked.find(|stream| stream.key == key);
-            let stream = stream.ok_or_else(|| LinkError::new("Redis answered for a stream that was not asked for"))?;
+            let stream =
+                stream.ok_or_else(|| LinkError::protocol("Redis answered for a stream that was not asked for"))?;
             for value in read {
                 let entry = value::entry(stream.partition, value);
-                let entry = entry.ok_or_else(|| LinkError::new("Redis gave an entry without a place"))?;
+                let entry = entry.ok_or_else(|| LinkError::protocol("Redis gave an entry without a place"))?;
                 if entry.offset.0 >= value::LIMIT {
                     self.spoilt = true;
                     break;
@@ -115,7 +116,7 @@ impl Reader for RedisReader {
                 why = outdated(&mut self.current, &self.link.place) => return Err(why),
                 answer = self.link.wait_for(&command) => answer?,
             };
-            let streams = value::streams(answer).ok_or_else(|| LinkError::new("not an answer to XREAD"))?;
+            let streams = value::streams(answer).ok_or_else(|| LinkError::protocol("not an answer to XREAD"))?;
             let entries = self.take(streams)?;
             if !entries.is_empty() {
                 return Ok(entries);
@@ -143,7 +144,7 @@ pub(super) async fn read_back(
     let answer = match link.ask(&pipeline, deadline).await {
         Ok(answers) => answers.into_iter().next(),
         Err(NoAnswer::Late) => return Err(LinkError::new("no answer from Redis in time")),
-        Err(NoAnswer::Broken(why)) => return Err(LinkError(why)),
+        Err(NoAnswer::Broken(why)) => return Err(LinkError::new(why)),
     };
     match answer {
         Some(redis::Value::Array(read)) => {
@@ -155,7 +156,7 @@ pub(super) async fn read_back(
         other => {
             let refusal = other.as_ref().and_then(refusal);
             refusal.iter().for_each(|refusal| line.heed(&link, refusal));
-            Err(LinkError(refusal.map_or_else(|| "not an answer to XREVRANGE".into(), |refusal| refusal.to_string())))
+            Err(refusal.map_or_else(|| LinkError::protocol("not an answer to XREVRANGE"), LinkError::from))
         }
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 
 use redis::{ServerError, Value};
 
+use crate::broker::{LinkError, LinkErrorKind};
+
 /// What to do where there is no primary.
 pub(super) const FOLLOW: &str = "let `broker.url` name the primary, or a name or balancer that follows it";
 
@@ -53,6 +55,18 @@ impl Refusal {
         let no_primary = ["READONLY", "MASTERDOWN", "UNBLOCKED", "LOADING", "CLUSTERDOWN", "MOVED", "ASK"];
         let no_rights = ["NOPERM", "NOAUTH"];
         no_primary.iter().chain(&no_rights).any(|code| self.code == *code)
+    }
+
+    /// What helps. A server that is no primary may become one, and one that is full or busy may have room again.
+    fn kind(&self) -> LinkErrorKind {
+        match (self.code.as_str(), self.details.as_str()) {
+            ("NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED", _) => LinkErrorKind::Refused,
+            ("MOVED" | "ASK" | "CROSSSLOT" | "FOREIGN" | "WRONGTYPE", _) => LinkErrorKind::SetUp,
+            ("ERR", details) if details.contains("invalid password") => LinkErrorKind::Refused,
+            ("ERR", details) if details.contains("max number of clients") => LinkErrorKind::Unreachable,
+            ("ERR", details) if advice_on(details).is_some() => LinkErrorKind::SetUp,
+            _ => LinkErrorKind::Unreachable,
+        }
     }
 
     /// What to change, where that is known.
@@ -105,6 +119,18 @@ fn advice_on(details: &str) -> Option<&'static str> {
         ("Unknown Redis command", "Redis 5 or newer is needed, with all of its commands"),
     ];
     known.iter().find(|(part, _)| details.contains(part)).map(|(_, advice)| *advice)
+}
+
+impl From<&Refusal> for LinkError {
+    fn from(refusal: &Refusal) -> Self {
+        Self::of(refusal.kind(), refusal)
+    }
+}
+
+impl From<Refusal> for LinkError {
+    fn from(refusal: Refusal) -> Self {
+        Self::from(&refusal)
+    }
 }
 
 impl fmt::Display for Refusal {

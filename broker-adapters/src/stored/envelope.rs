@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::extensions::Extensions;
 use super::position::{Check, Offset, Partition, Position};
 use super::record::{MessageId, NewRecord, Payload, Record};
-use crate::log::tail::Seen;
+use crate::log::event::Seen;
 
 /// Bytes that the envelope adds to a record's channel and payload. Extensions take two more and their own size.
 pub const ENVELOPE_OVERHEAD: usize = 34;

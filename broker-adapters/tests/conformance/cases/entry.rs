@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_adapters::{Partition, PublishError, Resume, Settings, Start};
+use broker_adapters::{Broker, LinkErrorKind, Partition, PublishError, Resume, Settings, Start};
 use tokio::time::Instant;
 
 use crate::fixture::{Fixture, PATIENCE};
@@ -21,8 +21,15 @@ async fn refusal(log: &broker_adapters::Log) -> String {
     follower.seen().downs[0].1.clone()
 }
 
+/// What helps against what keeps a connection out.
+async fn helps(door: &dyn Broker) -> LinkErrorKind {
+    door.open(&[(Partition(0), Start::Head)]).await.err().expect("it does not open").kind
+}
+
 pub(crate) async fn a_wrong_password_is_said_without_saying_it(broker: Arc<dyn Fixture>) {
-    let log = log_on(broker.connect_with_wrong_password(SETTINGS), SETTINGS.partitions, BUDGET);
+    let door = broker.connect_with_wrong_password(SETTINGS);
+    assert_eq!(helps(&*door).await, LinkErrorKind::Refused);
+    let log = log_on(door, SETTINGS.partitions, BUDGET);
     let why = refusal(&log).await;
     assert!(why.contains("password"), "{why}");
     assert!(!why.contains("a-wrong-one") && !why.contains("hunter2"), "{why}");
@@ -31,6 +38,7 @@ pub(crate) async fn a_wrong_password_is_said_without_saying_it(broker: Arc<dyn F
 pub(crate) async fn a_log_of_another_program_is_refused_and_left_as_it_is(broker: Arc<dyn Fixture>) {
     broker.squat().await;
     let before = broker.kept().await;
+    assert_eq!(helps(&*broker.connect(0, SETTINGS)).await, LinkErrorKind::SetUp);
     let why = refusal(&log(&*broker, 0)).await;
     assert!(why.contains("another program") && why.contains("adopt=true"), "{why}");
     assert_eq!(broker.kept().await, before, "nothing is written");
@@ -61,8 +69,9 @@ pub(crate) async fn a_node_that_may_not_write_is_not_up_and_says_why(broker: Arc
     let load = Load::start(&History::default(), &[right]);
     follower.until("it is down", |seen| seen.up.is_empty()).await;
     let opened = door.open(&[(Partition(0), Start::Head)]).await;
-    let why = opened.err().expect("it does not open").0;
-    assert!(why.contains("may not write") || why.contains("`write`"), "{why}");
+    let error = opened.err().expect("it does not open");
+    assert!(error.why.contains("may not write") || error.why.contains("`write`"), "{error}");
+    assert_eq!(error.kind, LinkErrorKind::Refused);
     let ups = follower.seen().ups;
     tokio::time::sleep(10 * HEARTBEAT).await;
     assert_eq!(follower.seen().ups, ups, "it stays down");
@@ -76,7 +85,9 @@ pub(crate) async fn a_node_that_may_not_write_is_not_up_and_says_why(broker: Arc
 pub(crate) async fn another_number_of_partitions_is_refused_in_words(broker: Arc<dyn Fixture>) {
     let (right, follower) = node(&*broker, 0, &History::default()).await;
     let wrong = Settings { partitions: 7, ..SETTINGS };
-    let log = log_on(broker.connect(1, wrong), wrong.partitions, BUDGET);
+    let door = broker.connect(1, wrong);
+    assert_eq!(helps(&*door).await, LinkErrorKind::SetUp);
+    let log = log_on(door, wrong.partitions, BUDGET);
     let why = refusal(&log).await;
     assert!(why.contains("4 partitions") && why.contains('7'), "{why}");
     say(&right, "room", "the others go on").await;
@@ -105,7 +116,9 @@ pub(crate) async fn tls_works_with_a_private_ca(broker: Arc<dyn Fixture>) {
 }
 
 pub(crate) async fn a_certificate_of_another_ca_is_refused(broker: Arc<dyn Fixture>) {
-    let log = log_on(broker.connect_tls(false, SETTINGS).expect("a good CA"), SETTINGS.partitions, BUDGET);
+    let door = broker.connect_tls(false, SETTINGS).expect("a good CA");
+    assert_eq!(helps(&*door).await, LinkErrorKind::SetUp);
+    let log = log_on(door, SETTINGS.partitions, BUDGET);
     let why = refusal(&log).await;
     assert!(why.contains("TLS") && why.contains("certificate"), "{why}");
 }
