@@ -20,7 +20,8 @@ pub trait Broker: Send + Sync + 'static {
     /// Appends a batch and says of each record what became of it, in the batch's order.
     ///
     /// Order: records of one partition are stored in the order given, and of two calls polled by one task the
-    /// one first polled is applied first as long as both succeed. Waits for the broker's acknowledgement, at
+    /// one first polled is applied first as long as both succeed. An append that finds the connection replaced waits for
+    /// those before it, and is [`AppendError::NotStored`] if one of them failed. Waits for the broker's acknowledgement, at
     /// most until `deadline`; it may give up before. Dropping the future takes nothing back. May be called
     /// concurrently. What was surely not sent is [`AppendError::NotStored`]; every record whose fate is not
     /// proven is [`AppendError::Unknown`].

@@ -16,6 +16,8 @@ pub mod rabbitmq;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod stored;
+#[cfg(any(feature = "kafka", feature = "rabbitmq", feature = "redis"))]
+mod turns;
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 mod writes;
 

@@ -22,8 +22,8 @@ const STUCK: Duration = Duration::from_millis(1900);
 type Outcome = Result<Stored, AppendError>;
 
 pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> Vec<Outcome> {
-    let writer = match line.writer(deadline).await {
-        Ok(writer) => writer,
+    let (writer, turn) = match line.turn(deadline).await {
+        Ok(given) => given,
         Err(error) => return batch.iter().map(|_| Err(AppendError::NotStored(error.clone()))).collect(),
     };
     let (pending, done) = Pending::new(batch.len());
@@ -51,7 +51,9 @@ pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> 
     if timeout_at(deadline, done).await.is_err() && sent.elapsed() >= STUCK {
         writer.suspect();
     }
-    pending.outcomes()
+    let outcomes = pending.outcomes();
+    turn.end(&outcomes);
+    outcomes
 }
 
 /// A batch under way.

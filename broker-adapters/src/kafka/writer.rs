@@ -20,6 +20,7 @@ use super::read;
 use super::watch::Watch;
 use crate::broker::{Append, LinkError};
 use crate::stored::position::Epoch;
+use crate::turns::{Turn, Turns};
 
 /// The longest that one look may take; reconnecting goes on in between.
 const LOOK: Duration = Duration::from_secs(4);
@@ -89,6 +90,7 @@ type Looked = (Option<Arc<Writer>>, Result<(), LinkError>);
 pub(super) struct Line {
     dialer: Arc<Dialer>,
     state: Mutex<State>,
+    turns: Turns,
 }
 
 #[derive(Default)]
@@ -103,11 +105,12 @@ struct State {
 
 impl Line {
     pub(super) fn new(dialer: Arc<Dialer>) -> Self {
-        Self { dialer, state: Mutex::default() }
+        Self { dialer, state: Mutex::default(), turns: Turns::default() }
     }
 
-    /// The producer, when Kafka is known to answer it. An error means that nothing was sent.
-    pub(super) async fn writer(&self, deadline: Instant) -> Result<Arc<Writer>, LinkError> {
+    /// The producer, when Kafka is known to answer it, for an append that must not overtake those before it. An error
+    /// means that nothing was sent.
+    pub(super) async fn turn(&self, deadline: Instant) -> Result<(Arc<Writer>, Turn), LinkError> {
         let asked = Instant::now();
         let late = |_| LinkError::new("no connection to Kafka in time");
         // Fair: who comes first sends first.
@@ -121,9 +124,12 @@ impl Line {
         if let Some(writer) = &state.writer
             && !self.dialer.known.doubt.load(Ordering::Acquire)
         {
-            return Ok(Arc::clone(writer));
+            return Ok((Arc::clone(writer), self.turns.take(asked).await?));
         }
         if state.look.is_none() {
+            if !state.writer.as_ref().is_some_and(|writer| writer.works(&self.dialer)) {
+                timeout_at(deadline, self.turns.all_ended(asked)).await.map_err(late)??;
+            }
             state.look = Some(self.look(state.writer.take()));
         }
         let Some(look) = state.look.as_mut() else { return Err(LinkError::new("closed")) };
@@ -132,7 +138,7 @@ impl Line {
         let (writer, result) = looked.map_err(LinkError::new)?;
         state.writer = writer;
         match (result, &state.writer) {
-            (Ok(()), Some(writer)) => Ok(Arc::clone(writer)),
+            (Ok(()), Some(writer)) => Ok((Arc::clone(writer), self.turns.take(asked).await?)),
             (result, _) => {
                 let error = result.err().unwrap_or_else(|| LinkError::new("no producer"));
                 state.failed = Some((Instant::now(), error.clone()));

@@ -145,6 +145,7 @@ impl Publisher {
             resume: None,
             look: Instant::now(),
             failing: false,
+            failures: Arc::default(),
             backoff: link_backoff(),
             under_way: FuturesUnordered::new(),
             taken: 0,
@@ -203,6 +204,8 @@ struct Task {
     look: Instant,
     /// Whether the operator has been told that publishing fails.
     failing: bool,
+    /// Batches that have failed so far.
+    failures: Arc<AtomicUsize>,
     backoff: Backoff,
     /// Not in order: a batch that was answered gives its place to the next, whatever became of the others.
     under_way: FuturesUnordered<std::pin::Pin<Box<dyn Future<Output = Failed> + Send>>>,
@@ -286,7 +289,9 @@ impl Task {
                 }
                 items.extend(self.waiting.pop_front());
             }
-            self.under_way.push(Box::pin(append(Arc::clone(&self.shared), items)));
+            let (failures, before) = (Arc::clone(&self.failures), self.failures.load(Ordering::Acquire));
+            let is_next = move || failures.load(Ordering::Acquire) == before;
+            self.under_way.push(Box::pin(append(Arc::clone(&self.shared), items, is_next)));
         }
     }
 
@@ -306,6 +311,7 @@ impl Task {
                 }
             }
             Some(error) => {
+                self.failures.fetch_add(1, Ordering::AcqRel);
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::warn!(%error, "publishing fails; each message is retried until its deadline");
                 }
@@ -332,8 +338,13 @@ impl Task {
 
 /// Appends one batch; ends by the earliest deadline in it, whatever the adapter does.
 ///
-/// Answers at once what needs no retry: nobody waits for an earlier batch.
-async fn append(shared: Arc<Shared>, items: Vec<Item>) -> Failed {
+/// Answers at once what needs no retry, without waiting for an earlier batch. Sends nothing if an earlier batch failed
+/// before this one was first polled (`is_next`): its records have to be sent again first.
+async fn append(shared: Arc<Shared>, items: Vec<Item>, is_next: impl Fn() -> bool) -> Failed {
+    if !is_next() {
+        let error = AppendError::NotStored("earlier records have to be sent again first".into());
+        return items.into_iter().map(|item| (item, error.clone())).collect();
+    }
     let appends: Vec<_> = items.iter().map(|item| item.append.clone()).collect();
     let deadline = items.iter().map(|item| item.deadline).min().unwrap_or_else(Instant::now);
     let mut results = shared.append(&appends, deadline).await.into_iter();

@@ -55,8 +55,8 @@ struct Sent<'a> {
 
 pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> Vec<Outcome> {
     let not_stored = |error: LinkError| vec![Err(AppendError::NotStored(error)); batch.len()];
-    let link = match line.link(deadline).await {
-        Ok(link) => link,
+    let (link, turn) = match line.turn(deadline).await {
+        Ok(given) => given,
         Err(error) => return not_stored(error),
     };
     let sent = match timeout_at(deadline, send(&link, &line.dialer.address, batch)).await {
@@ -69,7 +69,9 @@ pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> 
         }
         Err(_) => return not_stored("RabbitMQ takes no publishes in time".into()),
     };
-    sent.outcomes(&link, &line.dialer, deadline).await
+    let outcomes = sent.outcomes(&link, &line.dialer, deadline).await;
+    turn.end(&outcomes);
+    outcomes
 }
 
 /// Waits until RabbitMQ takes publishes, and hands the batch over behind all earlier ones.

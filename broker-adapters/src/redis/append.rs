@@ -20,8 +20,8 @@ pub(super) async fn append(
     deadline: Instant,
 ) -> Vec<Outcome> {
     let all = |error: AppendError| batch.iter().map(|_| Err(error.clone())).collect();
-    let link = match line.link(deadline).await {
-        Ok(link) => link,
+    let (link, turn) = match line.turn(deadline).await {
+        Ok(given) => given,
         Err(error) => return all(AppendError::NotStored(error)),
     };
     // Stable: the records of a partition stay in order.
@@ -50,6 +50,7 @@ pub(super) async fn append(
             outcomes[index] = outcome;
         }
     }
+    turn.end(&outcomes);
     outcomes
 }
 

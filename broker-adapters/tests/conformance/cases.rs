@@ -6,5 +6,6 @@ pub(crate) mod damage;
 pub(crate) mod delivery;
 pub(crate) mod entry;
 pub(crate) mod newer;
+pub(crate) mod order;
 pub(crate) mod outage;
 pub(crate) mod restart;

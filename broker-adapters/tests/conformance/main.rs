@@ -114,6 +114,12 @@ const CASES: &[Case] = cases! {
         a_full_broker_takes_nothing_and_then_goes_on [MemoryLimit],
         a_broker_that_fills_up_gives_up_its_oldest_records [MemoryLimit],
     }
+    order {
+        new_connections_keep_the_order_of_publishes,
+        a_wire_reset_again_and_again_keeps_the_order_of_publishes,
+        a_broker_that_stands_still_keeps_the_order_of_publishes [Process],
+        a_broker_killed_again_and_again_keeps_the_order_of_publishes [Process],
+    }
     astray {
         what_is_acknowledged_and_not_read_is_announced,
         a_log_set_back_while_it_is_read_is_announced [LiveSnapshots],
