@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 use real_brokers::{Redis, Server};
+use tests::wire::{self, Frame, Wire};
 use tests::{Program, http};
 use tokio::net::TcpListener;
 
@@ -52,5 +53,23 @@ async fn an_outage_whose_cause_changes_says_the_new_one() -> Result<()> {
     http::until(node.address, "/ready", |answer| answer.status == 503 && answer.body.contains("password")).await?;
     let line = node.line("password").await?;
     assert!(line.contains("WARN") && line.contains("broker link down"), "{line}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_raw_publisher_whose_messages_cannot_be_published_is_closed_with_1013() -> Result<()> {
+    let redis = Redis::new(0)?;
+    redis.start().await?;
+    let url = redis.inside_url();
+    let node = [("FANFARE__BROKER__URL", &*url), ("FANFARE__BROKER__PUBLISH_TIMEOUT", "500ms")];
+    let server = wire::serve("fanfare", &node).await?;
+    let mut publisher = Wire::open(server.address, "/raw/room").await?;
+    redis.freeze().await?;
+    publisher.send(Frame::text("1").bytes()).await?;
+    publisher.send(Frame::text("2").bytes()).await?;
+    let end = publisher.end().await?;
+    redis.thaw().await?;
+    assert_eq!((end.code, end.reset), (Some(1013), false), "{}", end.reason);
+    assert!(end.frames.is_empty(), "{:?}", end.frames);
     Ok(())
 }
