@@ -1,15 +1,15 @@
-//! The little of an X.509 certificate (RFC 5280 §4.1) that a person wants to know: for which names, and until when.
+//! Reads two facts from an X.509 certificate (RFC 5280 §4.1): its names and its last day.
 //!
-//! Pure. Decides nothing: whether it can be trusted is for rustls to say.
+//! Pure. Whether the certificate can be trusted is decided by rustls.
 
-/// What a certificate says of itself.
+/// The facts of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Certificate {
-    /// Names and addresses it is for.
+    /// The DNS names and IP addresses it is valid for.
     pub(super) names: Vec<String>,
     /// Its last day, as in "2027-02-21".
     pub(super) until: String,
-    /// The same in days from 1970.
+    /// Its last day, in days since 1970-01-01.
     pub(super) last_day: i64,
 }
 
@@ -21,7 +21,7 @@ const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1D, 0x11];
 const DNS_NAME: u8 = 0x82;
 const ADDRESS: u8 = 0x87;
 
-/// Reads DER; `None` for what is no certificate.
+/// Parses DER; `None` if it is not a certificate.
 pub(super) fn read(der: &[u8]) -> Option<Certificate> {
     let signed = content(der, SEQUENCE)?;
     let mut rest = content(signed, SEQUENCE)?;
@@ -50,7 +50,7 @@ fn alternative_names(mut extensions: &[u8]) -> Option<Vec<String>> {
         let (_, extension, after) = element(extensions)?;
         let (_, identifier, mut rest) = element(extension)?;
         if identifier == ALTERNATIVE_NAMES {
-            // A boolean, critical or not, may stand before the value.
+            // An optional boolean, `critical`, comes before the value.
             if rest.first() == Some(&0x01) {
                 rest = element(rest)?.2;
             }
@@ -73,7 +73,7 @@ fn alternative_names(mut extensions: &[u8]) -> Option<Vec<String>> {
     }
 }
 
-/// The tag, the content and what follows.
+/// Splits off the first element: its tag, its content and the bytes after it.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, short], rest) = bytes.split_first_chunk()?;
     let (length, rest) = match short {
@@ -92,18 +92,18 @@ fn content(bytes: &[u8], wanted: u8) -> Option<&[u8]> {
     element(bytes).filter(|(tag, ..)| *tag == wanted).map(|(_, content, _)| content)
 }
 
-/// The day of a `UTCTime` or a `GeneralizedTime`, as text and in days from 1970.
+/// The day of a `UTCTime` or a `GeneralizedTime`, as text and in days since 1970-01-01.
 fn day(kind: u8, time: &[u8]) -> Option<(String, i64)> {
     let text = str::from_utf8(time).ok()?;
     let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
     let (year, at) = match kind {
-        // RFC 5280 §4.1.2.5.1: 50 and above are of the last century.
+        // RFC 5280 §4.1.2.5.1: 50 to 99 are years of the 20th century.
         0x17 => (number(0, 2).map(|year| if year < 50 { 2000 + year } else { 1900 + year })?, 2),
         0x18 => (number(0, 4)?, 4),
         _ => return None,
     };
     let (month, day) = (number(at, at + 2)?, number(at + 2, at + 4)?);
-    // Years that begin in March, so that a leap day is the last.
+    // Count years from March, so that a leap day is the last day of a year.
     let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (153 * m + 2) / 5 + day - 1;
     Some((format!("{year:04}-{month:02}-{day:02}"), days - 719_468))
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_or_garbled_is_no_certificate() {
+    fn truncated_or_damaged_bytes_are_not_a_certificate() {
         let der = certificate(&wrap(0x18, &[b"20500101000000Z"]), &[]);
         assert!(read(&der).is_some());
         for cut in 0..der.len() {
@@ -165,7 +165,7 @@ mod tests {
         for byte in 0..der.len() {
             let mut bent = der.clone();
             bent[byte] ^= 0xFF;
-            drop(read(&bent)); // It may still be one; it must not panic.
+            drop(read(&bent)); // It may still parse; it must not panic.
         }
         assert_eq!(day(0x17, "27é221115959Z".as_bytes()), None);
     }

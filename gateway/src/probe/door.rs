@@ -1,6 +1,6 @@
-//! The way in, step by step: name, TCP, TLS, request and answer.
+//! Opening a connection, step by step: DNS, TCP, TLS, the request and the head of the response.
 //!
-//! Each attempt ends within [`STEP`]. Keeps the address that answered: further connections go to the same one.
+//! Each attempt ends within [`STEP`]. Further connections go to the address that accepted the first one.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -19,14 +19,14 @@ use super::trust::Tls;
 use super::upgrade;
 use crate::protocol::native;
 
-/// The longest that one attempt may take.
+/// The deadline of one attempt.
 pub(super) const STEP: Duration = Duration::from_secs(5);
 /// "Too many open files", on Linux.
 const EMFILE: i32 = 24;
-/// The most of a refusal's text that is read, in bytes.
+/// Bytes of a refusal's text to read, at most.
 const TEXT: usize = 512;
 
-/// Where connections are made.
+/// What a further connection needs: the options, the address and TLS.
 #[derive(Clone)]
 pub(super) struct Door<'a> {
     pub(super) options: &'a Options,
@@ -42,10 +42,10 @@ pub(super) async fn resolve(options: &Options) -> Result<(Vec<SocketAddr>, Good)
     match found {
         Ok(addresses) if !addresses.is_empty() => {
             let list: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
-            let what = if list == [host] { "an address, no name".to_owned() } else { list.join(", ") };
+            let what = if list == [host] { "the URL has an address, not a name".to_owned() } else { list.join(", ") };
             Ok((addresses, Good::new(what, json!({"addresses": list}))))
         }
-        Ok(_) => Err(Trouble::new(format!("{host} has no address"), "The name is there and names no machine.", look)),
+        Ok(_) => Err(Trouble::new(format!("{host} has no address"), "The name exists, but without an address.", look)),
         Err(error) if error.kind() == ErrorKind::TimedOut || error.to_string().contains("Temporary failure") => {
             Err(Trouble::new(format!("no answer about {host}: {error}"), "The name servers do not answer.", look))
         }
@@ -53,7 +53,7 @@ pub(super) async fn resolve(options: &Options) -> Result<(Vec<SocketAddr>, Good)
     }
 }
 
-/// A connection to the first address that takes one.
+/// Connects to the first address that accepts a connection.
 pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<((SocketAddr, TcpStream), Good), Trouble> {
     let mut failed = Vec::new();
     for address in addresses {
@@ -73,15 +73,15 @@ pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<((SocketAddr, Tc
     Err(Trouble::new(what.join("; "), means, look))
 }
 
-/// What it means that a connection cannot be made, and what to look at.
+/// What a failed connection attempt means, and what to look at.
 fn unreachable(error: Option<&io::Error>) -> (&'static str, &'static str) {
     match error.map(io::Error::kind) {
         Some(ErrorKind::ConnectionRefused) => (
-            "The machine is there, and nothing listens on this port.",
-            "whether balancer or node runs, and on which address and port: ss -ltnp on the server.",
+            "The machine answers, but nothing listens on this port.",
+            "whether the balancer or the node runs, and on which address and port: ss -ltnp on the server.",
         ),
         Some(ErrorKind::TimedOut) => (
-            "No answer at all: a firewall drops the packets, the machine is away, or its accept queue is full.",
+            "No answer at all: a firewall drops the packets, the machine is down, or its accept queue is full.",
             "firewalls and security groups; ping; on the server: ss -ltn (Recv-Q at Send-Q), nstat -az \
              TcpExtListenDrops.",
         ),
@@ -89,11 +89,11 @@ fn unreachable(error: Option<&io::Error>) -> (&'static str, &'static str) {
             "This machine has no source port left for that address.",
             "ss -tan | wc -l and sysctl net.ipv4.ip_local_port_range on this machine.",
         ),
-        Some(ErrorKind::PermissionDenied) => ("This machine forbids it.", "its firewall and sandbox."),
+        Some(ErrorKind::PermissionDenied) => ("This machine forbids the connection.", "its firewall and sandbox."),
         _ if error.and_then(io::Error::raw_os_error) == Some(EMFILE) => {
-            ("This machine lets the probe open no more descriptors.", "ulimit -n, or fewer --connections.")
+            ("The probe has reached its limit of open files.", "ulimit -n, or fewer --connections.")
         }
-        _ => ("There is no way there from here.", "routes and addresses of this machine; IPv6 without a route."),
+        _ => ("This machine cannot reach that address.", "routes and addresses of this machine; IPv6 without a route."),
     }
 }
 
@@ -103,13 +103,13 @@ async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn within<T>(what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+async fn within<T>(attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let late = |_| io::Error::new(ErrorKind::TimedOut, format!("no answer within {} s", STEP.as_secs()));
-    timeout(STEP, what).await.map_err(late)?
+    timeout(STEP, attempt).await.map_err(late)?
 }
 
 impl Door<'_> {
-    /// One more connection, with TLS where it is spoken.
+    /// Opens one more connection, with TLS if the URL asks for it.
     async fn open(&self) -> Result<Box<dyn Stream>, Trouble> {
         let (_, stream) = connect(&[self.address]).await?.0;
         match &self.tls {
@@ -118,7 +118,7 @@ impl Door<'_> {
         }
     }
 
-    /// One more WebSocket, with all that must hold for it.
+    /// Opens one more WebSocket and checks its handshake.
     pub(super) async fn socket(&self) -> Result<Socket, Trouble> {
         let (socket, response) = self.shake(self.open().await?).await?;
         upgrade::status(&response, self.options)?;
@@ -126,7 +126,7 @@ impl Door<'_> {
         Ok(socket)
     }
 
-    /// Asks for a WebSocket on a fresh connection. Judges nothing: without a 101 the socket is of no use.
+    /// Sends the upgrade request on a new connection. Does not check the response: without a 101 the socket is useless.
     pub(super) async fn shake(&self, stream: Box<dyn Stream>) -> Result<(Socket, Response), Trouble> {
         let (response, stream, rest) = exchange(stream, &head::upgrade(self.options)).await?;
         let mut socket = Socket::new(stream, rest);
@@ -135,7 +135,7 @@ impl Door<'_> {
         Ok((socket, response))
     }
 
-    /// Asks for the page at the root, on a fresh connection.
+    /// Requests the page at `/` on a new connection.
     pub(super) async fn page(&self) -> Result<Good, Trouble> {
         let (response, ..) = exchange(self.open().await?, &head::page(self.options)).await?;
         let what = format!("GET / answers {}", response.line());
@@ -151,7 +151,7 @@ impl Door<'_> {
     }
 }
 
-/// TLS on a connection, in time.
+/// Does the TLS handshake within [`STEP`].
 pub(super) async fn secure(
     tls: &Tls,
     stream: TcpStream,
@@ -159,19 +159,20 @@ pub(super) async fn secure(
     let late = |_| {
         Trouble::new(
             format!("no TLS within {} s", STEP.as_secs()),
-            "The connection is open and silent: what listens there does not speak TLS.",
+            "The connection is open but silent: the listener does not speak TLS.",
             "ws:// instead of wss://; the port.",
         )
     };
     timeout(STEP, tls.connect(stream)).await.map_err(late)?
 }
 
-/// Sends a request and reads the head of the answer, with the beginning of its text.
+/// Sends a request and reads the head of the response. Returns it with the stream and the bytes after the head.
 async fn exchange(stream: Box<dyn Stream>, request: &str) -> Result<(Response, Box<dyn Stream>, Vec<u8>), Trouble> {
     let late = |_| {
         Trouble::new(
             format!("no answer to the request within {} s", STEP.as_secs()),
-            "The connection is open and silent: it waits for a node or for something else than HTTP.",
+            "The connection is open but silent: the balancer waits for a node, or the listener expects another protocol \
+             than HTTP.",
             "the balancer's queue (`timeout queue`, `maxconn`); a stopped node; a listener that expects a PROXY \
              header.",
         )
@@ -183,9 +184,9 @@ async fn answer(mut stream: Box<dyn Stream>, request: &str) -> Result<(Response,
     let ended = |how: String| {
         Trouble::new(
             format!("{how} instead of an answer"),
-            "It was ended on purpose, or what listens there does not speak HTTP.",
+            "The other side closed the connection on purpose, or it does not speak HTTP.",
             "wss:// if it is a TLS port; `tcp-request connection reject`, `silent-drop` and PROXY protocol settings of \
-             the listener; the log of whoever listens.",
+             the listener; the listener's log.",
         )
     };
     let broken = |error: io::Error| ended(error.to_string());
@@ -193,7 +194,7 @@ async fn answer(mut stream: Box<dyn Stream>, request: &str) -> Result<(Response,
     stream.flush().await.map_err(broken)?;
     let mut input = Vec::with_capacity(4 << 10);
     loop {
-        if let Some((mut response, length)) = head::parse(&input).map_err(upgrade::foreign)? {
+        if let Some((mut response, length)) = head::parse(&input).map_err(upgrade::not_http1)? {
             input.drain(..length);
             if response.status != 101 {
                 response.text = text(&response, &mut stream, input).await;
@@ -202,10 +203,10 @@ async fn answer(mut stream: Box<dyn Stream>, request: &str) -> Result<(Response,
             return Ok((response, stream, input));
         }
         if input.len() > head::LONGEST {
-            return Err(ended(format!("{} bytes and no end of the head", input.len())));
+            return Err(ended(format!("{} bytes without the end of a head", input.len())));
         }
         if stream.read_buf(&mut input).await.map_err(broken)? == 0 {
-            return Err(ended("the end of the connection".to_owned()));
+            return Err(ended("the connection ended".to_owned()));
         }
     }
 }

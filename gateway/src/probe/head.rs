@@ -1,18 +1,18 @@
-//! HTTP as the probe speaks it: two requests, and the head of an answer.
+//! The probe's HTTP: two requests, and the head of a response.
 //!
-//! Pure. An answer that is no HTTP/1 is told as what it looks like.
+//! Pure. A response that is not HTTP/1 is classified by its first bytes.
 
 use super::options::Options;
 use crate::protocol::native;
 
-/// RFC 6455 §1.3: the one key whose right answer can be read by eye.
+/// The example key of RFC 6455 §1.3: its answer is well known, so a person can check it by eye.
 pub(super) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-/// The right answer to it.
+/// The `Sec-WebSocket-Accept` value for [`KEY`].
 pub(super) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-/// The longest head that is read, in bytes.
+/// The longest head that the probe reads, in bytes.
 pub(super) const LONGEST: usize = 32 << 10;
 
-/// The request that opens a WebSocket.
+/// The upgrade request.
 pub(super) fn upgrade(options: &Options) -> String {
     let own = [
         ("upgrade", "websocket"),
@@ -29,22 +29,22 @@ pub(super) fn page(options: &Options) -> String {
     request("/", options, &[("connection", "close")])
 }
 
-/// The request for a WebSocket in a few words.
+/// The upgrade request in a few words, for people.
 pub(super) fn asked(options: &Options) -> String {
     format!("GET {} (Host: {})", options.url.path, options.authority())
 }
 
-/// The subprotocols that are offered.
+/// The subprotocols that the request offers.
 pub(super) fn offered(options: &Options) -> Vec<&str> {
     let mut given = options.headers.iter().filter(|header| header.name == "sec-websocket-protocol").peekable();
     match given.peek() {
         Some(_) => given.flat_map(|header| header.value.split(',').map(str::trim)).collect(),
-        // Servers that do not know it leave it out of their answer.
+        // Servers that do not know `fanfare.v1` leave the header out of their response.
         None => vec![native::NAME],
     }
 }
 
-/// The user's own headers win.
+/// A GET request. The user's headers replace the probe's.
 fn request(path: &str, options: &Options, own: &[(&str, &str)]) -> String {
     let authority = options.authority();
     let own = [("host", authority.as_str()), ("user-agent", "fanfare-probe")].into_iter().chain(own.iter().copied());
@@ -54,51 +54,51 @@ fn request(path: &str, options: &Options, own: &[(&str, &str)]) -> String {
     format!("GET {path} HTTP/1.1\r\n{}\r\n", lines.collect::<String>())
 }
 
-/// The head of an answer.
+/// The head of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Response {
     pub(super) status: u16,
     pub(super) reason: String,
     /// Names in lower case.
     pub(super) headers: Vec<(String, String)>,
-    /// The beginning of a text that follows, where it is for people.
+    /// The first line of the body, if the response is a refusal in plain text.
     pub(super) text: String,
 }
 
 impl Response {
-    /// The values of a header, joined as RFC 9110 §5.3 allows.
+    /// The values of a header, joined with commas as RFC 9110 §5.3 allows.
     pub(super) fn header(&self, name: &str) -> Option<String> {
         let values: Vec<_> =
             self.headers.iter().filter(|(found, _)| found == name).map(|(_, value)| value.as_str()).collect();
         (!values.is_empty()).then(|| values.join(", "))
     }
 
-    /// The status line, with the text where there is one.
+    /// Status, reason, and the text if there is one.
     pub(super) fn line(&self) -> String {
         let line = format!("{} {}", self.status, self.reason);
         if self.text.is_empty() { line } else { format!("{}: {}", line.trim(), self.text) }
     }
 }
 
-/// What came instead of HTTP/1.
+/// The kind of a response that is not HTTP/1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Foreign {
-    /// A frame of HTTP/2.
+    /// An HTTP/2 frame.
     Http2,
-    /// A record of TLS.
+    /// A TLS record.
     Tls,
-    /// Something else.
+    /// Anything else.
     Unknown,
 }
 
-/// The head at the front of `bytes`, with its length; `None` while it is incomplete.
+/// Parses the head at the front of `bytes` and returns it with its length; `None` while it is incomplete.
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Response, usize)>, Foreign> {
     let start = &bytes[..bytes.len().min(7)];
     if !b"HTTP/1."[..].starts_with(start) {
         return Err(match *bytes {
             // A SETTINGS or GOAWAY frame: 3 bytes of length, type 4 or 7 (RFC 9113 §3.4, §5.4.1).
             [0, 0, _, 4 | 7, ..] => Foreign::Http2,
-            // An alert of TLS (RFC 8446 §5.1).
+            // A TLS alert (RFC 8446 §5.1).
             [0x15, 3, ..] => Foreign::Tls,
             _ => Foreign::Unknown,
         });
@@ -120,22 +120,22 @@ mod tests {
     use crate::probe::options::options;
 
     #[test]
-    fn the_users_headers_win() {
-        let asked = |line| upgrade(&options(line).expect("a good line"));
-        let plain = asked("ws://h:81/ws?a=b");
+    fn headers_of_the_user_replace_the_probes_own() {
+        let request = |line| upgrade(&options(line).expect("a good line"));
+        let plain = request("ws://h:81/ws?a=b");
         assert!(
             plain.starts_with(
                 "GET /ws?a=b HTTP/1.1\r\nhost: h:81\r\nuser-agent: fanfare-probe\r\nupgrade: websocket\r\n"
             )
         );
         assert!(plain.ends_with("\r\nsec-websocket-protocol: fanfare.v1\r\n\r\n"), "{plain}");
-        let other = asked("ws://h/ --header Sec-WebSocket-Protocol:_chat --header Origin:_https://a.example");
+        let other = request("ws://h/ --header Sec-WebSocket-Protocol:_chat --header Origin:_https://a.example");
         assert!(other.ends_with("\r\nsec-websocket-protocol: chat\r\norigin: https://a.example\r\n\r\n"), "{other}");
         assert!(!other.contains("fanfare.v1"), "{other}");
     }
 
     #[test]
-    fn a_head_is_read_when_it_is_complete() {
+    fn a_head_is_parsed_once_it_is_complete() {
         let bytes = b"HTTP/1.1 101 Switching Protocols\r\nX-Backend: node-1\r\nVia: a\r\nvia:b\r\n\r\n\x81\x00";
         for cut in 0..bytes.len() - 2 {
             assert_eq!(parse(&bytes[..cut]), Ok(None), "{cut}");
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_http_is_told() {
+    fn a_response_that_is_not_http_1_is_classified() {
         for (bytes, foreign) in [
             (&b"\x00\x00\x12\x04\x00\x00\x00\x00\x00"[..], Foreign::Http2),
             (b"\x15\x03\x01\x00\x02\x02\x46", Foreign::Tls),

@@ -1,8 +1,8 @@
-//! Three connections that are held for a while, to see what ends idle ones.
+//! Holds three connections for a while, to see what ends idle ones.
 //!
-//! *Quiet* sends nothing of its own and answers the server's pings, as a page in a browser does. *Pinged* also sends a ping every
-//! second. *Mute* answers nothing at all. At the end of the time each is asked once whether it is still alive.
-//! Decides nothing: [`judge`](super::judge) does.
+//! *Quiet* only answers the server's pings, as a page in a browser does. *Pinged* also sends a ping every second.
+//! *Mute* answers nothing at all. When the time is over, each connection sends one ping to see whether it is alive.
+//! Only records what happened; [`judge`](super::judge) draws the conclusions.
 
 use std::time::Duration;
 
@@ -10,38 +10,38 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::door::{Door, STEP};
-use super::socket::{End, Heard, Socket};
+use super::socket::{End, Incoming, Socket};
 use super::step::Trouble;
 use crate::codec::Opcode;
 
-/// Time between the pings of the connection that sends some: shorter than any time-out that is worth a name, since a
-/// cut between two pings would look like one that traffic does not prevent.
+/// Time between the pings of *pinged*. It must be shorter than every realistic time-out: a time-out between two pings
+/// would look like one that traffic does not prevent.
 pub(super) const PING: Duration = Duration::from_secs(1);
 
-/// Connections that are opened at most until three are on one node; beyond that any three will do.
+/// Connections to open, at most, until three are on one node. After that, any three are used.
 const MOST: usize = 40;
 
-/// What was seen of one connection.
+/// What happened on one connection.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Watch {
-    /// Where it was, where that is known.
+    /// Its node, if known.
     pub(super) node: Option<String>,
     /// From the 101 to its end, or to the end of the watch.
     #[serde(rename = "life_ms", serialize_with = "milliseconds")]
     pub(super) life: Duration,
-    /// How long no byte had gone either way when it ended.
+    /// Time without traffic in either direction when it ended.
     #[serde(rename = "silence_ms", serialize_with = "milliseconds")]
     pub(super) silence: Duration,
     /// How it ended.
     #[serde(serialize_with = "words")]
     pub(super) end: Ending,
-    /// The server's first ping, after so long.
+    /// Time from the 101 to the server's first ping.
     #[serde(rename = "first_ping_ms", serialize_with = "some_milliseconds")]
     pub(super) first_ping: Option<Duration>,
-    /// Since when, at the end, a ping of the server had no answer.
+    /// At the end, how long a ping of the server had been unanswered.
     #[serde(rename = "unanswered_ms", serialize_with = "some_milliseconds")]
     pub(super) unanswered: Option<Duration>,
-    /// Messages that came.
+    /// Messages received.
     pub(super) messages: u32,
 }
 
@@ -50,13 +50,13 @@ pub(super) struct Watch {
 pub(super) enum Ending {
     /// The server answered at the end.
     Open,
-    /// Nobody had ended it, and nobody answered: something on the way has forgotten it.
+    /// It was not closed, but the server did not answer: something on the way has forgotten it.
     Silent,
-    /// It was ended.
+    /// It was closed.
     Ended(End),
 }
 
-/// The three of them.
+/// The three connections.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Held {
     pub(super) quiet: Watch,
@@ -84,11 +84,11 @@ fn words<S: serde::Serializer>(end: &Ending, serializer: S) -> Result<S::Ok, S::
         }
         Ending::Ended(End::Fin) => serializer.serialize_str("fin"),
         Ending::Ended(End::Reset) => serializer.serialize_str("reset"),
-        Ending::Ended(End::Broken(_) | End::Nonsense(_)) => serializer.serialize_str("error"),
+        Ending::Ended(End::Broken(_) | End::Violation(_)) => serializer.serialize_str("error"),
     }
 }
 
-/// Opens the three and holds them.
+/// Opens the three connections and holds them for `idle`.
 pub(super) async fn hold(door: &Door<'_>, idle: Duration) -> Result<Held, Trouble> {
     let [quiet, pinged, mute] = three(door).await?;
     let (quiet, pinged, mute) = tokio::join!(
@@ -99,8 +99,8 @@ pub(super) async fn hold(door: &Door<'_>, idle: Duration) -> Result<Held, Troubl
     Ok(Held { quiet, pinged, mute })
 }
 
-/// Three connections, on one node where nodes can be told apart: a node that restarts then ends all of them, and does not
-/// look like a time-out of the one that it had.
+/// Opens three connections, on one node if nodes can be distinguished. A node that restarts then ends all three. If it
+/// ended only one, the restart would look like a time-out.
 async fn three(door: &Door<'_>) -> Result<[Socket; 3], Trouble> {
     let mut sockets = Vec::new();
     let node = loop {
@@ -121,7 +121,7 @@ async fn three(door: &Door<'_>) -> Result<[Socket; 3], Trouble> {
 
 async fn watch(mut socket: Socket, idle: Duration, answers: bool, pings: Option<Duration>) -> Watch {
     let begin = socket.opened;
-    let (mut last, mut asked) = (begin, None);
+    let (mut last, mut unanswered) = (begin, None);
     let mut seen = Watch {
         node: socket.node.take(),
         life: idle,
@@ -139,38 +139,38 @@ async fn watch(mut socket: Socket, idle: Duration, answers: bool, pings: Option<
             Err(_) if due.is_some_and(|due| Instant::now() >= due) => {
                 due = pings.map(|every| Instant::now() + every);
                 last = Instant::now();
-                tell(&mut socket, Opcode::Ping, b"").await.err()
+                send(&mut socket, Opcode::Ping, b"").await.err()
             }
             Err(_) => None,
             Ok(Err(end)) => Some(end),
-            Ok(Ok(heard)) => {
+            Ok(Ok(incoming)) => {
                 last = Instant::now();
-                match heard {
-                    Heard::Ping(payload) => {
+                match incoming {
+                    Incoming::Ping(payload) => {
                         seen.first_ping.get_or_insert(begin.elapsed());
-                        asked.get_or_insert(last);
+                        unanswered.get_or_insert(last);
                         if answers {
-                            asked = None;
-                            tell(&mut socket, Opcode::Pong, &payload).await.err()
+                            unanswered = None;
+                            send(&mut socket, Opcode::Pong, &payload).await.err()
                         } else {
                             None
                         }
                     }
-                    Heard::Text(text) if !text.starts_with(r#"{"ping":"#) => {
+                    Incoming::Text(text) if !text.starts_with(r#"{"ping":"#) => {
                         seen.messages += 1;
                         None
                     }
-                    Heard::Binary => {
+                    Incoming::Binary => {
                         seen.messages += 1;
                         None
                     }
-                    Heard::Text(_) | Heard::Pong => None,
+                    Incoming::Text(_) | Incoming::Pong => None,
                 }
             }
         };
     }
     (seen.life, seen.silence) = (begin.elapsed(), last.elapsed());
-    seen.unanswered = asked.map(|asked| asked.elapsed());
+    seen.unanswered = unanswered.map(|since| since.elapsed());
     seen.end = match ended {
         Some(end) => Ending::Ended(end),
         None => alive(socket).await,
@@ -178,16 +178,16 @@ async fn watch(mut socket: Socket, idle: Duration, answers: bool, pings: Option<
     seen
 }
 
-/// Whether a ping is answered. An end that shows only now was there before: whoever has forgotten a connection says so,
-/// if at all, when it is used.
+/// Sends a ping and waits for the answer. A FIN or reset that comes only now counts as [`Ending::Silent`]: a device that has
+/// forgotten a connection rejects its packets when it is used again.
 async fn alive(mut socket: Socket) -> Ending {
     let answer = async {
         socket.send(Opcode::Ping, b"alive?").await?;
         loop {
             match socket.next().await? {
-                Heard::Pong => return Ok(()),
-                Heard::Ping(payload) => socket.send(Opcode::Pong, &payload).await?,
-                Heard::Text(_) | Heard::Binary => {}
+                Incoming::Pong => return Ok(()),
+                Incoming::Ping(payload) => socket.send(Opcode::Pong, &payload).await?,
+                Incoming::Text(_) | Incoming::Binary => {}
             }
         }
     };
@@ -201,7 +201,7 @@ async fn alive(mut socket: Socket) -> Ending {
     }
 }
 
-async fn tell(socket: &mut Socket, opcode: Opcode, payload: &[u8]) -> Result<(), End> {
+async fn send(socket: &mut Socket, opcode: Opcode, payload: &[u8]) -> Result<(), End> {
     let late = |_| End::Broken("nothing can be sent".to_owned());
     timeout(STEP, socket.send(opcode, payload)).await.map_err(late)?
 }

@@ -1,7 +1,7 @@
-//! What the ends of idle connections point to.
+//! Concludes from the ends of idle connections what ended them.
 //!
-//! Pure. A server of WebSockets that ends a connection says so by a close frame; a balancer cannot, and whoever forgets
-//! connections does not even send a FIN. Whether traffic helps tells an idle time-out from an age.
+//! Pure. A WebSocket server sends a close frame when it ends a connection. A balancer cannot send one: it sends a FIN or a
+//! reset. A NAT that forgets a connection sends nothing. An idle time-out spares *pinged*; an age limit does not.
 
 use std::time::Duration;
 
@@ -11,26 +11,26 @@ use super::idle::{Ending, Held, PING, Watch};
 use super::socket::End;
 use super::step::{Outcome, Step, time};
 
-/// What a connection's end points to.
+/// What ended a connection.
 struct Finding {
     points_to: &'static str,
-    /// Its length, where it is a time-out.
+    /// Its length, if it is a time-out.
     timeout: Option<Duration>,
     what: String,
     means: String,
     look: String,
 }
 
-/// The step that tells what ended the three, after so long.
+/// The step that says what ended the three connections, which were held for `idle`.
 pub(super) fn step(held: &Held, idle: Duration) -> Step {
     let finding = find(held, idle);
     let pings = format!("pinged, a ping every {}", figure(PING.min(idle / 4)));
     let watches =
         [("quiet, only answers pings", &held.quiet), (&pings, &held.pinged), ("mute, answers nothing", &held.mute)];
-    let mut notes: Vec<_> = watches.iter().map(|(name, watch)| format!("{name:<27} {}", told(watch))).collect();
+    let mut notes: Vec<_> = watches.iter().map(|(name, watch)| format!("{name:<27} {}", describe(watch))).collect();
     notes.extend(server_pings(held));
     if held.quiet.messages > 0 {
-        notes.push(format!("{} messages came meanwhile: choose a channel where nobody speaks.", held.quiet.messages));
+        notes.push(format!("{} messages arrived meanwhile: choose a channel without messages.", held.quiet.messages));
     }
     let (outcome, points_to) = match &finding {
         Ok(_) => (Outcome::Ok, "nothing"),
@@ -53,20 +53,20 @@ fn ended(watch: &Watch) -> bool {
     matches!(watch.end, Ending::Ended(_))
 }
 
-fn told(watch: &Watch) -> String {
+fn describe(watch: &Watch) -> String {
     let on = watch.node.as_ref().map_or(String::new(), |node| format!(" on {node}"));
     let after = match watch.unanswered {
-        Some(since) => format!(", {} after a ping of the server that had no answer", figure(since)),
+        Some(since) => format!(", {} after a ping from the server that was not answered", figure(since)),
         None => format!(", after {} of silence", figure(watch.silence)),
     };
     match &watch.end {
         Ending::Open => format!("open after {}{on}", time(watch.life)),
-        Ending::Silent => format!("dead after {}{on}: not closed, and no answer to a ping", time(watch.life)),
+        Ending::Silent => format!("dead after {}{on}: not closed, but no answer to a ping", time(watch.life)),
         Ending::Ended(end) => format!("ended at {}{on} {}{after}", time(watch.life), end.words()),
     }
 }
 
-/// What is known of the server's own pings: they are traffic, and they hide time-outs.
+/// A note about the server's own pings. They are traffic too, so they hide longer time-outs.
 fn server_pings(held: &Held) -> Option<String> {
     let first = held.quiet.first_ping.or(held.mute.first_ping);
     let dropped = match (&held.mute.end, held.mute.unanswered) {
@@ -78,7 +78,7 @@ fn server_pings(held: &Held) -> Option<String> {
             format!("The node drops clients that leave its ping unanswered for {since} (`timing.pong`), as it should.")
         }
         (Some(first), None, Ending::Open) => {
-            format!("The server pings by itself, first after {}; that is traffic too.", time(first))
+            format!("The server sends pings itself, the first after {}. They are traffic too.", time(first))
         }
         (None, None, Ending::Open) => format!(
             "The server sent no ping in {}: a longer time-out may still end connections. Fanfare pings after 25 s at \
@@ -93,7 +93,7 @@ fn find(held: &Held, idle: Duration) -> Result<String, Finding> {
     let (quiet, pinged) = (&held.quiet, &held.pinged);
     match (&quiet.end, &pinged.end) {
         (Ending::Open, Ending::Open) => Ok(format!("nothing ended quiet connections within {}", time(idle))),
-        (Ending::Ended(End::Nonsense(why)), _) | (_, Ending::Ended(End::Nonsense(why))) => Err(Finding {
+        (Ending::Ended(End::Violation(why)), _) | (_, Ending::Ended(End::Violation(why))) => Err(Finding {
             points_to: "node",
             timeout: None,
             what: format!("the server breaks RFC 6455: {why}"),
@@ -104,7 +104,7 @@ fn find(held: &Held, idle: Duration) -> Result<String, Finding> {
             points_to: "unknown",
             timeout: None,
             what: "a connection with pings ended, a quiet one did not".to_owned(),
-            means: "That is no idle time-out.".to_owned(),
+            means: "This is not an idle time-out.".to_owned(),
             look: "limits on pings; the logs of node and balancer at this moment; the same probe once more.".to_owned(),
         }),
         (Ending::Silent, _) => Err(forgotten(idle, ended(pinged) || pinged.end == Ending::Silent)),
@@ -112,12 +112,12 @@ fn find(held: &Held, idle: Duration) -> Result<String, Finding> {
             points_to: "network",
             timeout: None,
             what: format!("lost on the way after {}: {why}", figure(quiet.life)),
-            means: "Nobody ended it: this machine gave up on the other side.".to_owned(),
-            look: "the network between here and the server; whether either was suspended.".to_owned(),
+            means: "Neither side closed it: this machine got no more answers and gave up.".to_owned(),
+            look: "the network between here and the server; whether either machine was suspended.".to_owned(),
         }),
         (Ending::Ended(End::Close(frame)), _) => {
             let code = frame.as_ref().map_or(1005, |frame| frame.code);
-            Err(said(code, quiet, together(quiet, pinged) && ended(pinged)))
+            Err(closed(code, quiet, together(quiet, pinged) && ended(pinged)))
         }
         (Ending::Ended(end), Ending::Ended(_)) if together(quiet, pinged) => Err(aged(end, quiet)),
         (Ending::Ended(_), Ending::Open) => Err(cut(quiet)),
@@ -131,7 +131,7 @@ fn find(held: &Held, idle: Duration) -> Result<String, Finding> {
     }
 }
 
-/// The quiet one was cut without a word, and traffic prevents it.
+/// *Quiet* was cut without a close frame, and traffic prevents that.
 fn cut(quiet: &Watch) -> Finding {
     let after = figure(quiet.silence);
     let setting = after.replace(' ', "");
@@ -140,19 +140,19 @@ fn cut(quiet: &Watch) -> Finding {
         timeout: Some(quiet.silence),
         what: format!("a time-out of {after} without traffic: the balancer's, or another proxy's on the way"),
         means: format!(
-            "It was cut without a close frame, which a server would have sent, and pings prevent it. In HAProxy that is `timeout tunnel \
-             {setting}`, or where none is set the shorter of `timeout client` and `timeout server`: all traffic counts for \
-             both, so they look alike from outside. In nginx proxy_read_timeout, in a cloud's balancer its idle time-out."
+            "It was cut without a close frame, which a server would have sent, and pings prevent it. In HAProxy this is `timeout tunnel \
+             {setting}` or, if that is not set, the shorter of `timeout client` and `timeout server`: all traffic counts for \
+             both, so they look alike from outside. In nginx it is proxy_read_timeout, in a cloud's balancer its idle time-out."
         ),
         look: format!(
             "these time-outs: set them well above the 25 s between the node's pings, or `timing.ping` below {setting}. \
-             HAProxy's log (without `option logasap`) tells which side: cD is `timeout client` or `tunnel`, sD is \
-             `timeout server`. To be sure that it is not the server, probe that past the balancer."
+             HAProxy's log (without `option logasap`) names the side: cD is `timeout client` or `tunnel`, sD is \
+             `timeout server`. To rule out the server, probe it directly, without the balancer."
         ),
     }
 }
 
-/// Both ended at one time, traffic or not, and nobody said why.
+/// Both ended at the same time, with traffic or without, and without a close frame.
 fn aged(end: &End, quiet: &Watch) -> Finding {
     let at = figure(quiet.life);
     Finding {
@@ -160,7 +160,7 @@ fn aged(end: &End, quiet: &Watch) -> Finding {
         timeout: None,
         what: format!("both ended at {at}, traffic or not: no idle time-out"),
         means: format!(
-            "They ended {}. If it is {at} again in the next run, something limits the age of connections \
+            "They ended {}. If they end at {at} again in the next run, something limits the age of connections \
              (`hard-stop-after` after a reload, a cloud's maximum connection age). If not, something was restarted or killed.",
             end.words()
         ),
@@ -168,15 +168,15 @@ fn aged(end: &End, quiet: &Watch) -> Finding {
     }
 }
 
-/// The connection was neither ended nor alive.
+/// The connection was dead, but not closed.
 fn forgotten(idle: Duration, both: bool) -> Finding {
     let idle = time(idle);
     if both {
         return Finding {
             points_to: "network",
             timeout: None,
-            what: format!("dead after {idle}, traffic or not, and nobody closed them"),
-            means: "The way to the server was cut, or the server hangs.".to_owned(),
+            what: format!("both dead after {idle}, traffic or not, and neither was closed"),
+            means: "The network path to the server was cut, or the server hangs.".to_owned(),
             look: "the network; the server's load.".to_owned(),
         };
     }
@@ -185,17 +185,17 @@ fn forgotten(idle: Duration, both: bool) -> Finding {
         timeout: None,
         what: "forgotten on the way: a NAT's or a firewall's time-out, most likely near the client".to_owned(),
         means: format!(
-            "The quiet connection was not closed, and is dead: neither balancer nor node ended it. Something that \
-             keeps a table of connections dropped it after at most {idle} without traffic. Pings prevent it."
+            "The quiet connection is dead but was not closed: neither balancer nor node ended it. A device that \
+             keeps a table of connections dropped it after at most {idle} without traffic. Pings prevent that."
         ),
-        look: "--idle with less, to find the time; the NAT's or firewall's idle time-out; `timing.ping` below it. \
-               Clients should notice by the lack of pings, not wait for a FIN."
+        look: "a shorter --idle, to find the time; the NAT's or firewall's idle time-out; `timing.ping` below it. \
+               Clients should notice that pings stop, and not wait for a FIN."
             .to_owned(),
     }
 }
 
-/// The server said good-bye itself.
-fn said(code: u16, quiet: &Watch, both: bool) -> Finding {
+/// The server sent a close frame.
+fn closed(code: u16, quiet: &Watch, both: bool) -> Finding {
     let (after, at) = (figure(quiet.silence), figure(quiet.life));
     let end = if let Ending::Ended(end) = &quiet.end { end.words() } else { String::new() };
     let (points_to, timeout, what, means, look) = match code {
@@ -203,14 +203,14 @@ fn said(code: u16, quiet: &Watch, both: bool) -> Finding {
             "restart",
             None,
             format!("the node was stopped at {at}"),
-            "It told its clients to come back elsewhere: no time-out.".to_owned(),
+            "The node asked its clients to reconnect elsewhere. This is not a time-out.".to_owned(),
             "deploys and restarts at this moment.".to_owned(),
         ),
         _ if both => (
             "node",
             Some(quiet.life),
             format!("a time-out of the node: it ended both after {at}"),
-            "Pings do not count for it: it wants messages or a subscription, or limits the age.".to_owned(),
+            "Pings do not prevent it: the node wants messages or a subscription, or it limits the age.".to_owned(),
             "in Fanfare `timing.idle` (code 1000); the application's own limits; the node's log names the reason."
                 .to_owned(),
         ),
@@ -218,20 +218,20 @@ fn said(code: u16, quiet: &Watch, both: bool) -> Finding {
             "node",
             Some(quiet.silence),
             format!("a time-out of the node: {after} without traffic"),
-            "It said so by a close frame, which no balancer can send.".to_owned(),
+            "The node sent a close frame, which no balancer can send.".to_owned(),
             "the server's own idle or ping time-out; its log names the reason.".to_owned(),
         ),
     };
     Finding { points_to, timeout, what, means: format!("Ended {end}. {means}"), look }
 }
 
-/// Whether two ended for one reason, as far as clocks can tell.
+/// Whether two connections ended at the same time, within the precision of the clocks.
 fn together(one: &Watch, other: &Watch) -> bool {
     let apart = one.life.abs_diff(other.life);
     apart < PING / 2 || apart < one.life.mul_f64(0.02)
 }
 
-/// A time-out as an operator would have written it.
+/// A time-out as an operator would write it.
 fn figure(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     let near = seconds.round();
@@ -267,16 +267,16 @@ mod tests {
         Ending::Ended(End::Broken("timed out".into()))
     }
 
-    fn nonsense() -> Ending {
-        Ending::Ended(End::Nonsense("masked".into()))
+    fn violation() -> Ending {
+        Ending::Ended(End::Violation("masked".into()))
     }
 
     const FIN: Ending = Ending::Ended(End::Fin);
     const RESET: Ending = Ending::Ended(End::Reset);
 
     #[test]
-    fn each_way_to_end_points_to_its_cause() {
-        for (quiet, pinged, points_to, told) in [
+    fn each_kind_of_end_points_to_its_cause() {
+        for (quiet, pinged, points_to, what) in [
             (open(), open(), "nothing", "nothing ended quiet connections within 20.0 s"),
             (watch(5.01, 5.0, FIN), open(), "balancer", "a time-out of 5 s without traffic"),
             (watch(5.01, 5.0, RESET), open(), "balancer", "a time-out of 5 s without traffic"),
@@ -292,11 +292,11 @@ mod tests {
             (watch(5.0, 5.0, close(1012)), open(), "restart", "the node was stopped at 5 s"),
             (open(), watch(5.0, 0.2, FIN), "unknown", "a connection with pings ended"),
             (watch(9.0, 0.1, lost()), open(), "network", "lost on the way after 9 s: timed out"),
-            (watch(5.0, 5.0, nonsense()), watch(5.0, 0.2, nonsense()), "node", "breaks RFC 6455: masked"),
+            (watch(5.0, 5.0, violation()), watch(5.0, 0.2, violation()), "node", "breaks RFC 6455: masked"),
         ] {
             let step = step(&Held { quiet, pinged, mute: open() }, IDLE);
             assert_eq!(step.facts["points_to"], points_to, "{step}");
-            assert!(step.what.contains(told), "{told:?} is not in {step}");
+            assert!(step.what.contains(what), "{what:?} is not in {step}");
             let timed = step.facts["timeout_ms"].as_u64();
             assert_eq!(timed.is_some(), step.what.contains("time-out of"), "{step}");
             let well = points_to == "nothing";
@@ -305,17 +305,20 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_drops_the_dead_is_well_and_its_time_is_told() {
+    fn dropping_a_client_that_answers_no_ping_is_correct_and_the_time_is_reported() {
         let mute = Watch { unanswered: Some(Duration::from_millis(10_040)), ..watch(24.0, 10.0, FIN) };
         let step = step(&Held { quiet: open(), pinged: open(), mute }, IDLE);
         assert_eq!(step.outcome, Outcome::Ok);
         let text = step.notes.join("\n");
         assert!(text.contains("unanswered for 10 s (`timing.pong`)"), "{text}");
-        assert!(text.contains("ended at 24.0 s by FIN without a close frame, 10 s after a ping"), "{text}");
+        assert!(
+            text.contains("ended at 24.0 s by FIN without a close frame, 10 s after a ping from the server"),
+            "{text}"
+        );
     }
 
     #[test]
-    fn whether_the_server_pings_is_told() {
+    fn the_notes_say_whether_the_server_sends_pings() {
         let silent = step(&Held { quiet: open(), pinged: open(), mute: open() }, IDLE).notes.join(" ");
         assert!(silent.contains("sent no ping in 20.0 s"), "{silent}");
         let quiet = Watch { first_ping: Some(Duration::from_secs(14)), ..open() };
@@ -324,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_told_as_an_operator_writes_them() {
+    fn times_are_written_as_an_operator_writes_them() {
         for (millis, text) in
             [(400, "400 ms"), (4_990, "5 s"), (5_190, "5 s"), (5_400, "5.4 s"), (3_600_000, "60.0 min")]
         {

@@ -1,7 +1,7 @@
-//! `fanfare probe`: a WebSocket looked at from outside, step by step, and what each failure means.
+//! `fanfare probe`: tests a WebSocket from outside, step by step, and says what each failure means.
 //!
-//! Needs nothing of the server but its URL, so it also probes other gateways. Every step ends in time; nothing is
-//! printed here. Leaves nothing behind but a message on a channel of its own, or on the endpoint's where that has but one.
+//! It needs only a URL, so it also works on other gateways. Each step has a deadline. Nothing is printed here.
+//! It publishes one message: on a new channel, or on the endpoint's own channel if the endpoint has only one.
 
 mod certificate;
 mod door;
@@ -30,50 +30,50 @@ use socket::{Socket, Stream};
 use step::{Good, Trouble};
 use trust::Tls;
 
-/// What the exit code of `fanfare probe` says.
+/// The exit codes of `fanfare probe`, for its help.
 pub const EXIT: &str = "Exit code: 0 all is well, 1 something is wrong, 2 a mistake in this command line.";
 
-/// All that was seen.
+/// The result of a probe.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// What was looked at.
+    /// The URL that was probed.
     pub url: String,
-    /// No step went wrong.
+    /// Whether no step failed.
     pub ok: bool,
-    /// In the order in which they were made.
+    /// The steps, in the order in which they ran.
     pub steps: Vec<Step>,
 }
 
 impl Report {
-    /// The names of what went wrong.
+    /// The names of the steps that failed.
     pub fn wrong(&self) -> Vec<&'static str> {
         self.steps.iter().filter(|step| step.outcome == Outcome::Wrong).map(|step| step.name).collect()
     }
 }
 
-/// What is to be told while the probe runs: a [`Step`] that was made, or what a person now waits for.
-pub type Tell<'a> = &'a mut dyn FnMut(&dyn fmt::Display);
+/// Receives progress while the probe runs: each [`Step`] when it ends, and a line before a step that takes long.
+pub type Progress<'a> = &'a mut dyn FnMut(&dyn fmt::Display);
 
-/// Looks, and tells each step as it is made.
-pub async fn run(options: &Options, tell: Tell<'_>) -> Report {
-    let mut record = Record { steps: Vec::new(), tell };
-    look(options, &mut record).await;
+/// Probes the URL of `options` and passes each step to `progress` when it ends.
+pub async fn run(options: &Options, progress: Progress<'_>) -> Report {
+    let mut record = Record { steps: Vec::new(), progress };
+    run_steps(options, &mut record).await;
     let steps = record.steps;
     Report { url: options.url.to_string(), ok: steps.iter().all(|step| step.outcome != Outcome::Wrong), steps }
 }
 
 struct Record<'a> {
     steps: Vec<Step>,
-    tell: Tell<'a>,
+    progress: Progress<'a>,
 }
 
 impl Record<'_> {
     fn add(&mut self, step: Step) {
-        (self.tell)(&step);
+        (self.progress)(&step);
         self.steps.push(step);
     }
 
-    /// Makes a step and notes its time; `None` when it failed.
+    /// Runs a step and records its duration; `None` if it failed.
     async fn time<T>(
         &mut self,
         name: &'static str,
@@ -97,8 +97,8 @@ impl Record<'_> {
     }
 }
 
-/// Ends early when a step fails that all others need.
-async fn look(options: &Options, record: &mut Record<'_>) -> Option<()> {
+/// Runs all steps. Stops early if a step fails on which the later ones depend.
+async fn run_steps(options: &Options, record: &mut Record<'_>) -> Option<()> {
     let addresses = record.time("dns", door::resolve(options)).await?;
     let (address, stream) = record.time("tcp", door::connect(&addresses)).await?;
     let tls = match options.url.secure {
@@ -137,7 +137,7 @@ async fn look(options: &Options, record: &mut Record<'_>) -> Option<()> {
         socket.leave().await;
     }
     if let Some(idle) = options.idle.filter(|_| usable) {
-        (record.tell)(&step::meanwhile("idle", &format!("holding three connections for {}", step::time(idle))));
+        (record.progress)(&step::meanwhile("idle", &format!("holding three connections for {}", step::time(idle))));
         match idle::hold(&door, idle).await {
             Ok(held) => record.add(judge::step(&held, idle)),
             Err(trouble) => record.add(Step::of("idle", None, Err(trouble))),
@@ -146,7 +146,7 @@ async fn look(options: &Options, record: &mut Record<'_>) -> Option<()> {
     Some(())
 }
 
-/// Ordinary HTTP beside it. What the upgrade has told already is not told twice.
+/// Requests the page at `/` over ordinary HTTP. The explanation is left out if the upgrade failed in the same way.
 async fn page(door: &Door<'_>, record: &mut Record<'_>) {
     let earlier = record.steps.iter().find(|step| step.name == "upgrade").map(|step| step.what.clone());
     let page = async {
@@ -163,13 +163,13 @@ async fn secured(door: &Door<'_>, stream: TcpStream, record: &mut Record<'_>) ->
     let Some(tls) = &door.tls else { return Some(Box::new(stream)) };
     let secure = async {
         let stream = door::secure(tls, stream).await?;
-        let good = tls.told(&stream);
+        let good = tls.agreed(&stream);
         Ok((stream, good))
     };
     Some(Box::new(record.time("tls", secure).await?))
 }
 
-/// What the 101 says, and what goes over the sockets behind it. None are left when they cannot be used.
+/// Checks the 101, opens more sockets and sends a message. Returns the open sockets, or none if they cannot be used.
 async fn talk(door: &Door<'_>, socket: Socket, response: &Response, record: &mut Record<'_>) -> Vec<Socket> {
     let accepted = record.note("accept", upgrade::accept(response));
     let agreed = record.note("protocol", upgrade::protocol(response, door.options));

@@ -1,4 +1,4 @@
-//! What `fanfare probe` is asked: flags and where to look.
+//! The command line of `fanfare probe`: its flags and its URL.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,25 +10,25 @@ use url::{ParseError, Url};
 
 use crate::config::parse_duration;
 
-/// What to look at, and how.
+/// What to probe, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Options {
-    /// WebSocket to look at, such as wss://example.com/ws; http and https do as well.
+    /// WebSocket to probe, such as wss://example.com/ws; http and https URLs work too.
     #[arg(value_name = "URL")]
     pub url: Target,
-    /// Hold idle connections for so long, such as 2m, and say what ended them.
+    /// Hold idle connections for this time, such as 2m, and say what ended them.
     #[arg(long, value_name = "TIME", value_parser = long_enough)]
     pub idle: Option<Duration>,
-    /// Connections that are opened to see which nodes answer.
+    /// Number of connections to open, to see which nodes answer.
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(2..=1000))]
     pub connections: u16,
-    /// Host to ask for instead of the URL's: the Host header and the name in TLS.
+    /// Host to use instead of the URL's, in the Host header and in TLS.
     #[arg(long, value_name = "NAME")]
     pub host: Option<Host>,
-    /// Header to send too, such as 'Origin: https://example.com'; may be repeated.
+    /// Extra header to send, such as 'Origin: https://example.com'; may be repeated.
     #[arg(long = "header", value_name = "K: V")]
     pub headers: Vec<Header>,
-    /// Go on with a certificate that cannot be trusted.
+    /// Continue if the certificate cannot be trusted.
     #[arg(long)]
     pub insecure: bool,
     /// Print one JSON object.
@@ -37,7 +37,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The Host header.
+    /// The value of the Host header.
     pub(super) fn authority(&self) -> String {
         if let Some(header) = self.headers.iter().find(|header| header.name == "host") {
             return header.value.clone();
@@ -48,7 +48,7 @@ impl Options {
         if bare { host.clone() } else { format!("{host}:{}", self.url.port) }
     }
 
-    /// The name that the certificate must have.
+    /// The name that the certificate must contain.
     pub(super) fn name(&self) -> &str {
         let host = self.host.as_ref().map_or(&self.url.host, |host| &host.0);
         let name = if has_port(host) { host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name) } else { host };
@@ -56,7 +56,7 @@ impl Options {
     }
 }
 
-/// A second: what is shorter tells nothing of time-outs.
+/// Parses a time of at least one second. A shorter test says nothing about time-outs.
 fn long_enough(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         time if time < Duration::from_secs(1) => Err("expected at least 1s".to_owned()),
@@ -72,13 +72,13 @@ fn has_port(host: &str) -> bool {
     })
 }
 
-/// A server's address and the path of its WebSocket, as a browser understands the URL: names in punycode, and what is not
-/// ASCII in the path percent-encoded. A fragment is never sent.
+/// A server's address and the path of its WebSocket, parsed as a browser does: the name in punycode, non-ASCII characters
+/// of the path percent-encoded, the fragment removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Whether TLS is spoken.
+    /// Whether to use TLS.
     pub secure: bool,
-    /// A name or an address; one of IPv6 in brackets.
+    /// A name or an address; IPv6 addresses are in brackets.
     pub host: String,
     /// The port.
     pub port: u16,
@@ -134,7 +134,7 @@ impl FromStr for Host {
     }
 }
 
-/// A header of the requests.
+/// A header to add to each request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// In lower case.
@@ -210,8 +210,8 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_a_usage_error() {
-        for (line, told) in [
+    fn an_invalid_command_line_is_a_usage_error() {
+        for (line, message) in [
             ("localhost:8080/ws", "expected a URL"),
             ("ftp://localhost", "expected a URL"),
             ("ws://localhost:0x1/", "the port must be a number"),
@@ -233,9 +233,9 @@ mod tests {
             ("", "<URL>"),
         ] {
             let error = options(line).expect_err(line);
-            assert!(error.to_string().contains(told), "{line}: {error}");
+            assert!(error.to_string().contains(message), "{line}: {error}");
             assert_eq!(error.exit_code(), 2, "{line}");
         }
-        assert!("a: b\r\nc: d".parse::<Header>().is_err(), "no line of its own");
+        assert!("a: b\r\nc: d".parse::<Header>().is_err(), "a header must not contain a line break");
     }
 }

@@ -1,6 +1,6 @@
-//! An open WebSocket on the client's side.
+//! An open WebSocket, as the client.
 //!
-//! Owns the stream. Answers nothing by itself: what a ping gets is for the step that holds the socket to say.
+//! Owns the stream. [`Socket::next`] answers nothing: the step that holds the socket decides whether to answer a ping.
 
 use std::io::{self, ErrorKind};
 use std::time::Instant;
@@ -9,13 +9,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::codec::{self, CloseFrame, Decoder, Event, Extensions, Limits, Opcode};
 
-/// What a socket runs over: TCP, or TLS on it.
+/// The stream under a socket: TCP, or TLS over TCP.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
-/// The least room for one read, in bytes.
+/// Bytes of buffer reserved for each read.
 const READ: usize = 4 << 10;
-/// The longest message that is read, in bytes.
+/// The longest message that is accepted, in bytes.
 const LONGEST: usize = 1 << 20;
 
 /// An open WebSocket.
@@ -24,36 +24,36 @@ pub(super) struct Socket {
     decoder: Decoder,
     limits: Limits,
     input: Vec<u8>,
-    /// When the 101 had come.
+    /// When the 101 arrived.
     pub(super) opened: tokio::time::Instant,
-    /// The node it is on, where that is known.
+    /// Its node, if known.
     pub(super) node: Option<String>,
-    /// It speaks the native protocol.
+    /// Whether it speaks the native protocol.
     pub(super) native: bool,
 }
 
-/// What the server sent.
+/// A message or control frame from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum Incoming {
     Text(String),
     Binary,
     Ping(Vec<u8>),
     Pong,
 }
 
-/// How a connection ended, as seen from here.
+/// How a connection ended, as the client sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
     /// With a close frame.
     Close(Option<CloseFrame>),
-    /// With the end of the stream and no close frame.
+    /// With a FIN but no close frame.
     Fin,
     /// With a reset.
     Reset,
-    /// With an error of this machine, such as a time-out of TCP.
+    /// With another I/O error, such as a TCP time-out.
     Broken(String),
-    /// By us: what came is against RFC 6455.
-    Nonsense(String),
+    /// The probe closed it, because the server violated RFC 6455.
+    Violation(String),
 }
 
 impl End {
@@ -66,7 +66,7 @@ impl End {
         }
     }
 
-    /// In a few words that follow "closed" or "ended".
+    /// A few words to follow "closed" or "ended".
     pub(super) fn words(&self) -> String {
         match self {
             Self::Close(None) => "by a close frame without a code".to_owned(),
@@ -78,13 +78,13 @@ impl End {
             Self::Fin => "by FIN without a close frame".to_owned(),
             Self::Reset => "by a reset (RST)".to_owned(),
             Self::Broken(why) => format!("by an error: {why}"),
-            Self::Nonsense(why) => format!("by us: {why}"),
+            Self::Violation(why) => format!("by us: {why}"),
         }
     }
 }
 
 impl Socket {
-    /// A stream after its 101; `input` is what came behind that.
+    /// Wraps a stream after its 101; `input` holds the bytes received after it.
     pub(super) fn new(stream: Box<dyn Stream>, input: Vec<u8>) -> Self {
         let limits = Limits { message: LONGEST, ..Limits::default() };
         let decoder = Decoder::of_client(Extensions::none());
@@ -92,11 +92,11 @@ impl Socket {
         Self { stream, decoder, limits, input, opened, node: None, native: false }
     }
 
-    /// The next thing that comes. May be dropped while it waits, and loses nothing by that.
-    pub(super) async fn next(&mut self) -> Result<Heard, End> {
+    /// Waits for the next message or control frame. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<Incoming, End> {
         loop {
-            if let Some(heard) = self.decode()? {
-                return Ok(heard);
+            if let Some(incoming) = self.decode()? {
+                return Ok(incoming);
             }
             self.input.reserve(READ);
             match self.stream.read_buf(&mut self.input).await {
@@ -107,21 +107,21 @@ impl Socket {
         }
     }
 
-    fn decode(&mut self) -> Result<Option<Heard>, End> {
+    fn decode(&mut self) -> Result<Option<Incoming>, End> {
         let length = self.input.len();
         let mut rest = &mut self.input[..];
-        let heard = match self.decoder.next(&mut rest, &self.limits, Instant::now()) {
+        let incoming = match self.decoder.next(&mut rest, &self.limits, Instant::now()) {
             Ok(None) => None,
-            Ok(Some(Event::Text(text))) => Some(Heard::Text(text.into_owned())),
-            Ok(Some(Event::Binary(_))) => Some(Heard::Binary),
-            Ok(Some(Event::Ping(payload))) => Some(Heard::Ping(payload.into_owned())),
-            Ok(Some(Event::Pong(_))) => Some(Heard::Pong),
+            Ok(Some(Event::Text(text))) => Some(Incoming::Text(text.into_owned())),
+            Ok(Some(Event::Binary(_))) => Some(Incoming::Binary),
+            Ok(Some(Event::Ping(payload))) => Some(Incoming::Ping(payload.into_owned())),
+            Ok(Some(Event::Pong(_))) => Some(Incoming::Pong),
             Ok(Some(Event::Close(frame))) => return Err(End::Close(frame)),
-            Err(violation) => return Err(End::Nonsense(violation.to_string())),
+            Err(violation) => return Err(End::Violation(violation.to_string())),
         };
         let used = length - rest.len();
         self.input.drain(..used);
-        Ok(heard)
+        Ok(incoming)
     }
 
     /// Sends one frame.
@@ -134,20 +134,20 @@ impl Socket {
         sent.await.map_err(|error| End::of(&error))
     }
 
-    /// The next text; pings are answered.
+    /// Waits for the next text, and answers pings meanwhile.
     pub(super) async fn text(&mut self) -> Result<String, End> {
         loop {
             match self.next().await? {
-                Heard::Text(text) => return Ok(text),
-                Heard::Ping(payload) => self.send(Opcode::Pong, &payload).await?,
-                Heard::Binary | Heard::Pong => {}
+                Incoming::Text(text) => return Ok(text),
+                Incoming::Ping(payload) => self.send(Opcode::Pong, &payload).await?,
+                Incoming::Binary | Incoming::Pong => {}
             }
         }
     }
 
-    /// Says good-bye, and does not wait for an answer.
+    /// Sends a close frame and drops the connection without waiting for the reply.
     pub(super) async fn leave(mut self) {
-        // Whoever has gone already needs no good-bye.
+        // Fails if the server has closed the connection already.
         let _ = self.send(Opcode::Close, &1000_u16.to_be_bytes()).await;
     }
 }
@@ -157,23 +157,23 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn frames_come_whole_and_the_end_says_how() {
+    async fn frames_are_decoded_across_reads_and_a_close_frame_is_named() {
         let (client, mut server) = tokio::io::duplex(64);
         let mut socket = Socket::new(Box::new(client), b"\x81".to_vec());
         server.write_all(b"\x02hi\x89\x01?").await.expect("it is open");
-        assert_eq!(socket.next().await, Ok(Heard::Text("hi".into())));
-        assert_eq!(socket.next().await, Ok(Heard::Ping(b"?".to_vec())));
+        assert_eq!(socket.next().await, Ok(Incoming::Text("hi".into())));
+        assert_eq!(socket.next().await, Ok(Incoming::Ping(b"?".to_vec())));
         server.write_all(b"\x88\x06\x03\xF4gone").await.expect("it is open");
         let end = socket.next().await.expect_err("closed");
         assert_eq!(end.words(), "by a close frame, 1012 (gone)");
     }
 
     #[tokio::test]
-    async fn a_server_that_masks_is_found_out() {
+    async fn a_masked_frame_from_a_server_is_a_violation() {
         let (client, mut server) = tokio::io::duplex(64);
         let mut socket = Socket::new(Box::new(client), Vec::new());
         server.write_all(b"\x81\x82\x00\x00\x00\x00hi").await.expect("it is open");
-        assert_eq!(socket.next().await, Err(End::Nonsense("a server frame is masked".into())));
+        assert_eq!(socket.next().await, Err(End::Violation("a server frame is masked".into())));
         drop(server);
         let mut socket = Socket::new(Box::new(tokio::io::duplex(1).0), Vec::new());
         assert_eq!(socket.next().await, Err(End::Fin));

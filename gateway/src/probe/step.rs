@@ -1,4 +1,4 @@
-//! One step of a probe: how it went, how long it took, and, where it failed, what that means and what to look at.
+//! One step of a probe: its outcome and duration and, if it failed, what that means and what to look at.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use serde_json::Value;
 
 use crate::columns::wrapped;
 
-/// How a step went.
+/// The outcome of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// As it should.
+    /// The step succeeded.
     Ok,
-    /// Not as it should.
+    /// The step failed.
     Wrong,
-    /// It does not apply here.
+    /// The step does not apply here.
     Skipped,
 }
 
-/// What a step that failed tells.
+/// The result of a step that failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Trouble {
     pub(super) what: String,
@@ -34,13 +34,13 @@ impl Trouble {
         Self { what: tame(&what.into()), means: means.into(), look: look.into(), facts: Value::Null }
     }
 
-    /// With facts for scripts.
+    /// Adds facts for scripts.
     pub(super) fn with(self, facts: Value) -> Self {
         Self { facts, ..self }
     }
 }
 
-/// What a step that went well tells, with its facts for scripts.
+/// The result of a step that succeeded, with its facts for scripts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Good {
     pub(super) what: String,
@@ -58,28 +58,28 @@ impl Good {
     }
 }
 
-/// A step that was made.
+/// A step that ran.
 #[derive(Debug, Clone, Serialize)]
 pub struct Step {
-    /// One word.
+    /// Its name, one word.
     pub name: &'static str,
-    /// How it went.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// Its time, where it took any; in JSON `milliseconds`.
+    /// Its duration, if it was measured; in JSON `milliseconds`.
     #[serde(rename = "milliseconds", serialize_with = "milliseconds")]
     pub took: Option<Duration>,
-    /// What was seen, in one line.
+    /// The observation, in one line.
     pub what: String,
-    /// Details, a line each.
+    /// Details, one per line.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// What it means that it failed.
+    /// What the failure means.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub means: String,
-    /// What to look at then.
+    /// What to look at after a failure.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub look: String,
-    /// The same for scripts.
+    /// The observation for scripts.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub facts: Value,
 }
@@ -106,12 +106,12 @@ fn milliseconds<S: Serializer>(took: &Option<Duration>, serializer: S) -> Result
     }
 }
 
-/// What is going on while a person waits, in the columns of a step.
+/// A line for a step that is still running, in the columns of [`Step`].
 pub(super) fn meanwhile(name: &str, what: &str) -> String {
     format!("{:<6} {name:<9} {:>8}   {what}", "...", "")
 }
 
-/// Columns before the text.
+/// Width of the columns before the text.
 const INDENT: usize = 28;
 
 impl fmt::Display for Step {
@@ -133,7 +133,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// A time with three digits.
+/// A duration with a suitable unit and about three digits.
 pub(super) fn time(time: Duration) -> String {
     match time.as_secs_f64() {
         s if s < 0.01 => format!("{:.2} ms", s * 1e3),
@@ -142,7 +142,7 @@ pub(super) fn time(time: Duration) -> String {
     }
 }
 
-/// A server's words without what a terminal would obey, and not too many of them.
+/// A server's text without control characters, which a terminal would obey, and cut to 400 characters.
 pub(super) fn tame(text: &str) -> String {
     const MOST: usize = 400;
     let tame: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST).collect();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_cannot_draw_on_the_terminal() {
+    fn control_characters_of_a_server_are_removed() {
         let step = Step::of("upgrade", None, Err(Trouble::new("400 \x1b[2J\r\nok", "", "")));
         assert_eq!(step.to_string(), "WRONG  upgrade              400  [2J  ok");
         assert_eq!(tame(&"x".repeat(10_000)).len(), 400);

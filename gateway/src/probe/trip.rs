@@ -1,4 +1,4 @@
-//! What goes over open sockets: which nodes they are on, and a message from one to another.
+//! Tests over open sockets: which nodes they are on, and a message from one socket to another.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::step::{Good, Trouble, tame, time};
 use crate::codec::Opcode;
 use crate::protocol::native::NAME;
 
-/// How long a server that may repeat messages has for it.
+/// How long to wait for a server to echo a text.
 const ECHO: Duration = Duration::from_secs(2);
 
-/// Opens the rest of the connections, all open at a time, and says which nodes they are on.
+/// Opens connections until as many are open at once as `--connections` says, and reports which nodes they are on.
 pub(super) async fn spread(door: &Door<'_>, sockets: &mut Vec<Socket>) -> Result<Good, Trouble> {
     let wanted = usize::from(door.options.connections);
     let begin = Instant::now();
@@ -49,13 +49,13 @@ pub(super) async fn spread(door: &Door<'_>, sockets: &mut Vec<Socket>) -> Result
     Ok(Good::new(format!("{wanted} connections: {list}"), facts))
 }
 
-/// The name that a node gives itself.
+/// The node's name, from its reply to `connect`.
 async fn name(socket: &mut Socket) -> Option<String> {
     let reply = ask(socket, json!({"id": 1, "connect": {}})).await.ok()?;
     Some(tame(reply["node"].as_str()?))
 }
 
-/// Sends a message over one socket and sees it come back on it and on another, of another node where there is one.
+/// Sends a message on one socket and waits for it on that socket and on a second one, on another node if possible.
 pub(super) async fn message(sockets: &mut [Socket]) -> Result<Good, Trouble> {
     let Some((first, others)) = sockets.split_first_mut() else {
         return Ok(Good::skipped("no connection is open"));
@@ -87,7 +87,8 @@ async fn native(first: &mut Socket, second: &mut Socket) -> Result<Good, Trouble
     object(second, is_ours).await.map_err(|trouble| match trouble {
         Failed::Late => Trouble::new(
             format!("not delivered within {} s ({way})", STEP.as_secs()),
-            "It was sent on one node and did not reach the other: they do not share a broker, or one does not hear it.",
+            "One node accepted the message and the other did not deliver it: they do not share a broker, or one of them \
+             does not receive from it.",
             "`--broker` of both nodes (their banner names it); /ready and /metrics of each.",
         )
         .with(json!({"from": first.node, "to": second.node})),
@@ -99,36 +100,38 @@ async fn native(first: &mut Socket, second: &mut Socket) -> Result<Good, Trouble
     Ok(Good::new(what, json!({"protocol": NAME, "from": first.node, "to": second.node})))
 }
 
-/// Servers that repeat every text to all, as chats and `/raw/` do, or to its sender.
+/// For servers that echo each text to all clients, as chats and `/raw/` do, or to its sender.
 async fn text(first: &mut Socket, second: &mut Socket) -> Result<Good, Trouble> {
     let mark = format!("fanfare-probe-{:016x}", fastrand::u64(..));
     let way = names(first, second);
     let begin = Instant::now();
     first.send(Opcode::Text, mark.as_bytes()).await.map_err(|end| closed(&end))?;
-    let (back, across) = tokio::join!(comes(first, &mark), comes(second, &mark));
+    let (back, across) = tokio::join!(wait_for_text(first, &mark), wait_for_text(second, &mark));
     let across = across?.map(|at| time(at - begin));
     Ok(match (back?, across) {
         (Some(_), Some(took)) => {
-            let what = format!("a text came back to its sender and across, {way}, in {took}");
+            let what = format!("a text came back to its sender and reached the other connection, {way}, in {took}");
             Good::new(what, json!({"protocol": "text", "from": first.node, "to": second.node}))
         }
         (None, Some(took)) => {
-            let what = format!("a text went across, {way}, in {took}, and not back to its sender");
+            let what =
+                format!("a text reached the other connection, {way}, in {took}, and did not come back to its sender");
             Good::new(what, json!({"protocol": "text", "from": first.node, "to": second.node}))
         }
         (Some(at), None) => {
             let took = time(at - begin);
-            let what = format!("a text came back to its sender in {took}, and to no other: a plain echo");
+            let what =
+                format!("a text came back to its sender in {took} and reached no other connection: a plain echo");
             Good::new(what, json!({"protocol": "echo"}))
         }
         (None, None) => Good::skipped(format!(
-            "not tested: the server speaks no fanfare.v1, and repeats no text within {} s",
+            "not tested: the server does not speak fanfare.v1, and it echoed no text within {} s",
             ECHO.as_secs()
         )),
     })
 }
 
-async fn comes(socket: &mut Socket, mark: &str) -> Result<Option<Instant>, Trouble> {
+async fn wait_for_text(socket: &mut Socket, mark: &str) -> Result<Option<Instant>, Trouble> {
     let arrival = async {
         loop {
             match socket.text().await {
@@ -152,14 +155,14 @@ impl Failed {
             Self::Otherwise(trouble) => trouble,
             Self::Late => Trouble::new(
                 format!("no reply within {} s", STEP.as_secs()),
-                "The node took the upgrade and answers nothing.",
+                "The node accepted the upgrade but does not answer.",
                 "the node's load and log.",
             ),
         }
     }
 }
 
-/// Sends a command; what is in the `ok` of its reply.
+/// Sends a command and returns the `ok` of its reply.
 async fn ask(socket: &mut Socket, command: Value) -> Result<Value, Trouble> {
     send(socket, &command).await?;
     let mut reply = object(socket, |object| object["id"] == command["id"]).await.map_err(Failed::trouble)?;
@@ -173,7 +176,7 @@ async fn send(socket: &mut Socket, command: &Value) -> Result<(), Trouble> {
     socket.send(Opcode::Text, command.to_string().as_bytes()).await.map_err(|end| closed(&end))
 }
 
-/// The next object that is wanted; an error of the server ends the wait.
+/// Waits for an object that `wanted` accepts. An error from the server ends the wait.
 async fn object(socket: &mut Socket, wanted: impl Fn(&Value) -> bool) -> Result<Value, Failed> {
     let arrival = async {
         loop {
@@ -195,7 +198,7 @@ fn refused(error: &Value) -> Trouble {
     let (means, look) = match text("code").as_str() {
         "unavailable" | "unknown" => ("The node has lost its broker.", "/ready of the node, and the broker."),
         "overloaded" => ("The node has too many publishes under way.", "the broker's latency; `broker.in_flight`."),
-        _ => ("The node does not take it.", "docs/protocol.md, Errors."),
+        _ => ("The node refused the command.", "docs/protocol.md, Errors."),
     };
     Trouble::new(format!("refused: {}: {}", text("code"), text("message")), means, look)
 }
@@ -203,7 +206,7 @@ fn refused(error: &Value) -> Trouble {
 fn closed(end: &End) -> Trouble {
     Trouble::new(
         format!("the connection was ended {}", end.words()),
-        "It did not live as long as one message.",
+        "It ended before the message arrived.",
         "the logs of node and balancer at this moment; the table of close codes in docs/protocol.md.",
     )
 }

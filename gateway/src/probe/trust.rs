@@ -1,7 +1,7 @@
-//! TLS of the probe: rustls with the system's CAs, and in words what is wrong with a certificate.
+//! The probe's TLS: rustls with the system's CAs, and explanations of what is wrong with a certificate.
 //!
-//! Sees each certificate, also one that is refused, so that it can be told. With `--insecure` a bad one is told and
-//! taken.
+//! It keeps each certificate, also a refused one, so that the report can describe it. With `--insecure` a bad certificate
+//! is reported and accepted.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,10 +21,10 @@ use tokio_rustls::rustls::{
 use super::certificate::{self, Certificate};
 use super::step::{Good, Trouble, tame};
 
-/// A certificate that ends in fewer days should have been renewed: those who do so by themselves begin at 30.
+/// A certificate with fewer days left should have been renewed. Automatic renewal usually starts 30 days before the end.
 const SOON: i64 = 15;
 
-/// Makes TLS of a connection.
+/// Adds TLS to a connection.
 #[derive(Clone)]
 pub(super) struct Tls {
     connector: TlsConnector,
@@ -42,13 +42,13 @@ struct Seen {
 impl Tls {
     pub(super) fn new(name: &str, insecure: bool) -> Result<Self, Trouble> {
         let server = ServerName::try_from(name.to_owned()).map_err(|_| {
-            Trouble::new(format!("{name} is no name for TLS"), "A certificate cannot have it.", "--host.")
+            Trouble::new(format!("{name} is not a valid name for TLS"), "A certificate cannot contain it.", "--host.")
         })?;
         let provider = Arc::new(ring::default_provider());
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().ok();
-        if judge.is_none() && !insecure {
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().ok();
+        if verifier.is_none() && !insecure {
             return Err(Trouble::new(
                 "this machine has no CA certificates",
                 "No server's certificate can be checked here.",
@@ -56,12 +56,12 @@ impl Tls {
             ));
         }
         let seen = Arc::default();
-        let witness = Witness { judge, insecure, provider: Arc::clone(&provider), seen: Arc::clone(&seen) };
+        let recorder = Recorder { verifier, insecure, provider: Arc::clone(&provider), seen: Arc::clone(&seen) };
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| Trouble::new(error.to_string(), "TLS cannot be set up.", "a fault of this program."))?;
-        let mut config = config.dangerous().with_custom_certificate_verifier(Arc::new(witness)).with_no_client_auth();
-        // A WebSocket handshake is HTTP/1.1: a balancer that is told so does not answer in HTTP/2.
+            .map_err(|error| Trouble::new(error.to_string(), "TLS cannot be set up.", "a bug in this program."))?;
+        let mut config = config.dangerous().with_custom_certificate_verifier(Arc::new(recorder)).with_no_client_auth();
+        // A WebSocket handshake is HTTP/1.1: offer only that, so that the balancer does not choose HTTP/2.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), name: server, seen })
     }
@@ -72,16 +72,16 @@ impl Tls {
             match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
                 Some(error) => refused(error, &self.name.to_str(), seen.certificate.as_ref()),
                 None => Trouble::new(
-                    format!("the connection ended within the TLS handshake: {error}"),
-                    "Whatever listens there does not want TLS, or expects a PROXY header before it.",
+                    format!("the connection ended during the TLS handshake: {error}"),
+                    "The listener does not speak TLS, or it expects a PROXY header before it.",
                     "ws:// instead of wss://; `accept-proxy` on the listener.",
                 ),
             }
         })
     }
 
-    /// What was agreed on.
-    pub(super) fn told(&self, stream: &TlsStream<TcpStream>) -> Good {
+    /// Describes the session: version, cipher and certificate.
+    pub(super) fn agreed(&self, stream: &TlsStream<TcpStream>) -> Good {
         let session = stream.get_ref().1;
         let version =
             session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS").replace('_', ".");
@@ -131,7 +131,7 @@ fn refused(error: &Error, name: &str, certificate: Option<&Certificate>) -> Trou
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => (
             format!("the certificate is for {}, not for {name}", certificate.map_or("other names".to_owned(), names)),
-            "Browsers refuse it: the name in the URL is none of the certificate's.",
+            "Browsers refuse it: the certificate does not contain the name in the URL.",
             "the URL's host; --host NAME; which certificate the balancer chooses (`crt` of the bind line, SNI).",
         ),
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => (
@@ -145,20 +145,20 @@ fn refused(error: &Error, name: &str, certificate: Option<&Certificate>) -> Trou
             "the clocks of this machine and the CA.",
         ),
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => (
-            "nobody known has signed the certificate".to_owned(),
-            "It signed itself, is of a private CA, or the server does not send the certificates in between.",
+            "the certificate is not signed by a known CA".to_owned(),
+            "It is self-signed, comes from a private CA, or the server does not send the intermediate certificates.",
             "the chain in the balancer's file (certificate, then intermediates); the CA in this machine's store or \
              SSL_CERT_FILE; --insecure to go on.",
         ),
         Error::InvalidCertificate(CertificateError::BadSignature) => (
-            "the certificate's signature is not of the CA that has its issuer's name here".to_owned(),
-            "The CA was made anew, or another has the same name.",
+            "this machine has a CA with the issuer's name, but that CA did not sign the certificate".to_owned(),
+            "The CA was created again with a new key, or another CA has the same name.",
             "the CA in this machine's store or SSL_CERT_FILE; the chain in the balancer's file; --insecure to go on.",
         ),
         Error::InvalidCertificate(CertificateError::Other(why)) if format!("{why:?}").contains("CaUsedAsEndEntity") => {
             (
                 "the certificate is a CA's, used as a server's".to_owned(),
-                "Browsers refuse it. `openssl req -x509` makes such.",
+                "Browsers refuse it. `openssl req -x509` makes such certificates.",
                 "a certificate with CA:FALSE (-addext basicConstraints=critical,CA:FALSE); --insecure to go on.",
             )
         }
@@ -169,7 +169,7 @@ fn refused(error: &Error, name: &str, certificate: Option<&Certificate>) -> Trou
         ),
         Error::AlertReceived(AlertDescription::ProtocolVersion) => (
             "no common version of TLS".to_owned(),
-            "The server knows none from 1.2 on.",
+            "The server supports neither TLS 1.2 nor TLS 1.3.",
             "`ssl-min-ver`, `ssl-max-ver`.",
         ),
         Error::AlertReceived(AlertDescription::HandshakeFailure) => (
@@ -179,11 +179,11 @@ fn refused(error: &Error, name: &str, certificate: Option<&Certificate>) -> Trou
         ),
         Error::AlertReceived(AlertDescription::UnrecognisedName) => (
             format!("the server does not know {name}"),
-            "No certificate there has this name.",
+            "It has no certificate with this name.",
             "the URL's host; --host; `strict-sni` on the bind line.",
         ),
         Error::InvalidMessage(_) => (
-            "what answers is not TLS".to_owned(),
+            "the answer is not TLS".to_owned(),
             "This port speaks something else, most likely plain HTTP.",
             "ws:// instead of wss://; `ssl` on the bind line.",
         ),
@@ -192,16 +192,16 @@ fn refused(error: &Error, name: &str, certificate: Option<&Certificate>) -> Trou
     Trouble::new(what, means, look)
 }
 
-/// Asks the real judge, keeps what it saw, and with `--insecure` overrules it.
+/// Lets rustls verify a certificate and records the certificate and the result. With `--insecure` it accepts all.
 #[derive(Debug)]
-struct Witness {
-    judge: Option<Arc<WebPkiServerVerifier>>,
+struct Recorder {
+    verifier: Option<Arc<WebPkiServerVerifier>>,
     insecure: bool,
     provider: Arc<CryptoProvider>,
     seen: Arc<Mutex<Seen>>,
 }
 
-impl ServerCertVerifier for Witness {
+impl ServerCertVerifier for Recorder {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -210,8 +210,8 @@ impl ServerCertVerifier for Witness {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verdict = match &self.judge {
-            Some(judge) => judge.verify_server_cert(certificate, chain, name, ocsp, now),
+        let verdict = match &self.verifier {
+            Some(verifier) => verifier.verify_server_cert(certificate, chain, name, ocsp, now),
             None => Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
         };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! What the answer to an upgrade means, and what to look at when it is no 101.
+//! What the response to an upgrade request means, and what to look at if it is not a 101.
 //!
 //! Pure: one table by status, and the rules of RFC 6455 §4.1 for a 101.
 
@@ -8,7 +8,7 @@ use super::head::{self, ACCEPT, Foreign, Response};
 use super::options::{Options, Target};
 use super::step::{Good, Trouble};
 
-/// Whether the server switches to WebSocket.
+/// Checks that the server switches to WebSocket.
 pub(super) fn status(response: &Response, options: &Options) -> Result<Good, Trouble> {
     let what = format!("{} answers {}", head::asked(options), response.line());
     let facts = json!({"status": response.status});
@@ -20,15 +20,16 @@ pub(super) fn status(response: &Response, options: &Options) -> Result<Good, Tro
         let value = response.header(name).unwrap_or_default();
         if !value.split(',').any(|token| token.trim().eq_ignore_ascii_case(wanted)) {
             let means = format!("The 101 has no `{name}: {wanted}`, so browsers refuse it (RFC 6455 §4.1).");
-            let look = "a proxy on the way that removes hop-by-hop headers from answers.";
+            let look = "a proxy on the way that removes hop-by-hop headers from responses.";
             return Err(Trouble::new(what, means, look).with(facts));
         }
     }
     Ok(Good::new(what, facts))
 }
 
-/// Whether the server agreed on nothing but what was offered (RFC 6455 §4.1). Browsers also end a connection whose page
-/// asked for subprotocols and got none; the native one is offered on our own account only.
+/// Checks that the server chose only a subprotocol and extensions that the client offered (RFC 6455 §4.1). If the user asked
+/// for subprotocols, the server must choose one: browsers close the connection otherwise. Without such a header the probe
+/// offers `fanfare.v1`, and the server need not choose it.
 pub(super) fn protocol(response: &Response, options: &Options) -> Result<Good, Trouble> {
     let offered = head::offered(options);
     let agreed = response.header("sec-websocket-protocol");
@@ -40,12 +41,13 @@ pub(super) fn protocol(response: &Response, options: &Options) -> Result<Good, T
     };
     if let Some(extensions) = response.header("sec-websocket-extensions") {
         let what = format!("the server uses an extension that was not offered: {extensions}");
-        return refused(what, "the server's library; a proxy that answers for it or changes headers.");
+        return refused(what, "the server's library; a proxy that answers for the server or changes headers.");
     }
     match agreed.as_deref() {
-        Some(agreed) if !offered.contains(&agreed) => {
-            refused(format!("{agreed}, which was not offered"), "the server: it may choose only what the client names.")
-        }
+        Some(agreed) if !offered.contains(&agreed) => refused(
+            format!("{agreed}, which was not offered"),
+            "the server: it may choose only what the client offers.",
+        ),
         Some(agreed) => Ok(Good::new(agreed, facts)),
         None if asked => refused(
             format!("none agreed on, of {}", offered.join(", ")),
@@ -64,64 +66,68 @@ fn meaning(response: &Response, target: &Target) -> (String, String) {
         ),
         300..=399 => return redirect(response, target),
         400 => (
-            "The server finds the handshake damaged, or it is plain HTTP on a TLS port.",
-            "the text of the answer; wss:// instead of ws://; a proxy on the way that speaks HTTP/1.0 to the node or \
+            "The server rejects the handshake as damaged, or this is plain HTTP on a TLS port.",
+            "the text of the response; wss:// instead of ws://; a proxy on the way that speaks HTTP/1.0 to the node or \
              removes the Connection header.",
         ),
-        401 | 407 => ("It asks for credentials.", "--header 'Authorization: Bearer …' or --header 'Cookie: …'."),
+        401 | 407 => {
+            ("The server asks for credentials.", "--header 'Authorization: Bearer …' or --header 'Cookie: …'.")
+        }
         403 => (
-            "It is forbidden: for the Origin, or by a rule of the balancer.",
+            "The request is forbidden: by the node because of the Origin, or by a rule of the balancer.",
             "`http.origins` of the node (here: --header 'Origin: …' as the page's browser sends it, with the scheme and port \
              of the page); `http-request deny` in HAProxy, whose log then has PR-- and no node.",
         ),
         404 => (
             "There is no WebSocket at this path, or the balancer's rules send it elsewhere.",
             "the path (Fanfare: /ws or /raw/CHANNEL); `use_backend` rules (path_beg, hdr(host), hdr(Upgrade)); \
-             --host when the rule goes by name; which server the HAProxy log names.",
+             --host if the rules depend on the host name; which server the HAProxy log names.",
         ),
         405 => (
-            "What answers takes no GET here, so it is no WebSocket endpoint.",
-            "the path; where the balancer sends it.",
+            "The server does not accept GET at this path, so there is no WebSocket here.",
+            "the path; to which server the balancer sends it.",
         ),
-        408 => ("The balancer waited in vain for the request's head.", "`timeout http-request`; a slow link."),
+        408 => ("The balancer did not receive the request's head in time.", "`timeout http-request`; a slow link."),
         421 => (
             "This host name is not served here.",
             "--host; `http.hosts` of the node; the certificate and the host rules of the balancer.",
         ),
         426 => (
-            "The node saw no upgrade: something on the way removed it, or another version than 13 was asked for.",
+            "The node saw no upgrade: a proxy on the way removed it, or the request's WebSocket version is not 13.",
             "proxies on the way that speak HTTP/1.0 or HTTP/2 to the node, or that drop the Upgrade header (nginx: \
              proxy_http_version 1.1 and proxy_set_header Upgrade $http_upgrade).",
         ),
         429 => (
             "Too many connections or requests from this address.",
-            "`limits.connections_per_address` of the node, for which all clients have one address unless their balancer is \
-             in `http.trusted_proxies`; stick tables of the balancer; many clients behind one NAT.",
+            "`limits.connections_per_address` of the node; `http.trusted_proxies`: without the balancer in it, all clients \
+             count as one address; stick tables of the balancer; many clients behind one NAT.",
         ),
-        431 => ("The request's head is too large.", "cookies: use a host name of its own for sockets."),
+        431 => ("The request's head is too large.", "cookies: use a separate host name for WebSockets."),
         502 => (
-            "The balancer reached a node and got no HTTP from it.",
+            "The balancer reached a node but got no HTTP from it.",
             "the node's log; TLS or PROXY protocol on one side only (`ssl`, `send-proxy-v2` on the server line).",
         ),
         503 => (
-            "No node takes the connection: all are down for the balancer, full, being stopped, or without their broker.",
+            "No node takes the connection: each is marked down by the balancer, full, stopping, or without its broker.",
             "the balancer's statistics; `fanfare ready` on each node; HAProxy's log (SC-- no server, sQ-- queue full, \
              <NOSRV>); `http.max_connections` and `http.accept_rate` of the nodes.",
         ),
-        504 => ("A node took the request and did not answer.", "the node's load and log; `timeout server`."),
+        504 => ("A node accepted the request and did not answer.", "the node's load and log; `timeout server`."),
         500 | 501 | 505..=599 => ("The server or a proxy before it failed.", "their logs at this moment."),
-        _ => ("It does not switch to WebSocket.", "which server answers here: the headers, the balancer's log."),
+        _ => {
+            ("The server does not switch to WebSocket.", "which server answers here: the headers, the balancer's log.")
+        }
     };
     (means.to_owned(), look.to_owned())
 }
 
 fn redirect(response: &Response, target: &Target) -> (String, String) {
-    const MEANS: &str = "It redirects, which WebSocket clients do not follow.";
+    const MEANS: &str = "The server redirects, and WebSocket clients do not follow redirects.";
     let look = match response.header("location") {
         Some(location) if is_https(&location) && !target.secure => {
-            format!("the same with wss://: it redirects to {}", super::step::tame(&location))
+            format!("the same URL with wss://: the server redirects to {}", super::step::tame(&location))
         }
-        Some(location) => format!("the address it names: {}", super::step::tame(&location)),
+        Some(location) => format!("the address of the redirect: {}", super::step::tame(&location)),
         None => "the rule that redirects: it names no address.".to_owned(),
     };
     (MEANS.to_owned(), look)
@@ -131,39 +137,39 @@ fn is_https(url: &str) -> bool {
     url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
 }
 
-/// Whether the answer proves that the key was read.
+/// Checks that the response proves that the server read the key.
 pub(super) fn accept(response: &Response) -> Result<Good, Trouble> {
-    let look = "what really answers (the headers below; the balancer's log); a cache or a mock server on the way.";
+    let look = "which server answers (the headers below; the balancer's log); a cache or a mock server on the way.";
     match response.header("sec-websocket-accept") {
         Some(value) if value == ACCEPT => {
             Ok(Good::new(format!("{ACCEPT}, the right answer to the key"), json!({"accept": value})))
         }
         Some(value) => {
             let means =
-                format!("That is not made from the key of this request, which gives {ACCEPT}: clients refuse it.");
+                format!("It does not match the key of the request. The right value is {ACCEPT}. Clients refuse it.");
             Err(Trouble::new(format!("wrong: {value}"), means, look))
         }
         None => Err(Trouble::new(
             "sec-websocket-accept is missing",
-            "Whatever answers did not read the key, or a proxy removed the header: clients refuse it.",
+            "The server did not read the key, or a proxy removed the header. Clients refuse the connection.",
             look,
         )),
     }
 }
 
-/// The headers that are worth a line: they tell who answered.
+/// The headers that help to identify the server.
 pub(super) fn headers(response: &Response) -> Good {
     const OWN: [&str; 6] =
         ["upgrade", "connection", "sec-websocket-accept", "sec-websocket-protocol", "date", "content-length"];
     let shown = response.headers.iter().filter(|(name, _)| !OWN.contains(&name.as_str()));
     let shown: Vec<_> = shown.map(|(name, value)| format!("{name}: {value}")).collect();
-    let what = if shown.is_empty() { "none that tells who answered".to_owned() } else { shown.join("; ") };
+    let what = if shown.is_empty() { "none that identifies the server".to_owned() } else { shown.join("; ") };
     let all: Vec<Value> = response.headers.iter().map(|(name, value)| json!([name, value])).collect();
     Good::new(what, json!({"headers": all}))
 }
 
-/// What an answer that is no HTTP/1 means.
-pub(super) fn foreign(what: Foreign) -> Trouble {
+/// What a response that is not HTTP/1 means.
+pub(super) fn not_http1(what: Foreign) -> Trouble {
     match what {
         Foreign::Http2 => Trouble::new(
             "an HTTP/2 frame instead of an answer",
@@ -174,9 +180,9 @@ pub(super) fn foreign(what: Foreign) -> Trouble {
             Trouble::new("a TLS alert instead of an answer", "This port speaks TLS.", "the same with wss://.")
         }
         Foreign::Unknown => Trouble::new(
-            "what answers is not HTTP",
+            "the answer is not HTTP",
             "Something else listens on this port.",
-            "the port; which program has it (ss -ltnp on the server).",
+            "the port; which program listens on it (ss -ltnp on the server).",
         ),
     }
 }
@@ -191,18 +197,18 @@ mod tests {
         Response { status, reason: "Reason".into(), headers, text: String::new() }
     }
 
-    fn asked(line: &str) -> Options {
-        options(&format!("ws://localhost:8080/ws {line}")).expect("a good line")
+    fn with_flags(flags: &str) -> Options {
+        options(&format!("ws://localhost:8080/ws {flags}")).expect("a good line")
     }
 
     #[test]
     fn a_101_must_name_the_protocol_and_prove_the_key() {
         let good = [("upgrade", "WebSocket"), ("connection", "keep-alive, Upgrade"), ("sec-websocket-accept", ACCEPT)];
-        assert!(status(&response(101, &good), &asked("")).is_ok());
+        assert!(status(&response(101, &good), &with_flags("")).is_ok());
         assert!(accept(&response(101, &good)).is_ok());
-        for (headers, told) in [(&good[1..], "upgrade: websocket"), (&good[..1], "connection: upgrade")] {
-            let trouble = status(&response(101, headers), &asked("")).expect_err("a browser refuses it");
-            assert!(trouble.means.contains(told), "{trouble:?}");
+        for (headers, message) in [(&good[1..], "upgrade: websocket"), (&good[..1], "connection: upgrade")] {
+            let trouble = status(&response(101, headers), &with_flags("")).expect_err("a browser refuses it");
+            assert!(trouble.means.contains(message), "{trouble:?}");
         }
         let missing = accept(&response(101, &good[..2])).expect_err("not proven");
         assert!(missing.what.contains("missing"), "{missing:?}");
@@ -222,43 +228,44 @@ mod tests {
             (426, "saw no upgrade", "Upgrade header"),
             (429, "Too many", "stick tables"),
             (502, "no HTTP", "send-proxy"),
-            (503, "No node", "fanfare ready"),
+            (503, "No node takes", "fanfare ready"),
             (504, "did not answer", "timeout server"),
         ] {
-            let trouble = status(&response(code, &[]), &asked("")).expect_err("no 101");
+            let trouble = status(&response(code, &[]), &with_flags("")).expect_err("no 101");
             assert!(trouble.means.contains(means) && trouble.look.contains(look), "{code}: {trouble:?}");
         }
         for code in (100..600).filter(|code| *code != 101) {
-            let trouble = status(&response(code, &[]), &asked("")).expect_err("no 101");
+            let trouble = status(&response(code, &[]), &with_flags("")).expect_err("no 101");
             assert!(!trouble.means.is_empty() && !trouble.look.is_empty(), "{code}");
         }
     }
 
     #[test]
-    fn only_what_was_offered_may_be_agreed_on() {
+    fn a_server_may_choose_only_what_was_offered() {
         const CHAT: &str = "--header Sec-WebSocket-Protocol:_chat,_v2";
         let names = |agreed| [("sec-websocket-protocol", agreed)];
-        for (line, agreed, told) in [("", "fanfare.v1", "fanfare.v1"), (CHAT, "v2", "v2")] {
-            let good = protocol(&response(101, &names(agreed)), &asked(line)).expect("it was offered");
-            assert_eq!(good.what, told);
+        for (flags, agreed, what) in [("", "fanfare.v1", "fanfare.v1"), (CHAT, "v2", "v2")] {
+            let good = protocol(&response(101, &names(agreed)), &with_flags(flags)).expect("it was offered");
+            assert_eq!(good.what, what);
         }
-        assert!(protocol(&response(101, &[]), &asked("")).is_ok(), "a server of another protocol");
-        for (line, headers, told) in [
+        assert!(protocol(&response(101, &[]), &with_flags("")).is_ok(), "a server of another protocol");
+        for (flags, headers, what) in [
             ("", &names("chat")[..], "chat, which was not offered"),
             (CHAT, &names("fanfare.v1"), "fanfare.v1, which was not offered"),
             (CHAT, &[], "none agreed on, of chat, v2"),
             ("", &[("sec-websocket-extensions", "permessage-deflate")], "not offered: permessage-deflate"),
         ] {
-            let trouble = protocol(&response(101, headers), &asked(line)).expect_err("a browser ends it");
-            assert!(trouble.what.contains(told), "{trouble:?}");
+            let trouble = protocol(&response(101, headers), &with_flags(flags)).expect_err("a browser ends it");
+            assert!(trouble.what.contains(what), "{trouble:?}");
         }
     }
 
     #[test]
-    fn a_redirect_names_its_goal() {
-        let told = |location| status(&response(301, &[("location", location)]), &asked("")).expect_err("no 101").look;
-        assert!(told("https://example.com/ws").starts_with("the same with wss://"));
-        assert!(told("HTTPS://example.com/ws").starts_with("the same with wss://"));
-        assert_eq!(told("http://b.example/\x1b[2J"), "the address it names: http://b.example/ [2J");
+    fn a_redirect_is_reported_with_its_target() {
+        let look =
+            |location| status(&response(301, &[("location", location)]), &with_flags("")).expect_err("no 101").look;
+        assert!(look("https://example.com/ws").starts_with("the same URL with wss://"));
+        assert!(look("HTTPS://example.com/ws").starts_with("the same URL with wss://"));
+        assert_eq!(look("http://b.example/\x1b[2J"), "the address of the redirect: http://b.example/ [2J");
     }
 }

@@ -317,7 +317,7 @@ async fn what_is_wrong_with_tls_is_told_in_words() -> Result<()> {
     assert_eq!((&tls["facts"]["version"], &tls["facts"]["names"][0]), (&"TLSv1.3".into(), &"localhost".into()));
     assert!(tls["facts"]["days_left"].as_i64().is_some_and(|days| (29..=30).contains(&days)), "{tls}");
 
-    finds(&[&balancer.url("wss")], &[("SSL_CERT_FILE", &nobody)], "tls", &["nobody known has signed"]).await?;
+    finds(&[&balancer.url("wss")], &[("SSL_CERT_FILE", &nobody)], "tls", &["not signed by a known CA"]).await?;
     let seen = probe_in(&[&balancer.url("wss"), "--insecure"], &[("SSL_CERT_FILE", &nobody)]).await?;
     assert_eq!((seen.code, &seen.step("tls")["facts"]["trusted"]), (Some(0), &false.into()), "{seen:?}");
     let words = ["is for other.example, not for localhost", "--host"];
