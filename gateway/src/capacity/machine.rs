@@ -1,6 +1,6 @@
-//! What this machine allows, and where that falls short of a plan.
+//! Reads this machine's limits and finds those that are too low for a plan.
 //!
-//! Reads `/proc` and `/sys` (Linux); what is not there is not judged.
+//! Reads `/proc` and `/sys` (Linux). A limit that cannot be read is not checked.
 
 use std::fs;
 
@@ -10,9 +10,9 @@ use super::plan::Needs;
 use crate::columns::grouped;
 use crate::door::BACKLOG;
 
-/// Source ports between two addresses, at most: those from 1,024 on.
+/// The most source ports between two addresses: 1,024 to 65,535.
 const PORTS: f64 = 64_512.0;
-/// Of the memory, what connections may take.
+/// The part of the memory that a node or a balancer may use.
 const MEMORY: f64 = 0.8;
 
 /// The limits of this machine.
@@ -22,31 +22,31 @@ pub struct Machine {
     pub files: Option<u64>,
     /// Hard limit of open files.
     pub files_hard: Option<u64>,
-    /// What no limit of open files can exceed (`fs.nr_open`).
+    /// The highest value that a limit of open files can have (`fs.nr_open`).
     pub files_ceiling: Option<u64>,
     /// Ports for outgoing connections (`net.ipv4.ip_local_port_range`).
     pub ports: Option<u64>,
     /// The longest accept queue (`net.core.somaxconn`).
     pub accept_queue: Option<u64>,
-    /// Connections that the firewall tracks at most (`net.netfilter.nf_conntrack_max`).
+    /// The most connections that the firewall tracks (`net.netfilter.nf_conntrack_max`).
     pub tracked: Option<u64>,
-    /// Bytes of memory: the machine's, or less in a container.
+    /// Memory in bytes: the machine's, or the container's limit if that is lower.
     pub memory: Option<u64>,
     /// Cores that this process may use.
     pub cores: Option<u64>,
 }
 
-/// Where this machine falls short.
+/// A limit that is too low.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Shortfall {
-    /// What, and by how much.
+    /// The limit, the value needed and the value allowed.
     pub what: String,
-    /// How to raise it.
+    /// How to raise the limit.
     pub raise: String,
 }
 
 impl Machine {
-    /// This one.
+    /// Reads the limits of this machine and this process.
     pub fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let number = |path: &str| text(path).trim().parse().ok();
@@ -63,7 +63,7 @@ impl Machine {
         }
     }
 
-    /// Where it falls short, as a node and as the balancer of the plan.
+    /// The limits that are too low for this machine to be a node or the balancer of the plan.
     pub(super) fn shortfalls(&self, needs: &Needs) -> Vec<Shortfall> {
         let mut short = Vec::new();
         let mut check = |limit: Option<u64>, need: f64, what: &str, raise: &str| {
@@ -89,8 +89,8 @@ impl Machine {
         let more = match addresses {
             0.0..=1.0 => String::new(),
             _ => format!(
-                "; and that many are only had with {addresses} addresses: as many ports or addresses of each node, each a \
-                 server of its own, or `source` on the server lines; or more nodes"
+                "; this many connections also need {addresses} pairs of addresses: give each node {addresses} ports or \
+                 addresses, each as a separate server in HAProxy, or use `source` on the server lines, or add nodes"
             ),
         };
         let raise = format!("sysctl -w net.ipv4.ip_local_port_range='1024 65535'{more}");
@@ -100,7 +100,7 @@ impl Machine {
             self.tracked,
             2.0 * needs.maxconn,
             "connections tracked by the firewall, as the balancer",
-            "sysctl -w net.netfilter.nf_conntrack_max=NEED, or no tracking of these ports (NOTRACK)",
+            "sysctl -w net.netfilter.nf_conntrack_max=NEED, or do not track these ports (NOTRACK)",
         );
         let memory = self.memory.map(|memory| (memory as f64 * MEMORY / 1e6) as u64);
         check(memory, needs.node.memory / 1e6, "memory in MB, as a node", "more nodes, or more memory");
@@ -111,7 +111,7 @@ impl Machine {
     }
 }
 
-/// Soft and hard; `unlimited` counts as none.
+/// The soft and the hard limit; `None` for `unlimited`.
 fn open_files(limits: &str) -> (Option<u64>, Option<u64>) {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     let mut numbers = line.unwrap_or_default().split_ascii_whitespace().map(|number| number.parse().ok());
@@ -145,7 +145,7 @@ mod tests {
     };
 
     #[test]
-    fn the_kernels_words_are_read() {
+    fn the_kernels_files_are_parsed() {
         let limits =
             "Max processes  1 2 processes\nMax open files            1024                 20000       files \n";
         assert_eq!(open_files(limits), (Some(1024), Some(20_000)));
@@ -156,10 +156,10 @@ mod tests {
     }
 
     #[test]
-    fn what_falls_short_is_told_with_the_way_to_raise_it() {
+    fn a_limit_that_is_too_low_is_reported_with_the_way_to_raise_it() {
         let needs = plan(&options("--connections 100000 --nodes 3")).1;
         assert_eq!(LARGE.shortfalls(&needs), []);
-        assert_eq!(Machine::default().shortfalls(&needs), [], "what is not known is not judged");
+        assert_eq!(Machine::default().shortfalls(&needs), [], "an unknown limit is not checked");
         for (machine, whats, raise) in [
             (
                 Machine { files: Some(1024), ..LARGE },
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn more_ports_than_an_address_has_take_more_addresses() {
+    fn more_connections_than_an_address_has_ports_need_more_addresses() {
         let raise = |line: &str| {
             let short = Machine { ports: Some(28_232), ..LARGE }.shortfalls(&plan(&options(line)).1);
             short.into_iter().find(|short| short.what.contains("source ports")).map(|short| short.raise)
@@ -193,7 +193,7 @@ mod tests {
         let one = raise("--connections 100000 --nodes 3").expect("50,000 to a node");
         assert!(one.ends_with("'1024 65535'"), "{one}");
         let many = raise("--connections 1000000 --nodes 3").expect("500,000 to a node");
-        assert!(many.contains("only had with 8 addresses"), "{many}");
+        assert!(many.contains("need 8 pairs of addresses"), "{many}");
         let ceiling = Machine { files_ceiling: Some(1 << 20), files: None, files_hard: None, ..LARGE };
         let short = ceiling.shortfalls(&plan(&options("--connections 1000000")).1);
         assert_eq!(short[0].raise, "sysctl -w fs.nr_open=2200200");

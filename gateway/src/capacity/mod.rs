@@ -1,6 +1,6 @@
-//! `fanfare capacity`: what a number of connections takes, from measured costs, and whether this machine allows it.
+//! `fanfare capacity`: computes the resources for a number of connections and compares them with this machine's limits.
 //!
-//! Touches nothing but `/proc`, and prints nothing.
+//! The costs are measured constants. Reads only `/proc` and `/sys`, and prints nothing.
 
 mod costs;
 mod machine;
@@ -20,13 +20,13 @@ pub use plan::{Figure, Plan, Unit};
 
 use crate::columns::{grouped, wrapped};
 
-/// What is wanted.
+/// The load to plan for.
 #[derive(Debug, Clone, PartialEq, Eq, Args, Serialize)]
 pub struct Options {
     /// Open connections in all.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub connections: u64,
-    /// Nodes; one of them may be lost.
+    /// Nodes; the cluster must carry all connections if one node is lost.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub nodes: u32,
     /// Messages published per second, on all channels together.
@@ -35,7 +35,7 @@ pub struct Options {
     /// Size of a message.
     #[arg(long, value_name = "SIZE", default_value = "256B")]
     pub size: ByteSize,
-    /// Subscribers that get each message.
+    /// Subscribers that receive each message.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=100_000_000))]
     pub subscribers: u64,
     /// The balancer ends TLS.
@@ -51,30 +51,30 @@ pub struct Options {
     pub json: bool,
 }
 
-/// Columns before a formula.
+/// Width of the columns before a formula.
 const FORMULA: usize = 41;
 
 fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
 }
 
-/// What it takes.
+/// The answer of `fanfare capacity`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// What was asked.
+    /// The load to plan for.
     pub wanted: Options,
-    /// What it takes.
+    /// The resources that it needs.
     #[serde(flatten)]
     pub plan: Plan,
-    /// What this machine allows.
+    /// This machine's limits.
     pub machine: Machine,
-    /// Where that is not enough.
+    /// The limits that are too low.
     pub shortfalls: Vec<Shortfall>,
-    /// What it was worked out from.
+    /// The measured costs behind the plan.
     pub measured: [Cost; costs::ALL.len()],
 }
 
-/// Works it out, for this machine.
+/// Computes the plan and compares it with this machine's limits.
 pub fn report(options: &Options) -> Report {
     let (plan, needs) = plan::plan(options);
     let machine = Machine::read();
@@ -102,7 +102,7 @@ impl fmt::Display for Report {
                 writeln!(f)?;
             }
         }
-        writeln!(f, "\nmeasured (docs/benchmarks.md), messages one by one, which is the worst case for CPU")?;
+        writeln!(f, "\nmeasured (docs/benchmarks.md), with one message at a time, which is the worst case for CPU")?;
         for cost in &self.measured {
             writeln!(f, "  {:>10} {:<6} {}", grouped_or_small(cost.value), cost.unit, cost.name)?;
         }

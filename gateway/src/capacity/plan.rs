@@ -1,6 +1,6 @@
-//! From what is wanted to what it takes: each figure with its formula.
+//! Computes the resources for a load: each figure with its formula.
 //!
-//! Pure. Nodes are sized for the loss of one of them, CPU for half load.
+//! Pure. Nodes are sized for the loss of one node, CPU for half load.
 
 use std::fmt;
 
@@ -14,31 +14,31 @@ use super::costs::{
 use crate::columns::grouped;
 use crate::config::{Limits, Window};
 
-/// Descriptors of a node beyond its clients': at least what it reserves with any broker and 16 workers.
+/// Descriptors of a node besides those of its clients. Enough for what it reserves with any broker and 16 workers.
 const NODE_FILES: f64 = 200.0;
-/// The same for HAProxy: listeners, health checks, logs, resolvers.
+/// Descriptors of HAProxy besides its tunnels: listeners, health checks, logs, resolvers.
 const BALANCER_FILES: f64 = 200.0;
-/// Room for clients that come back before their old connection is gone, in percent.
-const COMING_BACK: f64 = 10.0;
-/// Cores for each that is busy all the time: so they are half busy.
-const ROOM: f64 = 2.0;
+/// Spare connections for clients that reconnect before their old connection is gone, in percent.
+const RECONNECTING: f64 = 10.0;
+/// Cores to provide per core of load, so that each core is half busy.
+const HEADROOM: f64 = 2.0;
 /// Ethernet, IPv4 and TCP with time stamps, per segment, in bytes.
 const SEGMENT: f64 = 66.0;
 /// Payload of a segment, in bytes.
 const SEGMENT_SIZE: f64 = 1448.0;
-/// What the native protocol and the frame add to a message, in bytes.
+/// Bytes that the native protocol and the WebSocket frame add to a message.
 const ENVELOPE: f64 = 90.0;
-/// A TLS record's header, tag and content type.
+/// A TLS record's header, tag and content type, in bytes.
 const TLS_RECORD: f64 = 22.0;
 
-/// What stands in the way of many connections in the configuration of a node.
+/// The settings of a node that limit its connections.
 const ALLOW: &str = "http.max_connections and limits.connections_per_address (with trusted_proxies) must allow it";
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// Things.
+    /// A number of things.
     Count,
     /// Bytes.
     Bytes,
@@ -55,14 +55,14 @@ pub enum Unit {
 /// One result.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figure {
-    /// In words.
+    /// Its name, in words.
     pub name: &'static str,
-    /// How much.
+    /// Its value, in `unit`.
     #[serde(serialize_with = "rounded")]
     pub value: f64,
-    /// Of what.
+    /// Its unit.
     pub unit: Unit,
-    /// How it came about.
+    /// How it was computed.
     pub formula: String,
 }
 
@@ -73,15 +73,15 @@ fn rounded<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error>
 /// What each node, the balancer and the cluster need.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
-    /// Each node, when one other is lost.
+    /// What each node needs after another one is lost.
     pub node: Vec<Figure>,
-    /// The one balancer.
+    /// What the balancer needs; there is one.
     pub balancer: Vec<Figure>,
-    /// When a node is lost.
+    /// What happens when a node is lost.
     pub loss: Vec<Figure>,
 }
 
-/// What limits of a machine are held against.
+/// The needs to compare with a machine's limits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Needs {
     /// Connections of one node.
@@ -91,7 +91,7 @@ pub(super) struct Needs {
     pub(super) balancer: Need,
 }
 
-/// The same for one of the two.
+/// What a node or the balancer needs; memory in bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Need {
     pub(super) files: f64,
@@ -99,7 +99,7 @@ pub(super) struct Need {
     pub(super) cores: f64,
 }
 
-/// Bytes on the wire for one message of so many bytes.
+/// Bytes on the wire for one message of `size` bytes.
 fn wire(size: f64, tls: bool) -> f64 {
     let payload = size + ENVELOPE + if tls { TLS_RECORD } else { 0.0 };
     payload + (payload / SEGMENT_SIZE).ceil() * SEGMENT
@@ -109,36 +109,36 @@ fn figure(name: &'static str, value: f64, unit: Unit, formula: impl fmt::Display
     Figure { name, value, unit, formula: formula.to_string() }
 }
 
-/// Works it out.
+/// Computes the plan.
 pub(super) fn plan(options: &Options) -> (Plan, Needs) {
-    let wish = Wish::of(options);
-    let ((node, of_node), (balancer, of_balancer)) = (wish.node(), wish.balancer());
-    let needs = Needs { connections: wish.each, maxconn: wish.maxconn(), node: of_node, balancer: of_balancer };
-    (Plan { node, balancer, loss: wish.loss() }, needs)
+    let load = Load::of(options);
+    let ((node, of_node), (balancer, of_balancer)) = (load.node(), load.balancer());
+    let needs = Needs { connections: load.each, maxconn: load.maxconn(), node: of_node, balancer: of_balancer };
+    (Plan { node, balancer, loss: load.loss() }, needs)
 }
 
-/// What is wanted, as numbers that the formulas share.
-struct Wish {
+/// The load as numbers that the formulas share.
+struct Load {
     all: f64,
     nodes: f64,
-    /// Nodes that carry all when one is lost.
+    /// Nodes that remain when one is lost.
     left: f64,
-    /// Connections of each of these.
+    /// Connections of each remaining node.
     each: f64,
-    /// Messages per second, and their bytes.
+    /// Messages per second, and the size of one in bytes.
     rate: f64,
     size: f64,
-    /// Messages to subscribers per second, of all nodes.
+    /// Deliveries to subscribers per second, by all nodes together.
     deliveries: f64,
     /// Seconds between two pings.
     ping: f64,
     tls: bool,
-    /// In words, all connections and those of one node.
+    /// For the formulas: all connections, and those of one node.
     total: String,
     share: String,
 }
 
-impl Wish {
+impl Load {
     fn of(options: &Options) -> Self {
         let (all, nodes, rate) = (options.connections as f64, f64::from(options.nodes), options.rate as f64);
         let left = (nodes - 1.0).max(1.0);
@@ -160,10 +160,10 @@ impl Wish {
     }
 
     fn maxconn(&self) -> f64 {
-        (self.all * (100.0 + COMING_BACK) / 10_000.0).ceil() * 100.0
+        (self.all * (100.0 + RECONNECTING) / 10_000.0).ceil() * 100.0
     }
 
-    /// The share, and what it leaves room for.
+    /// The share of one node, with the reason for it.
     fn spare(&self) -> String {
         let share = &self.share;
         if self.nodes > 1.0 { format!("{share}, so that one may be lost") } else { share.clone() }
@@ -180,7 +180,7 @@ impl Wish {
         let outboxes = Limits::default().outbox_total.bytes() as f64;
         let kernel = each * SOCKET.value;
         let busy = rate * PUBLISH.seconds() + deliveries * DELIVERY.seconds() + each / ping * PING.seconds();
-        let (files, cores, bytes) = (each + NODE_FILES, busy * ROOM, wire(size, false));
+        let (files, cores, bytes) = (each + NODE_FILES, busy * HEADROOM, wire(size, false));
         let out = deliveries * bytes + each / ping * (SEGMENT + 2.0);
         let into = rate * bytes + deliveries * SEGMENT + each / ping * (SEGMENT + 6.0);
         let (node, ids, window) = (NODE.value / 1e6, ids / 1e6, window / 1e6);
@@ -189,7 +189,7 @@ impl Wish {
         let [memory, cpu] = [
             format!("{node:.0} MB + ids {ids:.0} MB + window {window:.0} MB + connections × {connection} B"),
             format!(
-                "{ROOM} × ({rate}/s × {publish} µs + {deliveries:.0}/s × {delivery} µs + connections / {ping} s × {pong} µs)"
+                "{HEADROOM} × ({rate}/s × {publish} µs + {deliveries:.0}/s × {delivery} µs + connections / {ping} s × {pong} µs)"
             ),
         ];
         let sent = format!("{deliveries:.0}/s × {bytes:.0} B, pings");
@@ -214,18 +214,18 @@ impl Wish {
         let user = BALANCER.value + all * tunnel.value;
         let kernel = 2.0 * all * SOCKET.value;
         let files = 2.0 * self.maxconn() + BALANCER_FILES;
-        let cores = (deliveries + 2.0 * all / ping) * FORWARD.seconds() * ROOM;
+        let cores = (deliveries + 2.0 * all / ping) * FORWARD.seconds() * HEADROOM;
         let bytes = wire(self.size, tls);
         let out = deliveries * bytes + all / ping * (SEGMENT + 2.0);
         let (base, each_tunnel, with) = (BALANCER.value / 1e6, tunnel.value, if tls { " (TLS)" } else { "" });
-        let (back, forward) = (COMING_BACK, FORWARD.value);
+        let (back, forward) = (RECONNECTING, FORWARD.value);
         let [memory, cpu, sent] = [
             format!("{base:.0} MB + {total} × {each_tunnel} B{with}"),
-            format!("{ROOM} × ({deliveries}/s + 2 × {total} / {ping} s) × {forward} µs"),
+            format!("{HEADROOM} × ({deliveries}/s + 2 × {total} / {ping} s) × {forward} µs"),
             format!("{deliveries}/s × {bytes:.0} B to clients, pings; as much in from the nodes"),
         ];
-        let ports = format!("{share}, for each pair of balancer's and node's address");
-        let early = format!("{back} % more, for clients that come back early");
+        let ports = format!("{share}, for each pair of addresses of balancer and node");
+        let early = format!("{back} % more, for clients that reconnect before their old connection is gone");
         let figures = vec![
             figure("maxconn", self.maxconn(), Unit::Count, early),
             figure(
@@ -251,7 +251,7 @@ impl Wish {
         let shortest = at_balancer.max(at_node);
         let (clients, each, node) = (grouped(lost), grouped(lost / self.left), HANDSHAKE.value);
         let opening = opening * 1e6;
-        let rate = "at most, with a free core in the balancer and in each node; mind http.accept_rate";
+        let rate = "at most, with a free core in the balancer and in each node; see also http.accept_rate";
         let time = format!("at least: {clients} × {opening:.0} µs in the balancer or {each} × {node} µs in a node");
         vec![
             figure("clients to reconnect", lost, Unit::Count, format!("{} / {}", self.total, self.nodes)),
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn each_figure_follows_from_the_wish() {
+    fn each_figure_follows_from_the_load() {
         let (plan, needs) = plan(&options("--connections 100000 --nodes 3 --rate 0"));
         assert_eq!(value(&plan.node, "connections"), 50_000.0);
         assert_eq!(value(&plan.node, "descriptors"), 50_200.0);
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn one_node_carries_all_and_has_none_to_lose() {
+    fn a_single_node_carries_all_connections() {
         let (plan, _) = plan(&options("--connections 15000 --nodes 1"));
         assert_eq!(value(&plan.node, "connections"), 15_000.0);
         assert_eq!(value(&plan.loss, "clients to reconnect"), 15_000.0);
@@ -320,7 +320,7 @@ mod tests {
         let (tls, _) = plan(&options("--connections 10000 --tls"));
         assert_eq!(value(&tls.balancer, "memory, HAProxy") - value(&plain.balancer, "memory, HAProxy"), 1e4 * 14_900.0);
         assert!(value(&tls.loss, "handshakes") < value(&plain.loss, "handshakes") / 5.0);
-        assert_eq!(tls.node, plain.node, "it ends at the balancer");
+        assert_eq!(tls.node, plain.node, "TLS ends at the balancer");
         assert_eq!(value(&plain.loss, "reconnection"), 3334.0 * 70e-6);
     }
 
