@@ -1,4 +1,4 @@
-//! What happened in one world, in words for people, and in facts for the judge.
+//! The record of one world: lines for people and facts for the judge.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -8,39 +8,39 @@ use tokio::time::Instant;
 
 use super::law::Outcome;
 
-/// One step of a client's way through a channel.
+/// One step of a client on a channel.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// It was told that something may be missing here.
+    /// It received `lost`: messages may be missing here.
     Mark,
-    /// It goes on over another connection.
+    /// It resumed over another connection.
     Moved,
     Message {
         payload: String,
         at: Position,
     },
-    /// It was told that it is up to date with this place.
+    /// The node said that the client has everything up to this position.
     Reached(Position),
 }
 
-/// What a client knows of a channel between two starts from nothing.
+/// A client's steps on a channel, from one start without history to the next.
 #[derive(Debug)]
-pub(super) struct Story {
+pub(super) struct Trace {
     pub(super) client: usize,
     pub(super) channel: String,
     pub(super) steps: Vec<Step>,
 }
 
-/// A message that a client wants to be published, however often it must try.
+/// A message that a client wants to publish, with any number of retries.
 #[derive(Debug)]
-pub(super) struct Wish {
+pub(super) struct Intent {
     pub(super) channel: String,
     pub(super) payload: String,
 }
 
-/// A publish begins or ends, by the number of its wish.
+/// The begin or end of a publish, by the number of its intent.
 #[derive(Debug)]
-pub(super) enum Turn {
+pub(super) enum Event {
     Begin(usize),
     End(usize, Outcome),
 }
@@ -48,69 +48,69 @@ pub(super) enum Turn {
 pub(super) struct Chronicle {
     began: Instant,
     /// Whether `lines` are kept.
-    telling: bool,
+    keep_lines: bool,
     lines: RefCell<Vec<String>>,
     digest: Cell<u64>,
-    pub(super) stories: RefCell<Vec<Story>>,
-    pub(super) wishes: RefCell<Vec<Wish>>,
-    pub(super) turns: RefCell<Vec<Turn>>,
+    pub(super) traces: RefCell<Vec<Trace>>,
+    pub(super) intents: RefCell<Vec<Intent>>,
+    pub(super) events: RefCell<Vec<Event>>,
     breaches: RefCell<Vec<String>>,
 }
 
 impl Chronicle {
-    pub(super) fn new(telling: bool) -> Self {
+    pub(super) fn new(keep_lines: bool) -> Self {
         Self {
             began: Instant::now(),
-            telling,
+            keep_lines,
             lines: RefCell::default(),
             digest: Cell::new(0xcbf2_9ce4_8422_2325),
-            stories: RefCell::default(),
-            wishes: RefCell::default(),
-            turns: RefCell::default(),
+            traces: RefCell::default(),
+            intents: RefCell::default(),
+            events: RefCell::default(),
             breaches: RefCell::default(),
         }
     }
 
-    /// Notes what happened.
-    pub(super) fn tell(&self, what: fmt::Arguments<'_>) {
+    /// Records an event.
+    pub(super) fn note(&self, what: fmt::Arguments<'_>) {
         let line = format!("{:>9.3}  {what}", self.began.elapsed().as_secs_f64());
         let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         self.digest.set(line.bytes().fold(self.digest.get(), fnv));
-        if self.telling {
+        if self.keep_lines {
             self.lines.borrow_mut().push(line);
         }
     }
 
-    /// Notes that a promise was broken.
+    /// Records a breach of the law.
     pub(super) fn breach(&self, what: String) {
-        self.tell(format_args!("BREACH {what}"));
+        self.note(format_args!("BREACH {what}"));
         self.breaches.borrow_mut().push(what);
     }
 
-    /// A new story; gives its number.
-    pub(super) fn story(&self, client: usize, channel: &str) -> usize {
-        let mut stories = self.stories.borrow_mut();
-        stories.push(Story { client, channel: channel.to_owned(), steps: Vec::new() });
-        stories.len() - 1
+    /// Starts a trace and returns its number.
+    pub(super) fn trace(&self, client: usize, channel: &str) -> usize {
+        let mut traces = self.traces.borrow_mut();
+        traces.push(Trace { client, channel: channel.to_owned(), steps: Vec::new() });
+        traces.len() - 1
     }
 
-    pub(super) fn step(&self, story: usize, step: Step) {
-        self.stories.borrow_mut()[story].steps.push(step);
+    pub(super) fn step(&self, trace: usize, step: Step) {
+        self.traces.borrow_mut()[trace].steps.push(step);
     }
 
-    /// A new wish; gives its number.
-    pub(super) fn wish(&self, channel: &str, payload: &str) -> usize {
-        let mut wishes = self.wishes.borrow_mut();
-        wishes.push(Wish { channel: channel.to_owned(), payload: payload.to_owned() });
-        self.turns.borrow_mut().push(Turn::Begin(wishes.len() - 1));
-        wishes.len() - 1
+    /// Starts an intent and returns its number.
+    pub(super) fn intent(&self, channel: &str, payload: &str) -> usize {
+        let mut intents = self.intents.borrow_mut();
+        intents.push(Intent { channel: channel.to_owned(), payload: payload.to_owned() });
+        self.events.borrow_mut().push(Event::Begin(intents.len() - 1));
+        intents.len() - 1
     }
 
-    pub(super) fn end(&self, wish: usize, outcome: Outcome) {
-        self.turns.borrow_mut().push(Turn::End(wish, outcome));
+    pub(super) fn end(&self, intent: usize, outcome: Outcome) {
+        self.events.borrow_mut().push(Event::End(intent, outcome));
     }
 
-    /// All that was noted: breaches, lines, and a digest of all lines.
+    /// Returns the breaches, the lines, and a digest of all lines.
     pub(super) fn close(&self) -> (Vec<String>, Vec<String>, u64) {
         (self.breaches.take(), self.lines.take(), self.digest.get())
     }

@@ -1,8 +1,8 @@
-//! A client as the protocol's document tells it to be: resumes from what it has handled, retries under its key.
+//! A client that behaves as docs/protocol.md says: it resumes from the last position it handled and retries under its key.
 //!
-//! Whatever it does at whatever time comes from its own part of the seed.
+//! Its part of the seed decides each action and its time.
 
-mod hear;
+mod receive;
 pub(super) mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,36 +20,36 @@ use super::law::Outcome;
 use super::pipe::{End, pipe};
 use super::world::World;
 
-/// Tries of one publish under one key.
+/// Attempts to publish one message under one key.
 const TRIES: u32 = 4;
-/// How much later than it should an answer to a publish may come: workers are busy for 200 ms at most.
+/// How late the reply to a publish may be: workers are busy for 200 ms at most.
 const LATE: Duration = Duration::from_millis(500);
 
-/// A channel that the client wants to hear.
+/// What the client knows of one channel.
 #[derive(Default)]
-struct Ear {
+struct Interest {
     wanted: bool,
-    /// The command under way.
+    /// The id of the subscribe or unsubscribe command under way.
     asked: Option<u64>,
     joined: bool,
-    /// Messages may come of an earlier subscription: a command to leave it is under way.
-    blurred: bool,
-    /// The last position handled, and the story that it belongs to.
+    /// An unsubscribe is under way. Messages of the old subscription may still arrive.
+    leaving: bool,
+    /// The last position handled, and its trace.
     since: Option<(Position, usize)>,
-    story: usize,
-    /// The final messages that were heard.
+    trace: usize,
+    /// The number of final messages received.
     finals: u32,
 }
 
 /// A publish under way.
 struct Publishing {
-    wish: usize,
+    intent: usize,
     channel: String,
     payload: String,
     key: Option<String>,
     tries: u32,
-    /// An earlier try may have been stored.
-    perhaps: bool,
+    /// An earlier attempt may have been stored.
+    maybe_stored: bool,
 }
 
 enum Asked {
@@ -61,48 +61,52 @@ enum Asked {
 struct Connection {
     end: End,
     node: usize,
-    /// Bytes read that are no whole frame yet.
+    /// Bytes read that are not a whole frame yet.
     input: VecDeque<u8>,
-    /// The client does not read until then.
-    deaf: Instant,
+    /// The client does not read before this time.
+    paused_until: Instant,
 }
 
 pub(super) struct Client {
     world: Rc<World>,
     number: usize,
     rng: Rng,
-    ears: BTreeMap<String, Ear>,
+    interests: BTreeMap<String, Interest>,
     connection: Option<Connection>,
     asked: BTreeMap<u64, Asked>,
     retries: Vec<Publishing>,
-    said: u32,
+    published: u32,
     ids: u64,
 }
 
 impl Client {
     pub(super) fn new(world: Rc<World>, number: usize, mut rng: Rng) -> Self {
-        let ears = world.channels.iter().map(|name| (name.clone(), Ear { wanted: rng.u8(0..3) > 0, ..Ear::default() }));
-        let ears = ears.collect();
+        let interests = world
+            .channels
+            .iter()
+            .map(|name| (name.clone(), Interest { wanted: rng.u8(0..3) > 0, ..Interest::default() }));
+        let interests = interests.collect();
         Self {
             world,
             number,
             rng,
-            ears,
+            interests,
             connection: None,
             asked: BTreeMap::new(),
             retries: Vec::new(),
-            said: 0,
+            published: 0,
             ids: 0,
         }
     }
 
-    /// Lives until the world ends.
+    /// Acts until the world ends.
     pub(super) async fn run(mut self) {
         loop {
             let pause = Duration::from_millis(self.rng.u64(5..self.world.pace));
             let next = Instant::now() + pause;
             loop {
-                let reading = self.connection.as_ref().is_some_and(|connection| connection.deaf <= Instant::now());
+                let reading =
+                    self.connection.as_ref().is_some_and(|connection| connection.paused_until <= Instant::now());
                 let mut buffer = [0; 4096];
                 let read = async {
                     match (&self.connection, reading) {
@@ -130,15 +134,15 @@ impl Client {
         }
     }
 
-    fn tell(&self, what: std::fmt::Arguments<'_>) {
-        self.world.chronicle.tell(format_args!("client {}: {what}", self.number));
+    fn note(&self, what: std::fmt::Arguments<'_>) {
+        self.world.chronicle.note(format_args!("client {}: {what}", self.number));
     }
 
     fn breach(&self, what: String) {
         self.world.chronicle.breach(format!("client {}: {what}", self.number));
     }
 
-    /// Does one of the things that clients do.
+    /// Does one random action, or nothing.
     fn act(&mut self) {
         match self.rng.u8(0..100) {
             0..45 => self.publish(),
@@ -152,10 +156,10 @@ impl Client {
         }
     }
 
-    /// Faults are over: reads, and ends what it has begun.
+    /// After the faults: reads, and finishes its retries. Client 0 also publishes final messages.
     fn settle(&mut self) {
         if let Some(connection) = &mut self.connection {
-            connection.deaf = Instant::now();
+            connection.paused_until = Instant::now();
         }
         self.retry();
         if self.number == 0 && self.asked.is_empty() {
@@ -167,22 +171,23 @@ impl Client {
         let (room, first) = (self.rng.usize(200..20_000), self.rng.usize(0..self.world.size()));
         let (mine, theirs) = pipe(room);
         if self.world.connect(first, theirs) {
-            self.tell(format_args!("connects to node {first}"));
-            self.connection = Some(Connection { end: mine, node: first, input: VecDeque::new(), deaf: Instant::now() });
+            self.note(format_args!("connects to node {first}"));
+            self.connection =
+                Some(Connection { end: mine, node: first, input: VecDeque::new(), paused_until: Instant::now() });
         }
     }
 
-    /// Asks for all channels that it wants and has not got.
+    /// Subscribes to all channels that it wants and is not subscribed to.
     fn join(&mut self) {
-        let missing = |(name, ear): (&String, &Ear)| {
-            (ear.wanted && !ear.joined && ear.asked.is_none()).then(|| (name.clone(), ear.since))
+        let missing = |(name, interest): (&String, &Interest)| {
+            (interest.wanted && !interest.joined && interest.asked.is_none()).then(|| (name.clone(), interest.since))
         };
-        let missing: Vec<_> = self.ears.iter().filter_map(missing).collect();
+        let missing: Vec<_> = self.interests.iter().filter_map(missing).collect();
         for (channel, since) in missing {
             let since = since.filter(|_| self.rng.u8(0..12) > 0).map(|(since, _)| since);
             self.subscribe(&channel, since, false);
             if self.rng.u8(0..20) == 0 {
-                // Once more before the first answer, which comes first.
+                // Once more before the reply to the first command. The replies must arrive in order.
                 let since = since.filter(|_| self.rng.bool());
                 self.subscribe(&channel, since, true);
             }
@@ -196,46 +201,52 @@ impl Client {
         };
         let asked = Asked::Subscribe { channel: channel.to_owned(), since, again };
         let id = self.ask("subscribe", &command, asked);
-        if let (Some(ear), false) = (self.ears.get_mut(channel), again) {
-            ear.asked = id;
+        if let (Some(interest), false) = (self.interests.get_mut(channel), again) {
+            interest.asked = id;
         }
     }
 
     fn change_mind(&mut self) {
-        let index = self.rng.usize(0..self.ears.len());
-        if let Some(ear) = self.ears.values_mut().nth(index).filter(|ear| !ear.joined && ear.asked.is_none()) {
-            ear.wanted = !ear.wanted;
+        let index = self.rng.usize(0..self.interests.len());
+        if let Some(interest) =
+            self.interests.values_mut().nth(index).filter(|interest| !interest.joined && interest.asked.is_none())
+        {
+            interest.wanted = !interest.wanted;
         }
     }
 
-    /// Leaves a channel, perhaps to come back to it over the same connection.
+    /// Unsubscribes from a channel. Half of the time it subscribes again later, over the same connection.
     fn leave(&mut self) {
-        let joined = |(name, ear): (&String, &Ear)| (ear.joined && ear.asked.is_none()).then(|| name.clone());
-        let joined: Vec<_> = self.ears.iter().filter_map(joined).collect();
+        let joined = |(name, interest): (&String, &Interest)| {
+            (interest.joined && interest.asked.is_none()).then(|| name.clone())
+        };
+        let joined: Vec<_> = self.interests.iter().filter_map(joined).collect();
         if joined.is_empty() {
             return;
         }
         let channel = joined[self.rng.usize(0..joined.len())].clone();
         let id = self.ask("unsubscribe", &json!({ "channel": channel }), Asked::Unsubscribe);
         let comes_back = self.rng.bool();
-        if let Some(ear) = self.ears.get_mut(&channel) {
-            (ear.joined, ear.wanted, ear.asked, ear.blurred) = (false, comes_back, id, true);
+        if let Some(interest) = self.interests.get_mut(&channel) {
+            (interest.joined, interest.wanted, interest.asked, interest.leaving) = (false, comes_back, id, true);
         }
     }
 
-    /// Leaves a channel that it has yet to be told to be in, perhaps to ask for it again at once.
+    /// Unsubscribes from a channel before the reply to its subscribe. Half of the time it subscribes again at once.
     fn hesitate(&mut self) {
-        let pending = |(name, ear): (&String, &Ear)| (!ear.joined && ear.asked.is_some()).then(|| name.clone());
-        let pending: Vec<_> = self.ears.iter().filter_map(pending).collect();
+        let pending = |(name, interest): (&String, &Interest)| {
+            (!interest.joined && interest.asked.is_some()).then(|| name.clone())
+        };
+        let pending: Vec<_> = self.interests.iter().filter_map(pending).collect();
         if pending.is_empty() {
             return;
         }
         let channel = pending[self.rng.usize(0..pending.len())].clone();
         let id = self.ask("unsubscribe", &json!({ "channel": channel }), Asked::Unsubscribe);
-        let since = match self.ears.get_mut(&channel) {
-            Some(ear) if id.is_some() => {
-                (ear.asked, ear.blurred) = (id, true);
-                ear.since.map(|(since, _)| since)
+        let since = match self.interests.get_mut(&channel) {
+            Some(interest) if id.is_some() => {
+                (interest.asked, interest.leaving) = (id, true);
+                interest.since.map(|(since, _)| since)
             }
             _ => return,
         };
@@ -246,32 +257,32 @@ impl Client {
 
     fn stall(&mut self) {
         let pause = Duration::from_millis(self.rng.u64(100..6_000));
-        self.tell(format_args!("does not read for {pause:?}"));
+        self.note(format_args!("does not read for {pause:?}"));
         if let Some(connection) = &mut self.connection {
-            connection.deaf = Instant::now() + pause;
+            connection.paused_until = Instant::now() + pause;
         }
     }
 
     fn publish(&mut self) {
-        self.said += 1;
+        self.published += 1;
         let channel = self.rng.choice(&self.world.channels).cloned().unwrap_or_default();
-        let mut payload = format!("{}.{}", self.number, self.said);
+        let mut payload = format!("{}.{}", self.number, self.published);
         if self.rng.u8(0..8) == 0 {
             payload = format!("{payload} {}", "x".repeat(self.rng.usize(0..2_000)));
         }
-        let key = (self.rng.u8(0..3) > 0).then(|| format!("key {}.{}", self.number, self.said));
+        let key = (self.rng.u8(0..3) > 0).then(|| format!("key {}.{}", self.number, self.published));
         self.begin(channel, payload, key);
     }
 
     fn publish_final(&mut self) {
-        self.said += 1;
-        let channel = self.world.channels[self.said as usize % self.world.channels.len()].clone();
-        self.begin(channel, format!("final {}", self.said), None);
+        self.published += 1;
+        let channel = self.world.channels[self.published as usize % self.world.channels.len()].clone();
+        self.begin(channel, format!("final {}", self.published), None);
     }
 
     fn begin(&mut self, channel: String, payload: String, key: Option<String>) {
-        let wish = self.world.chronicle.wish(&channel, &payload);
-        self.send(Publishing { wish, channel, payload, key, tries: 0, perhaps: false });
+        let intent = self.world.chronicle.intent(&channel, &payload);
+        self.send(Publishing { intent, channel, payload, key, tries: 0, maybe_stored: false });
     }
 
     fn send(&mut self, mut publishing: Publishing) {
@@ -291,36 +302,36 @@ impl Client {
         }
     }
 
-    /// A try ended.
+    /// Handles the outcome of an attempt to publish.
     fn tried(&mut self, mut publishing: Publishing, outcome: Outcome) {
         if publishing.tries > TRIES {
             return;
         }
         let chronicle = &self.world.chronicle;
-        publishing.perhaps |= outcome == Outcome::Unknown;
+        publishing.maybe_stored |= outcome == Outcome::Unknown;
         match outcome {
             Outcome::Acknowledged => {
-                // Once more, harmlessly: but a log that was rolled back has forgotten it.
+                // Retry an acknowledged publish. Only if the broker loses nothing: after a roll-back it would be stored again.
                 let again = publishing.tries == 1 && self.world.expected.nothing_lost && self.rng.u8(0..8) == 0;
-                chronicle.end(publishing.wish, Outcome::Acknowledged);
+                chronicle.end(publishing.intent, Outcome::Acknowledged);
                 if again && publishing.key.is_some() {
                     publishing.tries = TRIES;
                     self.retries.push(publishing);
                 }
             }
             _ if publishing.key.is_some() && publishing.tries < TRIES => self.retries.push(publishing),
-            _ if publishing.perhaps => chronicle.end(publishing.wish, Outcome::Unknown),
-            outcome => chronicle.end(publishing.wish, outcome),
+            _ if publishing.maybe_stored => chronicle.end(publishing.intent, Outcome::Unknown),
+            outcome => chronicle.end(publishing.intent, outcome),
         }
     }
 
-    /// Sends a command; gives its number if there is a connection.
+    /// Sends a command and returns its id; `None` without a connection.
     fn ask(&mut self, command: &str, body: &Value, asked: Asked) -> Option<u64> {
         self.ids += 1;
         let id = self.ids;
         let text = json!({ "id": id, command: body }).to_string();
         let shown: String = text.chars().take(100).collect();
-        self.tell(format_args!("→ {shown}"));
+        self.note(format_args!("→ {shown}"));
         self.asked.insert(id, asked);
         let sent = self.connection.as_ref().is_some_and(|connection| connection.end.try_write(&masked(&text)).is_ok());
         if !sent {
@@ -329,28 +340,28 @@ impl Client {
         sent.then_some(id)
     }
 
-    /// Every publish is answered in time, as long as the client listens.
+    /// Checks that each publish is answered in time while the client reads.
     fn overdue(&mut self) {
         let now = Instant::now();
         let late = |asked: &Asked| matches!(asked, Asked::Publish { due, .. } if *due < now);
-        let listened = self.connection.as_ref().is_some_and(|connection| connection.deaf + LATE < now);
+        let listened = self.connection.as_ref().is_some_and(|connection| connection.paused_until + LATE < now);
         if listened && let Some((id, _)) = self.asked.iter().find(|(_, asked)| late(asked)) {
-            self.breach(format!("no answer to publish {id} in time"));
+            self.breach(format!("no reply to publish {id} in time"));
             self.drop_connection("gives up");
         }
     }
 
     fn drop_connection(&mut self, why: &str) {
         if let Some(connection) = self.connection.take() {
-            self.tell(format_args!("{why} (node {})", connection.node));
+            self.note(format_args!("{why} (node {})", connection.node));
         }
         for asked in std::mem::take(&mut self.asked).into_values() {
             if let Asked::Publish { publishing, .. } = asked {
                 self.tried(publishing, Outcome::Unknown);
             }
         }
-        for ear in self.ears.values_mut() {
-            (ear.joined, ear.asked, ear.blurred) = (false, None, false);
+        for interest in self.interests.values_mut() {
+            (interest.joined, interest.asked, interest.leaving) = (false, None, false);
         }
     }
 }

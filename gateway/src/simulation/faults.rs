@@ -1,4 +1,4 @@
-//! What goes wrong in a world, when, and for how long.
+//! The faults of a world: their kinds, times and durations.
 
 use std::time::Duration;
 
@@ -8,31 +8,31 @@ use tokio::time::sleep;
 
 use broker_adapters::Partition;
 
-use super::broker::{Model, Reach, Weather};
+use super::broker::{Flakiness, Model, Reach};
 
-/// What can happen. Nodes and partitions are numbers to be taken modulo how many there are; durations in milliseconds.
+/// One fault. Numbers of nodes and partitions are taken modulo their count; durations are in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// A node's link fails at once.
+    /// A node's link to the broker fails at once.
     Cut {
         node: usize,
         lasts: u64,
     },
-    /// A node's link carries nothing and shows no error.
+    /// A node's link to the broker hangs without an error.
     Stall {
         node: usize,
         lasts: u64,
     },
-    /// A node's reader shows nothing any more, while all else works.
+    /// A node's reader returns no more records; everything else works.
     Deaf {
         node: usize,
     },
-    /// All connections end, and none can be made for a while.
+    /// All connections to the broker end, and new ones fail for a while.
     Restart {
         lasts: u64,
     },
-    /// All requests of all nodes are answered badly now and then.
-    Weather {
+    /// Some requests of all nodes fail or are slow.
+    Flakiness {
         append: u32,
         read_back: u32,
         delay: u64,
@@ -61,25 +61,25 @@ pub(super) enum Fault {
     Skip {
         node: usize,
     },
-    /// A replica that lags by so many records takes over; the old primary goes on for those connections that stay with it.
+    /// A replica that lags by `records` takes over. The old primary keeps serving its old connections.
     Fork {
         records: usize,
         lasts: u64,
     },
-    /// The log goes back to an earlier state while it is read, and no connection ends.
+    /// The log loses its last `records` while it is read, and no connection ends.
     SetBack {
         partition: usize,
         records: usize,
     },
 }
 
-/// The kinds of faults, to choose from.
+/// The kinds of faults.
 const KINDS: [&str; 13] = [
     "cut",
     "stall",
     "deaf",
     "restart",
-    "weather",
+    "flakiness",
     "crash",
     "wipe",
     "trim",
@@ -89,16 +89,16 @@ const KINDS: [&str; 13] = [
     "fork",
     "set back",
 ];
-/// The kinds, from here on, that lose records.
+/// The index in [`KINDS`] from which on the kinds lose records.
 const LOSING: usize = 6;
 
 /// The faults of one world.
 pub(super) struct Plan {
-    /// Milliseconds from the begin, in rising order.
+    /// The faults with their times, in milliseconds from the start, in rising order.
     pub(super) faults: Vec<(u64, Fault)>,
-    /// Those that may happen in this world.
+    /// The kinds that may happen in this world.
     pub(super) kinds: Vec<&'static str>,
-    /// How long the world lasts, in milliseconds.
+    /// The duration of the world, in milliseconds.
     pub(super) length: u64,
 }
 
@@ -119,7 +119,7 @@ impl Plan {
         Self { faults, kinds: kinds.into_iter().map(|kind| KINDS[kind]).collect(), length }
     }
 
-    /// Whether every record that was stored stays, and can be read.
+    /// Whether all stored records remain readable.
     pub(super) fn loses_nothing(&self) -> bool {
         !self.kinds.iter().any(|kind| KINDS[LOSING..].contains(kind))
     }
@@ -135,7 +135,7 @@ impl Fault {
             "stall" => Self::Stall { node, lasts },
             "deaf" => Self::Deaf { node },
             "restart" => Self::Restart { lasts },
-            "weather" => Self::Weather {
+            "flakiness" => Self::Flakiness {
                 append: rng.u32(0..60),
                 read_back: rng.u32(0..60),
                 delay: rng.u64(1..slow),
@@ -152,8 +152,8 @@ impl Fault {
         }
     }
 
-    /// Befalls the broker; done when it is over.
-    pub(super) async fn happen(self, model: &Model, nodes: usize, mut rng: Rng) {
+    /// Applies the fault to the broker, and returns when it is over.
+    pub(super) async fn run(self, model: &Model, nodes: usize, mut rng: Rng) {
         let last = |lasts| sleep(Duration::from_millis(lasts));
         let reach = |of: usize, reach: Reach| model.change(|state| state.links[of % nodes].reach = reach);
         let partitions = model.lock().ledger.partitions.len();
@@ -174,10 +174,10 @@ impl Fault {
                 link.deaf = link.opened;
             }),
             Self::Restart { lasts } => Self::outage(model, nodes, lasts, || {}).await,
-            Self::Weather { append, read_back, delay, lasts } => {
-                model.change(|state| state.weather = Weather { append, read_back, delay });
+            Self::Flakiness { append, read_back, delay, lasts } => {
+                model.change(|state| state.flakiness = Flakiness { append, read_back, delay });
                 last(lasts).await;
-                model.change(|state| state.weather = Weather { delay: 3, ..Weather::default() });
+                model.change(|state| state.flakiness = Flakiness { delay: 3, ..Flakiness::default() });
             }
             Self::Crash { lasts, .. } => last(lasts).await,
             Self::Wipe { partition } => model.wipe(partition % partitions),
@@ -220,12 +220,12 @@ impl Fault {
 fn garbage(kind: u8, rng: &mut Rng) -> Bytes {
     let mut bytes: Vec<u8> = (0..rng.usize(0..60)).map(|_| rng.u8(..)).collect();
     match kind {
-        // Of a newer release.
+        // A record of a newer release.
         0 => bytes.splice(0..0, [b'F', 2, 1, 0]).for_each(drop),
         1 => bytes.clear(),
-        // A head that promises more than there is.
+        // A header with lengths beyond the end of the record.
         2 => bytes = [&[b'F', 1, 1, 0][..], &[0xff; 30]].concat(),
-        // Of a newer release that allows older ones to skip it: a record like any other, and no loss.
+        // A record of a newer release that older nodes may skip: a record like any other, and no loss.
         3 => bytes = [&[b'F', 2, 77, 1][..], &rng.u128(..).to_be_bytes(), &[0; 8], &bytes].concat(),
         _ => bytes.insert(0, 0),
     }

@@ -1,34 +1,41 @@
-//! Whether a world kept the law: by the history checker of all other tests, and by the ledger, which knows the truth.
+//! Checks whether a world kept the law, with the history checker that all tests share and with the ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use broker_adapters::Position;
 
-use super::chronicle::{Chronicle, Step, Story, Turn, Wish};
+use super::chronicle::{Chronicle, Event, Intent, Step, Trace};
 use super::law::{History, Outcome, Report};
-use super::ledger::{Ledger, Stand};
+use super::ledger::{Ledger, Written};
 
-/// What is expected beyond the law.
+/// Expectations beyond the law.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected {
-    /// The broker lost nothing: nobody may be told so, and no message comes to a client twice in its life.
+    /// The broker loses nothing: no client may receive `lost`, and no client may receive a message twice.
     pub(super) nothing_lost: bool,
 }
 
-/// Judges all stories; notes breaches in the chronicle.
+/// Checks all traces and records breaches in the chronicle.
 pub(super) fn judge(chronicle: &Chronicle, ledger: &Ledger, expected: Expected) -> Report {
-    let stories = chronicle.stories.take();
-    for story in &stories {
-        follow(chronicle, ledger, story, expected);
+    let traces = chronicle.traces.take();
+    for trace in &traces {
+        follow(chronicle, ledger, trace, expected);
     }
-    let wishes = chronicle.wishes.take();
-    let channels: BTreeSet<&str> = wishes.iter().map(|wish| wish.channel.as_str()).collect();
+    let intents = chronicle.intents.take();
+    let channels: BTreeSet<&str> = intents.iter().map(|intent| intent.channel.as_str()).collect();
     let mut sum = Report::default();
     for channel in channels {
         let messages = ledger.messages(channel);
-        let court =
-            Court { chronicle, ledger, expected, channel, wishes: &wishes, messages, history: History::default() };
-        let report = court.report(&stories);
+        let check = ChannelCheck {
+            chronicle,
+            ledger,
+            expected,
+            channel,
+            intents: &intents,
+            messages,
+            history: History::default(),
+        };
+        let report = check.report(&traces);
         sum.acked += report.acked;
         sum.delivered += report.delivered;
         sum.lost_marked += report.lost_marked;
@@ -38,77 +45,77 @@ pub(super) fn judge(chronicle: &Chronicle, ledger: &Ledger, expected: Expected) 
     sum
 }
 
-/// Each step must follow from the one before.
-fn follow(chronicle: &Chronicle, ledger: &Ledger, story: &Story, expected: Expected) {
+/// Checks that each step of a trace follows the one before without a gap.
+fn follow(chronicle: &Chronicle, ledger: &Ledger, trace: &Trace, expected: Expected) {
     let mut from: Option<Position> = None;
     let breach = |why: String| {
-        chronicle.breach(format!("client {} on {}, by the ledger: {why}", story.client, story.channel));
+        chronicle.breach(format!("client {} on {}, by the ledger: {why}", trace.client, trace.channel));
     };
-    for step in &story.steps {
+    for step in &trace.steps {
         let (to, through) = match step {
             Step::Mark => {
                 from = None;
                 if expected.nothing_lost {
-                    breach("told `lost`, although the broker lost nothing".into());
+                    breach("received `lost`, although the broker lost nothing".into());
                 }
                 continue;
             }
             Step::Moved => continue,
             Step::Message { at, payload } => {
                 if !ledger.holds(*at, payload) {
-                    breach(format!("`{payload}` does not stand at {at}"));
+                    breach(format!("`{payload}` was never at {at}"));
                 }
                 (*at, false)
             }
             Step::Reached(at) => (*at, true),
         };
-        if let Some(why) = from.and_then(|from| ledger.missed(&story.channel, from, to, through)) {
+        if let Some(why) = from.and_then(|from| ledger.missed(&trace.channel, from, to, through)) {
             breach(why);
         }
         from = Some(to);
     }
 }
 
-/// Turns what happened on one channel into what the history checker understands.
-struct Court<'a> {
+/// Translates the events and traces of one channel into a [`History`].
+struct ChannelCheck<'a> {
     chronicle: &'a Chronicle,
     ledger: &'a Ledger,
     expected: Expected,
     channel: &'a str,
-    wishes: &'a [Wish],
-    messages: BTreeMap<&'a str, Vec<&'a Stand>>,
+    intents: &'a [Intent],
+    messages: BTreeMap<&'a str, Vec<&'a Written>>,
     history: History,
 }
 
-impl Court<'_> {
-    fn report(&self, stories: &[Story]) -> Report {
+impl ChannelCheck<'_> {
+    fn report(&self, traces: &[Trace]) -> Report {
         self.publishes();
-        for (number, story) in stories.iter().enumerate().filter(|(_, story)| story.channel == self.channel) {
-            self.tell(number, story);
+        for (number, trace) in traces.iter().enumerate().filter(|(_, trace)| trace.channel == self.channel) {
+            self.replay(number, trace);
         }
         self.history.report()
     }
 
-    /// A message that several generations of a log held is another one in each, and none of them had to be seen. What
-    /// a roll-back took was never safe.
+    /// Adds the publishes. If several generations of a log held a message, it counts as one message per generation, and
+    /// clients need not have received any of them. A message that a roll-back removed counts as unacknowledged.
     fn publishes(&self) {
         let mut begun = BTreeMap::new();
-        for turn in self.chronicle.turns.borrow().iter() {
-            let (Turn::Begin(wish) | Turn::End(wish, _)) = turn;
-            let Wish { channel, payload } = &self.wishes[*wish];
+        for event in self.chronicle.events.borrow().iter() {
+            let (Event::Begin(intent) | Event::End(intent, _)) = event;
+            let Intent { channel, payload } = &self.intents[*intent];
             if channel != self.channel {
                 continue;
             }
-            match turn {
-                Turn::Begin(wish) => {
+            match event {
+                Event::Begin(intent) => {
                     let names = self.names(payload);
                     let publish = |name: &String| self.history.publish(channel, name);
-                    begun.insert(*wish, names.iter().map(publish).collect::<Vec<_>>());
+                    begun.insert(*intent, names.iter().map(publish).collect::<Vec<_>>());
                 }
-                Turn::End(wish, outcome) => {
-                    let stands = self.messages.get(payload.as_str());
-                    let undone = stands.is_some_and(|stands| stands.iter().any(|stand| stand.undone));
-                    let ids = begun.get(wish).map(Vec::as_slice).unwrap_or_default();
+                Event::End(intent, outcome) => {
+                    let copies = self.messages.get(payload.as_str());
+                    let undone = copies.is_some_and(|copies| copies.iter().any(|written| written.undone));
+                    let ids = begun.get(intent).map(Vec::as_slice).unwrap_or_default();
                     let outcome = match outcome {
                         Outcome::Acknowledged if undone || ids.len() > 1 => Outcome::Unknown,
                         outcome => *outcome,
@@ -120,53 +127,54 @@ impl Court<'_> {
     }
 
     fn names(&self, payload: &str) -> Vec<String> {
-        let stands = self.messages.get(payload).map(Vec::as_slice).unwrap_or_default();
-        let generations: BTreeSet<u32> = stands.iter().map(|stand| stand.generation).collect();
+        let copies = self.messages.get(payload).map(Vec::as_slice).unwrap_or_default();
+        let generations: BTreeSet<u32> = copies.iter().map(|written| written.generation).collect();
         match generations.len() {
             0 | 1 => vec![payload.to_owned()],
             _ => generations.iter().map(|generation| format!("{payload} in {generation}")).collect(),
         }
     }
 
-    /// One reader per story: it came late and left early. Where records can vanish, a fresh node may not know that a
-    /// message is a repeated one, so that only within a connection none comes twice.
-    fn tell(&self, number: usize, story: &Story) {
+    /// Adds one reader per trace, with a mark at its begin and end. If records can vanish, a new node may not recognise a
+    /// repeated message. A client may then receive a message again over another connection, so each connection counts as a
+    /// separate reader.
+    fn replay(&self, number: usize, trace: &Trace) {
         let begin = |part: usize| {
-            let reader = self.history.reader(&format!("client {} (story {number}.{part})", story.client));
-            self.history.marked(reader, &story.channel);
+            let reader = self.history.reader(&format!("client {} (trace {number}.{part})", trace.client));
+            self.history.marked(reader, &trace.channel);
             reader
         };
         let position = |step: &Step| if let Step::Message { at, .. } = step { Some(*at) } else { None };
-        let read: Vec<Position> = story.steps.iter().filter_map(position).collect();
+        let read: Vec<Position> = trace.steps.iter().filter_map(position).collect();
         let mut generations = self.ledger.generations(&read).into_iter();
         let mut part = 0;
         let mut reader = begin(part);
-        for step in &story.steps {
+        for step in &trace.steps {
             match step {
-                Step::Mark => self.history.marked(reader, &story.channel),
+                Step::Mark => self.history.marked(reader, &trace.channel),
                 Step::Moved if !self.expected.nothing_lost => {
-                    self.history.marked(reader, &story.channel);
+                    self.history.marked(reader, &trace.channel);
                     part += 1;
                     reader = begin(part);
                 }
                 Step::Moved | Step::Reached(_) => {}
                 Step::Message { payload, at } => {
                     let generation = generations.next().unwrap_or_default();
-                    // Two primaries at once are found out only when they are met: what the left one shows until then comes
-                    // before the mark.
+                    // A node notices a fork only when it reads from the new primary. Records of the old one before that do
+                    // not count; a mark follows them.
                     if self.ledger.is_forked(*at) {
                         continue;
                     }
-                    // Whoever has not read the first of them cannot know.
+                    // A node that has not read the first copy cannot recognise the second.
                     if !self.expected.nothing_lost && self.ledger.is_repeated(*at) {
                         continue;
                     }
                     let several = self.names(payload).len() > 1;
                     let name = if several { format!("{payload} in {generation}") } else { payload.clone() };
-                    self.history.saw(reader, &story.channel, &name);
+                    self.history.saw(reader, &trace.channel, &name);
                 }
             }
         }
-        self.history.marked(reader, &story.channel);
+        self.history.marked(reader, &trace.channel);
     }
 }

@@ -1,8 +1,9 @@
-//! Whole clusters in memory, drawn from a seed: the same seed is the same world, to the last byte.
+//! Simulates whole clusters in memory. A seed determines a world completely, to the last byte.
 //!
-//! Real: log, cursor, dedup, publisher, relay, window, hub, outboxes, resume, codec, native protocol. Modelled: the
-//! broker, sockets, clients, time. One thread, tokio's paused clock, every choice from the seed. Judged by the law: what
-//! is acknowledged is delivered or told as lost, in one order for all, once; and everything works again after the faults.
+//! Real: log, cursor, dedup, publisher, relay, window, hub, outboxes, resume, codec, native protocol. Simulated: the
+//! broker, sockets, clients, time. It uses one thread, tokio's paused clock, and the seed for each choice. Each world must
+//! keep the law: an acknowledged message is delivered once or announced as lost, in the same order for all clients, and
+//! everything works again after the faults.
 
 mod broker;
 mod chronicle;
@@ -30,29 +31,29 @@ use tokio::time::Instant;
 
 use self::world::live;
 
-/// The worlds that every run of the tests goes through.
+/// The number of fixed seeds that each test run simulates.
 const SEEDS: u64 = 3_000;
-/// Those that it draws anew each time.
+/// The number of random seeds on top.
 const RANDOM: u64 = 200;
-/// A world takes milliseconds.
+/// The real time after which a world counts as hung. A world takes milliseconds.
 const HANG: Duration = Duration::from_secs(60);
 
 thread_local! {
     static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// The clocks of all nodes start now.
+/// Starts the clock of this thread's world.
 fn begin_of_time() {
     BEGAN.set(Some(Instant::now()));
 }
 
-/// Milliseconds since 1970 by the clock on the wall of this world.
+/// The wall-clock time of this world, in milliseconds since 1970.
 fn wall() -> u64 {
     let elapsed = BEGAN.get().map_or(0, |began| began.elapsed().as_millis());
     1_700_000_000_000 + u64::try_from(elapsed).unwrap_or(0)
 }
 
-/// What the environment asks for: `FANFARE_SEED=7`, or `FANFARE_SEEDS=0..20000`.
+/// The seeds from the environment: `FANFARE_SEED=7` or `FANFARE_SEEDS=0..20000`.
 fn seeds() -> Option<Range<u64>> {
     let number = |text: &str| text.trim().parse::<u64>().expect("a seed is a number");
     if let Ok(seed) = std::env::var("FANFARE_SEED") {
@@ -63,13 +64,13 @@ fn seeds() -> Option<Range<u64>> {
     Some(number(from)..number(to))
 }
 
-/// Lives through worlds until one breaks the law; gives its seed.
+/// Simulates worlds until one breaks the law, and returns the seed of that one.
 fn first_unlawful(seeds: impl Iterator<Item = u64>) -> Option<u64> {
     panics::watch();
     let begun = watch_over();
     let (mut worlds, mut acked, mut delivered, mut duplicate, mut marks) = (0, 0, 0, 0, 0);
     for seed in seeds {
-        // The watch ends only when this does.
+        // Cannot fail: the watching thread ends only when `begun` is dropped.
         let _ = begun.send(seed);
         let verdict = live(seed, false);
         if !verdict.breaches.is_empty() {
@@ -87,7 +88,8 @@ fn first_unlawful(seeds: impl Iterator<Item = u64>) -> Option<u64> {
     None
 }
 
-/// Ends the process if a world does not end: a task that spins lets no time pass there. Takes each seed as it begins.
+/// Aborts the process if a world does not end, which happens if a task never yields. The returned sender takes the seed of
+/// each world that begins.
 fn watch_over() -> mpsc::Sender<u64> {
     let (sender, begun) = mpsc::channel();
     std::thread::spawn(move || {
@@ -97,10 +99,10 @@ fn watch_over() -> mpsc::Sender<u64> {
                 Ok(next) => seed = Some(next),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    // Past the test harness, which would keep it to itself.
+                    // Directly to stderr: the test harness would capture `eprintln`.
                     let _ = writeln!(
                         std::io::stderr(),
-                        "the world of seed {seed:?} does not end: some task spins\nreplay: {}",
+                        "the world of seed {seed:?} does not end: a task never yields\nreplay: {}",
                         replay(seed)
                     );
                     std::process::abort();
@@ -116,8 +118,8 @@ fn replay(seed: Option<u64>) -> String {
     format!("FANFARE_SEED={seed} cargo test --profile checked --workspace --lib simulation::every")
 }
 
-/// The world of a seed as it went, and what was wrong with it.
-fn story(seed: u64) -> String {
+/// All lines of a seed's world, and its breaches of the law.
+fn report(seed: u64) -> String {
     let verdict = live(seed, true);
     let mut out = verdict.lines.join("\n");
     let _ = write!(out, "\n\nseed {seed}: {}", verdict.report);
@@ -136,7 +138,7 @@ fn every_world_keeps_the_law() {
         None => first_unlawful((0..SEEDS).chain(random..random + RANDOM)),
     };
     if let Some(seed) = found {
-        panic!("{}", story(seed));
+        panic!("{}", report(seed));
     }
 }
 
@@ -144,7 +146,7 @@ fn every_world_keeps_the_law() {
 fn the_same_seed_is_the_same_world() {
     for seed in 0..20 {
         let (once, again) = (live(seed, false).digest, live(seed, false).digest);
-        assert_eq!(once, again, "seed {seed}: something is not drawn from it");
+        assert_eq!(once, again, "seed {seed}: a choice does not come from the seed");
         assert_ne!(once, live(seed + 1, false).digest);
     }
 }

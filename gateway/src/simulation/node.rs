@@ -1,4 +1,4 @@
-//! A node without threads and sockets: log, relay, window and workers as they are, ended by dropping them.
+//! A node without threads and sockets. Log, relay, window and workers are the real ones.
 
 use std::cell::{OnceCell, RefCell};
 use std::net::Ipv4Addr;
@@ -31,7 +31,7 @@ use crate::worker::{RELAYED, Worker};
 /// Sockets that wait for a worker.
 const ACCEPTED: usize = 16;
 
-/// A running node; dropping it is its crash.
+/// A running node. Dropping it simulates a crash.
 pub(super) struct Node {
     task: AbortHandle,
     health: Rc<OnceCell<Arc<Health>>>,
@@ -40,7 +40,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Starts a node on the current [`LocalSet`]; `rng` decides how busy its workers are.
+    /// Starts a node on the current [`LocalSet`]; `rng` decides how often its workers are busy.
     pub(super) fn start(model: &Arc<Model>, number: usize, config: &Config, rng: &mut Rng) -> Self {
         let (mut accepted, mut inlets) = (Vec::new(), Vec::new());
         for _ in 0..config.node.workers {
@@ -53,7 +53,7 @@ impl Node {
         let life = async move {
             let gate = Box::new(Open::new(&config));
             let core = Core::new(broker, config, format!("node {number}"), gate, Metrics::default(), wall);
-            // Set once, as a node starts once.
+            // Cannot fail: this task runs once.
             let _ = known.set(Arc::clone(&core.health));
             let workers = inlets.into_iter().map(|(accepted, rng)| run_worker(&core.shared, accepted, rng)).collect();
             core.relay(workers).await;
@@ -62,12 +62,12 @@ impl Node {
         Self { task: task.abort_handle(), health, accepted, turn: RefCell::new(0) }
     }
 
-    /// Whether the node is ready; not before its task has begun.
+    /// Whether the node is ready; false before its task has started.
     pub(super) fn is_ready(&self) -> bool {
         self.health.get().is_some_and(|health| health.ready().is_ok())
     }
 
-    /// Connects a client; false if the node does not take it.
+    /// Connects a client; false if the node does not accept it.
     pub(super) fn connect(&self, end: End) -> bool {
         let turn = self.turn.replace_with(|turn| (*turn + 1) % self.accepted.len());
         self.accepted[turn].try_send(end).is_ok()
@@ -85,7 +85,7 @@ fn run_worker(shared: &Arc<Shared>, mut accepted: mpsc::Receiver<End>, mut rng: 
     let (late, received) = mpsc::channel(RELAYED);
     let worker = Worker::start(Arc::clone(shared), shared.config.node.workers, received);
     tokio::task::spawn_local(async move {
-        // A worker with other things to do.
+        // Delays some batches, as if the worker were busy.
         while let Some(batch) = relayed.recv().await {
             if rng.u8(0..10) == 0 {
                 tokio::time::sleep(Duration::from_millis(rng.u64(0..200))).await;

@@ -1,4 +1,4 @@
-//! Panics of tasks, which the runtime would keep to itself.
+//! Records panics of tasks. The runtime catches them, so a test would not fail.
 
 use std::cell::RefCell;
 use std::sync::Once;
@@ -7,7 +7,7 @@ thread_local! {
     static SEEN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// From now on, panics of this thread are noted.
+/// Records panics of this thread from now on.
 pub(super) fn watch() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -19,7 +19,7 @@ pub(super) fn watch() {
     });
 }
 
-/// Those since the last call.
+/// The panics since the last call.
 pub(super) fn take() -> Vec<String> {
     SEEN.take()
 }

@@ -1,4 +1,4 @@
-//! A connection in memory: two directions, each with a buffer that fills up as a kernel's does.
+//! A connection in memory: two directions, each with a buffer of limited size, like a kernel's.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 struct Lane {
     bytes: VecDeque<u8>,
     room: usize,
-    /// Nothing more will be written.
+    /// The writer has closed this direction.
     shut: bool,
     /// The reader is gone.
     broken: bool,
@@ -24,13 +24,13 @@ impl Lane {
     }
 }
 
-/// One end. Dropping it closes both directions.
+/// One end of the connection. Dropping it closes both directions.
 pub(crate) struct End {
     reads: Rc<RefCell<Lane>>,
     writes: Rc<RefCell<Lane>>,
 }
 
-/// Two ends, with so much room on the way from the second to the first.
+/// Creates both ends: the client's and the node's. At most `room` bytes wait on the way to the client.
 pub(super) fn pipe(room: usize) -> (End, End) {
     let lane = |room| Rc::new(RefCell::new(Lane { room, ..Lane::default() }));
     let (down, up) = (lane(room), lane(usize::MAX));
@@ -39,7 +39,7 @@ pub(super) fn pipe(room: usize) -> (End, End) {
 }
 
 impl End {
-    /// Bytes read; 0 at the end.
+    /// Reads into `buffer` and returns the number of bytes; 0 at the end of the stream.
     pub(crate) fn poll_read(&self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<usize> {
         let mut lane = self.reads.borrow_mut();
         if lane.bytes.is_empty() {
@@ -87,7 +87,7 @@ impl End {
         if lane.broken { Err(io::ErrorKind::NotConnected.into()) } else { Ok(()) }
     }
 
-    /// What is on the way to the other end will not arrive.
+    /// Discards the bytes on the way to the other end.
     pub(crate) fn reset(&self) {
         self.writes.borrow_mut().bytes.clear();
     }

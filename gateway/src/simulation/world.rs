@@ -1,4 +1,4 @@
-//! One world: a broker, nodes and clients, all drawn from a seed, and the faults that befall them.
+//! One world: a broker, nodes, clients and faults, all drawn from a seed.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use fastrand::Rng;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::broker::{Manners, Model, Weather};
+use super::broker::{Flakiness, Model, Traits};
 use super::chronicle::Chronicle;
 use super::client::Client;
 use super::faults::{Fault, Plan};
@@ -19,10 +19,10 @@ use super::node::Node;
 use super::pipe::End;
 use crate::config::{ByteSize, Config};
 
-/// How long after the last fault everybody must hear everything again.
+/// How long after the last fault all clients must receive all messages again.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// What became of a world.
+/// The result of a world.
 pub(super) struct Verdict {
     pub(super) breaches: Vec<String>,
     pub(super) lines: Vec<String>,
@@ -35,11 +35,11 @@ pub(super) struct World {
     pub(super) channels: Vec<String>,
     pub(super) chronicle: Chronicle,
     pub(super) expected: Expected,
-    /// Milliseconds between a client's deeds, at most.
+    /// The longest pause between two actions of a client, in milliseconds.
     pub(super) pace: u64,
-    /// Faults are over, and clients try nothing new.
+    /// Faults are over, and clients start nothing new.
     pub(super) calm: Cell<bool>,
-    /// Which clients hear all that they want to.
+    /// For each client, whether it has received a final message on each channel that it wants.
     pub(super) done: RefCell<Vec<bool>>,
     pub(super) model: Arc<Model>,
     nodes: RefCell<Vec<Option<Node>>>,
@@ -47,25 +47,25 @@ pub(super) struct World {
     faultless: bool,
 }
 
-/// Lives through the world of this seed.
-pub(super) fn live(seed: u64, telling: bool) -> Verdict {
+/// Simulates the world of this seed. With `keep_lines`, the verdict has a line for each event.
+pub(super) fn live(seed: u64, keep_lines: bool) -> Verdict {
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let runtime = runtime.expect("a runtime without I/O needs nothing of the system");
+    let runtime = runtime.expect("a runtime without I/O needs no system resources");
     LocalSet::new().block_on(&runtime, async move {
         super::begin_of_time();
         let mut rng = Rng::with_seed(seed);
         let plan = Plan::draw(&mut rng);
-        let world = World::draw(&mut rng, &plan, telling);
+        let world = World::draw(&mut rng, &plan, keep_lines);
         world.run(plan, &mut rng).await
     })
 }
 
 impl World {
-    fn draw(rng: &mut Rng, plan: &Plan, telling: bool) -> Rc<Self> {
+    fn draw(rng: &mut Rng, plan: &Plan, keep_lines: bool) -> Rc<Self> {
         let faultless = plan.faults.is_empty();
         let config = draw_config(rng, faultless);
-        let manners = Manners {
+        let traits = Traits {
             entries_have_epochs: rng.bool(),
             entries_have_previous: rng.bool(),
             acks_have_positions: rng.bool(),
@@ -73,10 +73,10 @@ impl World {
             pipeline: rng.usize(1..=8),
         };
         let nodes = rng.usize(2..=3);
-        let model = Model::new(config.broker.partitions, nodes, manners, rng.fork());
-        let chronicle = Chronicle::new(telling);
-        chronicle.tell(format_args!(
-            "{nodes} nodes of {} workers, {} partitions, {manners:?}, heartbeat {:?}, {:?}, outbox {}, faults {:?}",
+        let model = Model::new(config.broker.partitions, nodes, traits, rng.fork());
+        let chronicle = Chronicle::new(keep_lines);
+        chronicle.note(format_args!(
+            "{nodes} nodes of {} workers, {} partitions, {traits:?}, heartbeat {:?}, {:?}, outbox {}, faults {:?}",
             config.node.workers,
             config.broker.partitions,
             config.broker.heartbeat,
@@ -108,8 +108,8 @@ impl World {
         let began = Instant::now();
         for (at, fault) in plan.faults {
             sleep_until(began + Duration::from_millis(at)).await;
-            self.chronicle.tell(format_args!("FAULT {fault:?}"));
-            Rc::clone(&self).befall(fault);
+            self.chronicle.note(format_args!("FAULT {fault:?}"));
+            Rc::clone(&self).start_fault(fault);
         }
         sleep_until(began + Duration::from_millis(plan.length)).await;
         self.heal().await;
@@ -126,18 +126,18 @@ impl World {
         Verdict { breaches, lines, digest, report }
     }
 
-    /// Ends all faults, and waits until everybody hears everything.
+    /// Ends all faults and waits until all clients receive all messages.
     async fn heal(&self) {
         self.model.join();
         self.model.change(|state| {
-            state.weather = Weather { delay: 3, ..Weather::default() };
+            state.flakiness = Flakiness { delay: 3, ..Flakiness::default() };
             for link in &mut state.links {
                 (link.reach, link.skip) = (Default::default(), false);
             }
         });
         (0..self.size()).filter(|node| !self.is_up(*node)).for_each(|node| self.start_node(node));
         self.calm.set(true);
-        self.chronicle.tell(format_args!("CALM"));
+        self.chronicle.note(format_args!("CALM"));
         let end = Instant::now() + RECOVERY;
         loop {
             let clients: Vec<_> =
@@ -154,18 +154,18 @@ impl World {
 
     fn end(&self, clients: &[u32], nodes: &[u32]) {
         if !clients.is_empty() || !nodes.is_empty() {
-            let what = format!("clients {clients:?} do not hear all, nodes {nodes:?} are not ready");
+            let what = format!("clients {clients:?} do not receive all messages, nodes {nodes:?} are not ready");
             self.chronicle.breach(format!("{RECOVERY:?} after the last fault, {what}"));
         }
     }
 
-    /// How many nodes there are.
+    /// The number of nodes.
     pub(super) fn size(&self) -> usize {
         self.nodes.borrow().len()
     }
 
-    /// No fault was, is or will be.
-    pub(super) fn calm_from_the_start(&self) -> bool {
+    /// Whether this world has no faults at all.
+    pub(super) fn is_faultless(&self) -> bool {
         self.faultless
     }
 
@@ -182,15 +182,15 @@ impl World {
         self.nodes.borrow_mut()[number] = Some(node);
     }
 
-    /// Lets a fault happen, which ends by itself.
-    fn befall(self: Rc<Self>, fault: Fault) {
+    /// Starts a fault, which ends by itself.
+    fn start_fault(self: Rc<Self>, fault: Fault) {
         if let Fault::Crash { node, .. } = fault {
             let number = node % self.size();
             self.nodes.borrow_mut()[number] = None;
         }
         let rng = self.rng.borrow_mut().fork();
         tokio::task::spawn_local(async move {
-            fault.happen(&self.model, self.size(), rng).await;
+            fault.run(&self.model, self.size(), rng).await;
             if let Fault::Crash { node, .. } = fault
                 && !self.is_up(node % self.size())
             {

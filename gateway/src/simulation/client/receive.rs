@@ -1,4 +1,4 @@
-//! What a client makes of what it hears: the steps of its stories, and breaches of the protocol.
+//! How a client handles frames: it records the steps of its traces, and breaches of the protocol.
 
 use std::rc::Rc;
 
@@ -6,12 +6,12 @@ use broker_adapters::Position;
 use serde_json::Value;
 
 use super::wire::frame;
-use super::{Asked, Client, Ear};
+use super::{Asked, Client, Interest};
 use crate::simulation::chronicle::Step;
 use crate::simulation::law::Outcome;
 
 impl Client {
-    /// Takes bytes from the node.
+    /// Handles bytes from the node.
     pub(super) fn take(&mut self, bytes: &[u8]) {
         let Some(connection) = &mut self.connection else { return };
         if bytes.is_empty() {
@@ -21,28 +21,28 @@ impl Client {
         while let Some((opcode, payload)) = self.connection.as_mut().and_then(|one| frame(&mut one.input)) {
             match opcode {
                 1 => match serde_json::from_slice(&payload) {
-                    Ok(value) => self.hear(&value),
-                    Err(error) => self.breach(format!("a frame that is no JSON: {error}")),
+                    Ok(value) => self.receive(&value),
+                    Err(error) => self.breach(format!("a frame that is not JSON: {error}")),
                 },
                 8 => {
                     let code = payload.iter().take(2).fold(0, |code, byte| code << 8 | u32::from(*byte));
                     self.drop_connection(&format!("is closed with {code}"));
                 }
-                // Any byte answers a ping.
+                // An empty pong is enough: the node counts any byte as an answer to its ping.
                 9 => drop(self.connection.as_ref().map(|one| one.end.try_write(&[0x8A, 0x80, 0, 0, 0, 0]))),
                 _ => self.breach(format!("a frame with opcode {opcode}")),
             }
         }
     }
 
-    fn hear(&mut self, frame: &Value) {
+    fn receive(&mut self, frame: &Value) {
         let mut shown = frame.to_string();
         shown.truncate(shown.floor_char_boundary(120));
-        self.tell(format_args!("← {shown}"));
+        self.note(format_args!("← {shown}"));
         if let Some(id) = frame["id"].as_u64() {
             match self.asked.remove(&id) {
                 Some(asked) => self.answered(id, asked, frame),
-                None => self.breach(format!("an answer to no question: {frame}")),
+                None => self.breach(format!("a reply without a command: {frame}")),
             }
         } else if let Some(positions) = frame["ping"]["at"].as_object() {
             for (channel, at) in positions {
@@ -54,40 +54,40 @@ impl Client {
             } else {
                 let payload = frame["data"].as_str().unwrap_or_default().to_owned();
                 if payload.starts_with("final")
-                    && let Some(ear) = self.ears.get_mut(channel)
+                    && let Some(interest) = self.interests.get_mut(channel)
                 {
-                    ear.finals += 1;
+                    interest.finals += 1;
                 }
                 self.reached(channel, &frame["at"], |at| Step::Message { payload, at });
             }
         } else if !frame["degraded"].is_boolean() {
             self.breach(format!("an unknown frame: {frame}"));
         }
-        let done = |ear: &Ear| !ear.wanted || (ear.joined && ear.finals > 0);
-        self.world.done.borrow_mut()[self.number] = self.ears.values().all(done);
+        let done = |interest: &Interest| !interest.wanted || (interest.joined && interest.finals > 0);
+        self.world.done.borrow_mut()[self.number] = self.interests.values().all(done);
     }
 
     fn reached(&mut self, channel: &str, at: &Value, step: impl FnOnce(Position) -> Step) {
         let position = at.as_str().and_then(|at| at.parse().ok());
-        match (self.ears.get_mut(channel), position) {
-            (Some(ear), Some(at)) if ear.joined => {
-                ear.since = Some((at, ear.story));
-                self.world.chronicle.step(ear.story, step(at));
+        match (self.interests.get_mut(channel), position) {
+            (Some(interest), Some(at)) if interest.joined => {
+                interest.since = Some((at, interest.trace));
+                self.world.chronicle.step(interest.trace, step(at));
             }
-            (Some(ear), _) if ear.blurred => {}
-            _ => self.breach(format!("something for {channel} at {at}, which is not subscribed to")),
+            (Some(interest), _) if interest.leaving => {}
+            _ => self.breach(format!("a frame for {channel} at {at} without a subscription")),
         }
     }
 
     fn lost(&mut self, channel: &str, reason: &Value) {
         let (world, number) = (&self.world, self.number);
-        let Some(ear) = self.ears.get_mut(channel).filter(|ear| ear.joined) else { return };
-        world.chronicle.step(ear.story, Step::Mark);
+        let Some(interest) = self.interests.get_mut(channel).filter(|interest| interest.joined) else { return };
+        world.chronicle.step(interest.trace, Step::Mark);
         if reason == "reset" {
-            ear.story = world.chronicle.story(number, channel);
+            interest.trace = world.chronicle.trace(number, channel);
         }
-        // What the client has handled before says nothing about what comes after.
-        ear.since = None;
+        // The position from before the loss cannot be used to resume.
+        interest.since = None;
     }
 
     fn answered(&mut self, id: u64, asked: Asked, frame: &Value) {
@@ -100,36 +100,36 @@ impl Client {
                     Some("unknown") => Outcome::Unknown,
                     Some(_) => return self.breach(format!("publish {id}: {frame}")),
                 };
-                if outcome != Outcome::Acknowledged && self.world.calm_from_the_start() {
+                if outcome != Outcome::Acknowledged && self.world.is_faultless() {
                     self.breach(format!("a publish failed without a fault: {frame}"));
                 }
                 self.tried(publishing, outcome);
             }
-            // Left before it was answered.
+            // The client unsubscribed before this reply.
             Asked::Subscribe { again: false, channel, .. }
-                if self.ears.get(&channel).is_some_and(|ear| ear.asked != Some(id)) =>
+                if self.interests.get(&channel).is_some_and(|interest| interest.asked != Some(id)) =>
             {
                 if !matches!(code, None | Some("left" | "unavailable")) {
                     self.breach(format!("subscribe {id}: {frame}"));
                 }
             }
             Asked::Unsubscribe => {
-                let ears = self.ears.values_mut().filter(|ear| ear.asked == Some(id));
-                ears.for_each(|ear| (ear.asked, ear.blurred) = (None, false));
+                let interests = self.interests.values_mut().filter(|interest| interest.asked == Some(id));
+                interests.for_each(|interest| (interest.asked, interest.leaving) = (None, false));
             }
             Asked::Subscribe { again: true, channel, .. } => {
-                let ear = self.ears.get(&channel);
-                if ear.is_some_and(|ear| ear.asked.is_some() && !ear.blurred) {
+                let interest = self.interests.get(&channel);
+                if interest.is_some_and(|interest| interest.asked.is_some() && !interest.leaving) {
                     self.breach(format!("{id} was answered before an earlier command"));
                 }
-                // It was left, or only the second of two commands was carried out.
-                if code.is_none() && ear.is_some_and(|ear| !ear.joined && !ear.blurred) {
-                    self.drop_connection("does not know where it stands");
+                // The client unsubscribed, or only the second of two commands was carried out.
+                if code.is_none() && interest.is_some_and(|interest| !interest.joined && !interest.leaving) {
+                    self.drop_connection("does not know whether it is subscribed");
                 }
             }
             Asked::Subscribe { channel, since, .. } => {
-                if let Some(ear) = self.ears.get_mut(&channel) {
-                    (ear.asked, ear.blurred) = (None, false);
+                if let Some(interest) = self.interests.get_mut(&channel) {
+                    (interest.asked, interest.leaving) = (None, false);
                 }
                 match code {
                     None => self.joined(&channel, since, &frame["ok"]),
@@ -142,30 +142,30 @@ impl Client {
 
     fn joined(&mut self, channel: &str, since: Option<Position>, ok: &Value) {
         let (world, number) = (Rc::clone(&self.world), self.number);
-        let Some(ear) = self.ears.get_mut(channel) else { return };
+        let Some(interest) = self.interests.get_mut(channel) else { return };
         let Some(at) = ok["at"].as_str().and_then(|at| at.parse::<Position>().ok()) else {
             return self.breach(format!("no position in {ok}"));
         };
-        ear.joined = true;
-        let known = ear.since.filter(|(known, _)| Some(*known) == since);
+        interest.joined = true;
+        let known = interest.since.filter(|(known, _)| Some(*known) == since);
         match (ok["recovered"].as_bool(), known) {
-            (Some(true), Some((since, story))) => {
-                ear.story = story;
-                world.chronicle.step(story, Step::Moved);
+            (Some(true), Some((since, trace))) => {
+                interest.trace = trace;
+                world.chronicle.step(trace, Step::Moved);
                 if at != since {
-                    self.breach(format!("asked for what follows {since}, got what follows {at}"));
+                    self.breach(format!("asked to resume after {since}, but resumed after {at}"));
                 }
                 return;
             }
-            (Some(true), None) => return self.breach(format!("recovered what was not asked for: {ok}")),
-            (Some(false), _) if world.calm_from_the_start() => {
-                self.breach(format!("nothing recovered without a fault: {ok}"));
+            (Some(true), None) => return self.breach(format!("recovered without `since`: {ok}")),
+            (Some(false), _) if world.is_faultless() => {
+                self.breach(format!("not recovered, although there was no fault: {ok}"));
             }
             _ => {}
         }
-        let Some(ear) = self.ears.get_mut(channel) else { return };
-        ear.story = world.chronicle.story(number, channel);
-        ear.since = Some((at, ear.story));
-        world.chronicle.step(ear.story, Step::Reached(at));
+        let Some(interest) = self.interests.get_mut(channel) else { return };
+        interest.trace = world.chronicle.trace(number, channel);
+        interest.since = Some((at, interest.trace));
+        world.chronicle.step(interest.trace, Step::Reached(at));
     }
 }

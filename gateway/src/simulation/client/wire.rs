@@ -1,8 +1,8 @@
-//! Frames as a client writes and reads them.
+//! A client's side of the WebSocket framing.
 
 use std::collections::VecDeque;
 
-/// A text frame with a mask of zeros.
+/// A text frame with an all-zero mask.
 pub(in crate::simulation) fn masked(text: &str) -> Vec<u8> {
     let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
     let mut bytes = vec![0x81, 0x80 | 126];
@@ -15,7 +15,7 @@ pub(in crate::simulation) fn masked(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// The next whole frame: opcode and payload.
+/// Takes the next whole frame from `input`: its opcode and payload.
 pub(in crate::simulation) fn frame(input: &mut VecDeque<u8>) -> Option<(u8, Vec<u8>)> {
     let (first, short) = (*input.front()?, usize::from(*input.get(1)?));
     let wide = match short {
