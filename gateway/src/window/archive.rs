@@ -1,8 +1,8 @@
-//! Records older than the window, read back from the broker for all who wait for them.
+//! Reads records that are older than the window back from the broker, for all clients that wait for them.
 //!
-//! One reading at a time per partition, and few on the node, each for all who wait. It is begun only while somebody waits,
-//! and then it ends, whoever leaves meanwhile: what was asked for comes in any case, and tells the next what it would ask
-//! for again. What was read is kept for a while, in a part of the window's memory.
+//! Each partition has at most one reading at a time, and the node at most [`AT_ONCE`]. One reading serves all waiting
+//! clients. It starts only while a client waits. It is never cancelled, not even when the last client leaves, because its
+//! page saves the next client a request. Pages stay for a while, in a part of the window's memory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,68 +12,68 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::page::Page;
-use super::shelf::{Nothing, Plan, Shelf};
+use super::shelf::{NoPage, Plan, Shelf};
 
 /// Readings at a time on the whole node.
 const AT_ONCE: usize = 2;
-/// Bytes of records that one reading should bring, about.
+/// The approximate size of one reading, in bytes.
 const BYTES: usize = 1 << 20;
-/// Records that one reading asks for.
+/// The least and the most records that one reading requests.
 const RECORDS: std::ops::RangeInclusive<usize> = 16..=2048;
 
 #[derive(Debug)]
 pub(super) struct Archive {
-    desks: Box<[Desk]>,
-    turns: Semaphore,
-    /// Bytes of all shelves, and the most of them.
+    sections: Box<[Section]>,
+    readings: Semaphore,
+    /// Bytes of all shelves, and their limit.
     taken: AtomicUsize,
     most: usize,
     clock: fn() -> u64,
 }
 
 #[derive(Debug, Default)]
-struct Desk {
+struct Section {
     shelf: Mutex<Shelf>,
-    /// Bytes that this shelf has in `taken`.
+    /// The shelf's bytes in `taken`.
     counted: AtomicUsize,
-    /// Something was read, or somebody else may read.
-    turned: Notify,
-    /// The last answer of the broker to where its log ends, and when it was asked for.
+    /// A reading has ended: there may be a new page, and another reading may start.
+    progress: Notify,
+    /// The end of the broker's log as last read, and the time of that request.
     head: tokio::sync::Mutex<Option<(Instant, Offset)>>,
 }
 
-/// What a reading must know of the window.
+/// What a reading needs from the window.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Extent {
-    /// The newest record there is, beyond which nothing is read.
+    /// The newest record of the window. Readings stop there.
     pub(super) newest: Offset,
-    /// Bytes of a record, on average.
+    /// The average size of a record, in bytes.
     pub(super) average: usize,
 }
 
 impl Archive {
     pub(super) fn new(partitions: u16, most: usize, clock: fn() -> u64) -> Self {
-        let desks = (0..partitions).map(|_| Desk::default()).collect();
-        Self { desks, turns: Semaphore::new(AT_ONCE), taken: AtomicUsize::new(0), most, clock }
+        let sections = (0..partitions).map(|_| Section::default()).collect();
+        Self { sections, readings: Semaphore::new(AT_ONCE), taken: AtomicUsize::new(0), most, clock }
     }
 
-    /// Bytes that it takes.
+    /// Bytes that all pages occupy.
     pub(super) fn bytes(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// The page that says what follows on a channel after a position, if it was read lately.
+    /// A page with the messages of a channel after a position; `None` if there is none.
     pub(super) fn find(&self, channel: &str, since: Position) -> Option<Arc<Page>> {
-        self.desk(since.partition).lock().find(channel, since.offset, (self.clock)())
+        self.section(since.partition).lock().find(channel, since.offset, (self.clock)())
     }
 
-    /// Whether the record at a position is this one, as far as is known.
+    /// Whether the log has this very record; `None` if no page covers its offset.
     pub(super) fn holds(&self, position: Position) -> Option<bool> {
-        self.desk(position.partition).lock().holds(position)
+        self.section(position.partition).lock().holds(position)
     }
 
-    /// Waits until the page that says what follows on a channel was read; `None` if the log holds no such record any more.
-    /// `extent` says what is known of the partition's newer records.
+    /// Waits for a page with the messages of a channel after a position; `None` if the log no longer holds that record.
+    /// `extent` describes the newer records, which the window holds.
     pub(super) async fn page(
         self: &Arc<Self>,
         log: &Arc<Log>,
@@ -81,70 +81,70 @@ impl Archive {
         since: Position,
         extent: impl Fn() -> Option<Extent>,
     ) -> Result<Option<Arc<Page>>, LinkError> {
-        let desk = self.desk(since.partition);
-        let _want = Want::new(desk, channel, since.offset);
+        let section = self.section(since.partition);
+        let _waiting = Waiting::new(section, channel, since.offset);
         loop {
-            let turned = desk.turned.notified();
-            tokio::pin!(turned);
-            turned.as_mut().enable();
+            let progress = section.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
             if let Some(page) = self.find(channel, since) {
                 return Ok(Some(page));
             }
-            let nothing = desk.lock().nothing(channel, since.offset);
-            match nothing {
-                Some(Nothing::Gone) => return Ok(None),
-                Some(Nothing::Failed(error)) => return Err(error),
+            let no_page = section.lock().no_page(channel, since.offset);
+            match no_page {
+                Some(NoPage::Gone) => return Ok(None),
+                Some(NoPage::Failed(error)) => return Err(error),
                 None => {}
             }
-            if let Some(turn) = Turn::take(self, since.partition) {
+            if let Some(reading) = Reading::take(self, since.partition) {
                 let Some(extent) = extent() else { return Ok(None) };
                 let log = Arc::clone(log);
-                tokio::task::spawn_local(async move { turn.read(&log, extent).await });
+                tokio::task::spawn_local(async move { reading.read(&log, extent).await });
             }
-            turned.await;
-            // Those who were served want what comes next before it is decided what that is.
+            progress.await;
+            // Let served clients ask for their next page before the next reading is planned.
             tokio::task::yield_now().await;
         }
     }
 
-    /// The offset of the broker's last record, as it is now or later.
+    /// The offset of the broker's last record, not older than this call. Concurrent calls share one request.
     pub(super) async fn head(&self, log: &Log, partition: Partition) -> Result<Offset, LinkError> {
         let now = Instant::now();
-        let mut known = self.desk(partition).head.lock().await;
+        let mut known = self.section(partition).head.lock().await;
         if let Some((asked, head)) = *known
             && asked >= now
         {
             return Ok(head);
         }
-        let _turn = self.turns.acquire().await;
+        let _permit = self.readings.acquire().await;
         let asked = Instant::now();
         let head = log.head(partition).await?;
         *known = Some((asked, head));
         Ok(head)
     }
 
-    /// Lets go of what nobody has wanted for a while.
+    /// Drops pages that were not used for a while.
     pub(super) fn expire(&self, partition: Partition) {
-        let desk = self.desk(partition);
-        if desk.counted.load(Ordering::Relaxed) > 0 {
-            let mut shelf = desk.lock();
+        let section = self.section(partition);
+        if section.counted.load(Ordering::Relaxed) > 0 {
+            let mut shelf = section.lock();
             shelf.expire((self.clock)());
-            self.settle(desk, &mut shelf);
+            self.settle(section, &mut shelf);
         }
     }
 
     pub(super) fn clear(&self, partition: Partition) {
-        let desk = self.desk(partition);
-        let mut shelf = desk.lock();
+        let section = self.section(partition);
+        let mut shelf = section.lock();
         shelf.clear();
-        self.settle(desk, &mut shelf);
+        self.settle(section, &mut shelf);
     }
 
-    /// Counts what a shelf holds, after it gave up what is too much.
-    fn settle(&self, desk: &Desk, shelf: &mut Shelf) {
+    /// Updates `taken`, and evicts pages of this shelf while all shelves exceed the limit.
+    fn settle(&self, section: &Section, shelf: &mut Shelf) {
         loop {
             let bytes = shelf.bytes();
-            let before = desk.counted.swap(bytes, Ordering::Relaxed);
+            let before = section.counted.swap(bytes, Ordering::Relaxed);
             let all = self.taken.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
             if all.wrapping_add(bytes.wrapping_sub(before)) <= self.most || !shelf.evict() {
                 return;
@@ -152,56 +152,56 @@ impl Archive {
         }
     }
 
-    fn desk(&self, partition: Partition) -> &Desk {
-        // Partitions come from the log, which has as many.
-        &self.desks[usize::from(partition.0)]
+    fn section(&self, partition: Partition) -> &Section {
+        // Cannot be out of range: partitions come from the log, which has the same number.
+        &self.sections[usize::from(partition.0)]
     }
 }
 
-impl Desk {
+impl Section {
     fn lock(&self) -> MutexGuard<'_, Shelf> {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Somebody waits.
-struct Want<'a> {
-    desk: &'a Desk,
+/// A client that waits for a page; withdraws its request when dropped.
+struct Waiting<'a> {
+    section: &'a Section,
     channel: Box<str>,
     after: Offset,
 }
 
-impl<'a> Want<'a> {
-    fn new(desk: &'a Desk, channel: &str, after: Offset) -> Self {
-        desk.lock().want(channel, after);
-        Self { desk, channel: channel.into(), after }
+impl<'a> Waiting<'a> {
+    fn new(section: &'a Section, channel: &str, after: Offset) -> Self {
+        section.lock().want(channel, after);
+        Self { section, channel: channel.into(), after }
     }
 }
 
-impl Drop for Want<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.desk.lock().unwant(&self.channel, self.after);
+        self.section.lock().unwant(&self.channel, self.after);
     }
 }
 
-/// The right to read, given on however the reading ends.
-struct Turn {
+/// The right to read a partition. Dropping it lets another reading start, also after an error.
+struct Reading {
     archive: Arc<Archive>,
     partition: Partition,
 }
 
-impl Turn {
+impl Reading {
     fn take(archive: &Arc<Archive>, partition: Partition) -> Option<Self> {
-        let others = std::mem::replace(&mut archive.desk(partition).lock().reading, true);
+        let others = std::mem::replace(&mut archive.section(partition).lock().reading, true);
         (!others).then(|| Self { archive: Arc::clone(archive), partition })
     }
 
     async fn read(self, log: &Log, extent: Extent) {
         let Self { archive, partition } = &self;
-        let desk = archive.desk(*partition);
-        let Ok(_turn) = archive.turns.acquire().await else { return };
-        // Whoever it was for may have left meanwhile.
-        let plan = desk.lock().plan();
+        let section = archive.section(*partition);
+        let Ok(_permit) = archive.readings.acquire().await else { return };
+        // No plan if all waiting clients have left.
+        let plan = section.lock().plan();
         let Some(plan @ Plan { from, target, begins }) = plan else { return };
         let most = (BYTES / extent.average.max(1)).clamp(*RECORDS.start(), *RECORDS.end()) as u64;
         let ahead = extent.newest.next().0.saturating_sub(target.0);
@@ -210,7 +210,7 @@ impl Turn {
         if begins {
             log.counters().read_backs.add(1);
         }
-        let mut shelf = desk.lock();
+        let mut shelf = section.lock();
         match read {
             Ok(seen) => {
                 let page = Page::new(*partition, seen, shelf.channels());
@@ -221,14 +221,14 @@ impl Turn {
                 shelf.fail(&error);
             }
         }
-        archive.settle(desk, &mut shelf);
+        archive.settle(section, &mut shelf);
     }
 }
 
-impl Drop for Turn {
+impl Drop for Reading {
     fn drop(&mut self) {
-        let desk = self.archive.desk(self.partition);
-        desk.lock().reading = false;
-        desk.turned.notify_waiters();
+        let section = self.archive.section(self.partition);
+        section.lock().reading = false;
+        section.progress.notify_waiters();
     }
 }

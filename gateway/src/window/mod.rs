@@ -1,8 +1,8 @@
-//! What was said lately, so that clients who come back hear what they missed.
+//! The recent messages, so that clients that reconnect receive what they missed.
 //!
-//! Shared by the relay, which fills it, and the workers, which ask it; one lock per partition, never held across a wait.
-//! All partitions share one budget of bytes: the oldest record of all goes first, so each partition has what it needs. A
-//! reconnect storm is answered from here; only records older than the window are asked of the broker, once for all.
+//! The relay fills it and the workers read it. It has one lock per partition, never held across a wait. All partitions share
+//! one budget of bytes, and the oldest record of all is evicted first, so a busy partition can use what others leave. A
+//! reconnect storm is answered from memory. Only older records are read back from the broker, once for all clients.
 
 mod archive;
 mod page;
@@ -20,13 +20,13 @@ pub(crate) use self::page::Page;
 use self::ring::Ring;
 pub(crate) use self::ring::{OVERHEAD, Owed, Recent};
 
-/// Records that go at a time when there are too many.
+/// Records to evict at a time when the budget is exceeded.
 const EVICTED: usize = 16;
 
-/// The part of the budget that records read back may take: a quarter.
+/// The archive of older records may use one part in this many of the budget: a quarter.
 const ARCHIVE: usize = 4;
 
-/// What stands for the age of a partition that has nothing to give up.
+/// The oldest time of a partition without a record to evict.
 const NEVER: u64 = u64::MAX;
 
 /// The recent records of all partitions.
@@ -34,7 +34,7 @@ const NEVER: u64 = u64::MAX;
 pub(crate) struct Window {
     partitions: Box<[Kept]>,
     archive: Arc<Archive>,
-    /// The most bytes of all partitions, and what they take.
+    /// The budget for all partitions, and the bytes in use.
     most: usize,
     taken: AtomicUsize,
     /// Milliseconds since 1970.
@@ -44,12 +44,13 @@ pub(crate) struct Window {
 #[derive(Debug)]
 struct Kept {
     ring: Mutex<Ring>,
-    /// The time of the oldest record that may go.
+    /// The time of the oldest record that may be evicted.
     oldest: AtomicU64,
 }
 
 impl Window {
-    /// Keeps records for `age` by `clock`, in at most `bytes` for all partitions together.
+    /// Creates an empty window. It keeps records up to `age`, in at most `bytes` for all partitions together. `clock` gives
+    /// milliseconds since 1970.
     pub(crate) fn new(partitions: u16, age: Duration, bytes: usize, clock: fn() -> u64) -> Self {
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let kept = || Kept { ring: Mutex::new(Ring::new(age)), oldest: AtomicU64::new(NEVER) };
@@ -58,12 +59,12 @@ impl Window {
         Self { partitions: (0..partitions).map(|_| kept()).collect(), archive, most: bytes, taken, clock }
     }
 
-    /// Takes the next records of a partition.
+    /// Adds the next records of a partition.
     pub(crate) fn append(&self, partition: Partition, recent: &[Recent]) {
         let now = (self.clock)();
         self.change(partition, |ring| recent.iter().for_each(|recent| ring.append(recent.clone(), now)));
         self.archive.expire(partition);
-        // One page may be larger than its part of a small budget: the recent records keep theirs.
+        // With a small budget, one page may exceed the archive's quarter. Recent records keep three quarters in any case.
         let most = self.most - self.archive.bytes().min(self.most / ARCHIVE);
         while self.taken.load(Ordering::Relaxed) > most {
             let oldest = self.partitions.iter().map(|kept| kept.oldest.load(Ordering::Relaxed));
@@ -81,19 +82,19 @@ impl Window {
         }
     }
 
-    /// What follows in this partition is not known to follow what is kept.
+    /// Forgets a partition's records: the next record may not follow them.
     pub(crate) fn clear(&self, partition: Partition) {
         self.change(partition, Ring::clear);
         self.archive.clear(partition);
     }
 
-    /// How often the log of a partition has broken off.
+    /// The number of breaks in the log of a partition so far.
     pub(crate) fn breaks(&self, partition: Partition) -> u64 {
         self.ring(partition).breaks()
     }
 
-    /// The messages of a channel after `since` and up to `until`, about `room` bytes of them but at least one, for a worker
-    /// that has seen so many breaks. Older ones come from `page`, or from what was read back lately.
+    /// The messages of a channel after `since` and up to `until`: about `room` bytes, but at least one message. `breaks` is
+    /// the number of breaks that the worker has seen. Older messages come from `page` or from the archive.
     pub(crate) fn owed(
         &self,
         channel: &str,
@@ -118,14 +119,17 @@ impl Window {
         }
     }
 
-    /// Whether this very record is known to stand in the log.
+    /// Whether the log is known to hold this very record.
     pub(crate) fn holds(&self, position: Position) -> bool {
         let ring = self.ring(position.partition);
         let older = || ring.reaches(position.offset).then(|| self.archive.holds(position)).flatten();
         ring.holds(position).or_else(older) == Some(true)
     }
 
-    /// Reads back from the broker what follows on a channel after a position; `None` if the log does not hold it any more.
+    /// Reads the messages of a channel after a position back from the broker; `None` if the log no longer holds that record.
+    ///
+    /// # Errors
+    /// Fails if the broker cannot be read.
     pub(crate) async fn page(
         &self,
         log: &Arc<Log>,
@@ -150,12 +154,12 @@ impl Window {
         let before = ring.bytes();
         change(&mut ring);
         kept.oldest.store(ring.oldest().unwrap_or(NEVER), Ordering::Relaxed);
-        // Wraps where it shrinks.
+        // Wrapping arithmetic: the difference is negative if the ring shrank.
         self.taken.fetch_add(ring.bytes().wrapping_sub(before), Ordering::Relaxed);
     }
 
     fn ring(&self, partition: Partition) -> MutexGuard<'_, Ring> {
-        // Partitions come from the log, which has as many.
+        // Cannot be out of range: partitions come from the log, which has the same number.
         self.partitions[usize::from(partition.0)].lock()
     }
 }
@@ -172,7 +176,7 @@ pub(crate) mod tests {
     use super::ring::tests::{recent, seen};
     use super::*;
 
-    /// A log, the window that has lost its beginning, and what was read back of that.
+    /// A log, a ring that has evicted its beginning, and a page that was read back from there.
     pub(crate) struct Past {
         log: Vec<Option<u8>>,
         ring: Ring,
@@ -209,9 +213,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_budget_is_shared_by_need_and_the_oldest_record_of_all_goes_first() {
+    fn partitions_share_the_budget_by_need_and_the_oldest_record_of_all_is_evicted_first() {
         let window = Window::new(4, Duration::MAX, 100 * (OVERHEAD + 4), || 1_000_000);
-        let say = |partition, times: std::ops::Range<u64>| {
+        let append = |partition, times: std::ops::Range<u64>| {
             let records: Vec<_> = times.map(|time| recent(time, Some(0))).collect();
             window.append(Partition(partition), &records);
         };
@@ -219,15 +223,15 @@ pub(crate) mod tests {
             let ring = window.ring(Partition(partition));
             (ring.oldest(), ring.bytes() / (OVERHEAD + 4))
         };
-        say(0, 1..11);
-        say(1, 11..95);
+        append(0, 1..11);
+        append(1, 11..95);
         assert_eq!(
             (kept(0), kept(1)),
             ((Some(1), 10), (Some(11), 84)),
             "one busy partition takes what the others leave"
         );
-        say(2, 95..110);
-        assert_eq!(kept(0).1, 1, "the oldest went, but not the newest of its partition");
+        append(2, 95..110);
+        assert_eq!(kept(0).1, 1, "the oldest records were evicted, but not the newest one of a partition");
         assert_eq!(kept(2), (Some(95), 15));
         assert!(window.taken.load(Ordering::Relaxed) <= window.most);
         window.clear(Partition(1));

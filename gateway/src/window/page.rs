@@ -1,8 +1,8 @@
-//! A run of older records as it was read back from the broker, reduced to what somebody wants of it.
+//! A run of older records that was read back from the broker, reduced to what waiting clients need.
 //!
-//! Pure. Keeps the fingerprint of every record, which proves positions, the messages of the channels that were wanted when
-//! it was read, and a hash of each other channel, which proves where a channel has none. So a long way through a busy
-//! partition takes 8 bytes a record and the few messages that are owed.
+//! Pure. It keeps the fingerprint of each record, to check positions. It keeps the messages of the channels that were wanted
+//! when it was read, and a hash of every other channel, to prove that a channel has no messages here. So a long run of a
+//! busy partition costs 8 bytes per record plus the wanted messages.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -13,25 +13,26 @@ use broker_adapters::{Check, Offset, Partition, Position, Seen};
 use super::ring::{OVERHEAD, Owed, same};
 use crate::message::Message;
 
-/// Bytes that the hash of a channel takes, about.
+/// The approximate size of a channel's hash, in bytes.
 const OTHER: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Page {
     partition: Partition,
     first: u64,
-    /// Of each record, dense.
+    /// The fingerprint of each record, without gaps.
     checks: Box<[Check]>,
     /// The messages of each channel that was wanted, oldest first.
     channels: HashMap<Box<str>, Vec<Arc<Message>>>,
-    /// Hashes of all other channels that have messages here.
+    /// Hashes of the other channels that have messages here.
     others: HashSet<u64>,
     hasher: RandomState,
     bytes: usize,
 }
 
 impl Page {
-    /// Takes records as [`Log::read_from`](broker_adapters::Log::read_from) gives them; `None` if there are none.
+    /// Creates a page from records as [`Log::read_from`](broker_adapters::Log::read_from) returns them; `None` if there are
+    /// no records.
     pub(crate) fn new<'a>(
         partition: Partition,
         seen: Vec<Seen>,
@@ -60,7 +61,7 @@ impl Page {
         Some(Self { partition, first, checks, channels, others, hasher, bytes })
     }
 
-    /// Bytes that it takes, about.
+    /// The approximate size of the page, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -70,24 +71,24 @@ impl Page {
         Offset(self.first + self.checks.len() as u64 - 1)
     }
 
-    /// Whether it holds a record of this offset.
+    /// Whether the page has a record at this offset.
     pub(crate) fn covers(&self, offset: Offset) -> bool {
         self.check(offset).is_some()
     }
 
-    /// Whether the record at a position is this one; `None` if it holds none of this offset.
+    /// Whether the record at this position is the same; `None` if the page has no record at this offset.
     pub(crate) fn holds(&self, position: Position) -> Option<bool> {
         Some(same(self.check(position.offset)?, position.check))
     }
 
-    /// Whether it says what follows on a channel after an offset.
+    /// Whether the page knows the messages of a channel after an offset.
     pub(crate) fn serves(&self, channel: &str, offset: Offset) -> bool {
         let known = || self.channels.contains_key(channel) || !self.others.contains(&self.hasher.hash_one(channel));
         self.covers(offset) && offset < self.last() && known()
     }
 
-    /// The messages of a channel after `since` and up to `until`, about `room` bytes of them but at least one; without the
-    /// `repeated`.
+    /// The messages of a channel after `since` and up to `until`: about `room` bytes, but at least one message. Skips
+    /// messages that are `repeated`.
     pub(crate) fn owed(
         &self,
         channel: &str,
@@ -140,20 +141,20 @@ mod tests {
     }
 
     #[test]
-    fn a_page_answers_for_what_was_wanted_of_it_and_for_what_it_proves() {
+    fn a_page_serves_the_channels_that_were_wanted_at_positions_that_it_can_prove() {
         let page = page(&["a"]);
         let owed = |channel, since, until, room| offsets(page.owed(channel, since, at(until), room, |_| false));
         assert_eq!(owed("a", at(10), 30, 100), Ok((vec![12, 15, 18], 19)), "up to its last record");
-        assert_eq!(owed("a", at(12), 16, 100), Ok((vec![15], 16)), "up to where the worker is");
-        assert_eq!(owed("a", at(10), 30, 4), Ok((vec![12, 15], 15)), "as much as there is room for");
+        assert_eq!(owed("a", at(12), 16, 100), Ok((vec![15], 16)), "up to the worker's position");
+        assert_eq!(owed("a", at(10), 30, 4), Ok((vec![12, 15], 15)), "as much as fits into `room`");
         assert_eq!(owed("a", at(10), 30, 0), Ok((vec![12], 12)), "but at least one");
         assert_eq!(owed("a", at(9), 30, 100), Err("older"));
-        assert_eq!(owed("a", at(19), 30, 100), Err("older"), "what follows is on another page");
-        assert_eq!(owed("b", at(10), 30, 100), Err("older"), "it was not wanted");
+        assert_eq!(owed("a", at(19), 30, 100), Err("older"), "the next messages are on another page");
+        assert_eq!(owed("b", at(10), 30, 100), Err("older"), "the channel was not wanted");
         let other = Position { check: Check(1), ..at(12) };
         assert_eq!(owed("a", other, 30, 100), Err("unknown"));
         let set_back = page.owed("a", at(12), Position { check: Check(1), ..at(15) }, 100, |_| false);
-        assert_eq!(offsets(set_back), Err("unknown"), "the worker has seen another log there");
+        assert_eq!(offsets(set_back), Err("unknown"), "the worker saw another record there");
         assert_eq!((page.holds(at(11)), page.holds(other), page.holds(at(9))), (Some(true), Some(false), None));
     }
 
@@ -164,13 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_neighbour_costs_a_fingerprint_a_record() {
-        assert_eq!(page(&["nobody speaks here"]).bytes(), 10 * size_of::<Check>() + 2 * OTHER);
+    fn records_of_other_channels_cost_one_fingerprint_each() {
+        assert_eq!(page(&["no messages here"]).bytes(), 10 * size_of::<Check>() + 2 * OTHER);
     }
 
     #[test]
-    fn a_channel_without_messages_need_not_have_been_wanted() {
+    fn a_page_also_serves_a_channel_without_messages_that_was_not_wanted() {
         let page = page(&["a"]);
-        assert_eq!(offsets(page.owed("nobody speaks here", at(10), at(30), 100, |_| false)), Ok((vec![], 19)));
+        assert_eq!(offsets(page.owed("no messages here", at(10), at(30), 100, |_| false)), Ok((vec![], 19)));
     }
 }

@@ -1,8 +1,9 @@
-//! The recent records of one partition, dense from the oldest kept to the newest.
+//! The recent records of one partition, without gaps from the oldest kept to the newest.
 //!
-//! Pure. Each record knows the previous and the next one of its channel, and each channel its last, so that what a client
-//! missed is found without looking at what it did not, and is given piece by piece. Bounded by age here, and by bytes by
-//! its owner, who evicts. Gives nothing that it cannot prove to follow: a question that reaches further back is `Older`.
+//! Pure. Each record is linked to the previous and the next one of its channel, and each channel to its last record. So the
+//! messages that a client missed are found without visiting other channels, and are returned piece by piece. The ring
+//! limits the age of records; its owner limits the bytes and evicts. It returns only messages that provably follow the
+//! client's position. For a position before the oldest record the answer is `Older`.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,17 +12,17 @@ use broker_adapters::{Check, Offset, Position, Seen};
 
 use crate::message::Message;
 
-/// Bytes that a message takes beside twice its content, which is there once as it was read and once as a frame: see
-/// "What connections cost" in docs/benchmarks.md.
+/// The overhead of a message in bytes, besides twice its size: the content is in memory once as read and once as a frame.
+/// See "What connections cost" in docs/benchmarks.md.
 pub(crate) const OVERHEAD: usize = 580;
 
-/// Bytes that a record without a message takes.
+/// The size of a record without a message, in bytes.
 const EMPTY: usize = size_of::<Slot>();
 
-/// Repeated messages that are remembered beyond the ring.
+/// The number of repeated messages to remember after their eviction.
 const REPEATED: usize = 65_536;
 
-/// One record as the ring takes it.
+/// One record for the ring.
 #[derive(Debug, Clone)]
 pub(crate) struct Recent {
     pub(crate) offset: Offset,
@@ -29,7 +30,7 @@ pub(crate) struct Recent {
     /// Milliseconds since 1970.
     time: u64,
     pub(crate) message: Option<Arc<Message>>,
-    /// It is a message that came before.
+    /// An earlier record holds the same message.
     repeated: bool,
 }
 
@@ -46,28 +47,28 @@ impl Recent {
     }
 }
 
-/// What a client is owed, as far as it can be said.
+/// The messages that a client has missed, or why they are not known.
 #[derive(Debug)]
 pub(crate) enum Owed {
-    /// These come next, oldest first; up to `to` there are no others.
+    /// The next messages, oldest first. The client needs no others up to `to`.
     These {
-        /// Not more than was asked for.
+        /// At most the requested number of bytes, but at least one message if there is one.
         messages: Vec<Arc<Message>>,
-        /// The last of them, or what was asked for if that is all.
+        /// The requested end if these are all messages, otherwise the position of the last one.
         to: Position,
     },
-    /// What is kept begins after the client's position: older records must be read.
+    /// The oldest record kept is after the client's position: older records must be read back.
     Older,
-    /// The position is not of this log, or too far back: nothing can be proven.
+    /// The position is from another log, or too far back to prove what follows it.
     Unknown,
-    /// The ring is past a break that the asker has yet to see: what it holds may be of another log than the asker's.
+    /// The ring is past a break that the worker has not seen yet, so its records may be from another log.
     Ahead,
 }
 
 /// One partition's records.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    /// The age up to which records are kept, in milliseconds.
+    /// The maximum age of records, in milliseconds.
     age: u64,
     slots: VecDeque<Slot>,
     /// The offset of the front of `slots`.
@@ -75,38 +76,38 @@ pub(crate) struct Ring {
     bytes: usize,
     /// The offset of the last message of each channel in the ring.
     last: HashMap<Box<str>, u64>,
-    /// The offset from which on repeated messages are known: older records are no answer.
-    begun: u64,
-    /// Repeated messages between there and the front of `slots`: read back, they look like any other. With fingerprints, as
-    /// what is read back may come from another server's log, in which another message stands there.
+    /// From this offset on the repeated messages are known. Records before it cannot be served.
+    repeats_known_from: u64,
+    /// Repeated messages from there to the front of `slots`, by offset: a record that is read back does not show that it is
+    /// repeated. With fingerprints, because the log of another server may have another message at the same offset.
     repeated: BTreeMap<u64, Check>,
-    /// How often the log has broken off.
+    /// The number of breaks in the log so far.
     breaks: u64,
 }
 
 #[derive(Debug)]
 struct Slot {
     recent: Recent,
-    /// How far back the previous message of the same channel stands, 0 if the ring held none.
+    /// Distance to the previous message of the same channel; 0 if the ring held none.
     previous: u32,
-    /// How far on the next one stands, 0 if there is none yet.
+    /// Distance to the next message of the same channel; 0 if there is none yet.
     next: u32,
 }
 
 impl Ring {
     pub(crate) fn new(age: u64) -> Self {
         let (slots, last, repeated) = (VecDeque::new(), HashMap::new(), BTreeMap::new());
-        Self { age, slots, first: 0, bytes: 0, last, begun: 0, repeated, breaks: 0 }
+        Self { age, slots, first: 0, bytes: 0, last, repeats_known_from: 0, repeated, breaks: 0 }
     }
 
-    /// Takes the next record of the log; one that does not follow the last begins the ring anew.
+    /// Adds the next record of the log. A record that does not follow the last one restarts the ring.
     pub(crate) fn append(&mut self, mut recent: Recent, now: u64) {
-        // A publisher's clock that is ahead must not keep its partition's records for longer than others.
+        // A publisher's clock that is ahead must not keep records for longer.
         recent.time = recent.time.min(now);
         if self.slots.is_empty() || recent.offset.0 != self.next() {
             self.forget();
             self.first = recent.offset.0;
-            self.begun = self.first;
+            self.repeats_known_from = self.first;
         }
         self.push(recent);
         while self.slots.len() > 1 && self.oldest().is_some_and(|time| now.saturating_sub(time) > self.age) {
@@ -114,40 +115,40 @@ impl Ring {
         }
     }
 
-    /// The log has broken off: what comes next may belong to another one.
+    /// Handles a break in the log: forgets all records, since the next one may be from another log.
     pub(crate) fn clear(&mut self) {
         self.forget();
         self.breaks += 1;
     }
 
-    /// How often the log has broken off here.
+    /// The number of breaks in the log so far.
     pub(crate) fn breaks(&self) -> u64 {
         self.breaks
     }
 
-    /// Bytes that it takes.
+    /// The size of all records, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Bytes that a record takes, on average.
+    /// The average size of a record, in bytes.
     pub(crate) fn average(&self) -> usize {
         self.bytes / self.slots.len().max(1)
     }
 
-    /// The newest record kept.
+    /// The offset of the newest record.
     pub(crate) fn newest(&self) -> Option<Offset> {
         Some(self.slots.back()?.recent.offset)
     }
 
-    /// The time of the oldest record that may go: the newest one stays in any case, as it is what clients that are up to date
-    /// come back with.
+    /// The time of the oldest record that may be evicted. The newest record always stays: clients that are up to date
+    /// resume from it.
     pub(crate) fn oldest(&self) -> Option<u64> {
         let front = self.slots.front().filter(|_| self.slots.len() > 1)?;
         Some(front.recent.time)
     }
 
-    /// Lets go of the oldest record.
+    /// Evicts the oldest record.
     pub(crate) fn evict(&mut self) {
         let Some(Slot { recent, .. }) = self.slots.pop_front() else { return };
         self.bytes -= recent.bytes();
@@ -163,7 +164,7 @@ impl Ring {
         if self.repeated.len() > REPEATED
             && let Some((oldest, _)) = self.repeated.pop_first()
         {
-            self.begun = oldest + 1;
+            self.repeats_known_from = oldest + 1;
         }
     }
 
@@ -174,25 +175,25 @@ impl Ring {
         self.repeated.clear();
     }
 
-    /// Whether this record is kept; `None` if no record of its offset is.
+    /// Whether the ring has this very record; `None` if it has no record at this offset.
     pub(crate) fn holds(&self, position: Position) -> Option<bool> {
         Some(same(self.at(position.offset.0)?.recent.check, position.check))
     }
 
-    /// Whether older records than those kept can be an answer from here on: which of them are repeated is known.
+    /// Whether records from this offset on can be served, from the ring or read back: their repeated messages are known.
     pub(crate) fn reaches(&self, offset: Offset) -> bool {
-        !self.slots.is_empty() && offset.0 >= self.begun
+        !self.slots.is_empty() && offset.0 >= self.repeats_known_from
     }
 
-    /// Whether the record at a position is known as a message that came before.
+    /// Whether this very record is known to repeat an earlier message.
     pub(crate) fn is_repeated(&self, at: Position) -> bool {
         let kept = || self.at(at.offset.0).filter(|slot| slot.recent.repeated).map(|slot| slot.recent.check);
         let repeated = self.repeated.get(&at.offset.0).copied().or_else(kept);
         repeated.is_some_and(|check| same(check, at.check))
     }
 
-    /// The messages of a channel after `since` and up to `until`, about `room` bytes of them but at least one, for somebody
-    /// who has seen so many breaks.
+    /// The messages of a channel after `since` and up to `until`: about `room` bytes, but at least one message. `breaks` is
+    /// the number of breaks that the worker has seen.
     pub(crate) fn owed(&self, channel: &str, since: Position, until: Position, breaks: u64, room: usize) -> Owed {
         if breaks != self.breaks {
             return Owed::Ahead;
@@ -218,7 +219,7 @@ impl Ring {
         Owed::These { messages, to }
     }
 
-    /// Where the first message of a channel after an offset stands.
+    /// The offset of the first message of a channel after `offset`.
     fn first_after(&self, channel: &str, offset: u64, slot: &Slot) -> Option<u64> {
         if slot.recent.message.as_ref().is_some_and(|message| message.record.channel() == channel) {
             return (slot.next > 0).then(|| offset + u64::from(slot.next));
@@ -251,7 +252,7 @@ impl Ring {
                 None => drop(self.last.insert(channel.into(), offset)),
             }
         }
-        // A ring of more than 2^32 records has no memory to be in.
+        // Cannot overflow: more than 2^32 records do not fit into memory.
         let distance = previous.map_or(0, |previous| u32::try_from(offset - previous).unwrap_or(0));
         let before = previous.and_then(|previous| index(previous, self.first)).and_then(|at| self.slots.get_mut(at));
         if let Some(slot) = before {
@@ -266,156 +267,10 @@ fn index(offset: u64, first: u64) -> Option<usize> {
     usize::try_from(offset.checked_sub(first)?).ok()
 }
 
-/// Whether two fingerprints are of the same record for certain.
+/// Whether two fingerprints certainly belong to the same record.
 pub(crate) fn same(one: Check, other: Check) -> bool {
     one == other && one != Check::UNKNOWN
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use broker_adapters::{MessageId, Partition, Payload, Record};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    pub(crate) const PARTITION: Partition = Partition(0);
-
-    /// A message on a channel, or a heartbeat, as it is read.
-    pub(crate) fn seen(offset: u64, channel: Option<u8>) -> Seen {
-        let (offset, time, id) = (Offset(offset), offset, MessageId(offset.into()));
-        let message = channel.map(|channel| {
-            let (channel, payload) = (vec![b'a' + channel].into(), Payload::Text("x".into()));
-            Record { partition: PARTITION, offset, id, time, channel, payload, extensions: Default::default() }
-        });
-        Seen { offset, check: id.check(time), time, message, repeated: false }
-    }
-
-    pub(crate) fn recent(offset: u64, channel: Option<u8>) -> Recent {
-        Recent::from(seen(offset, channel))
-    }
-
-    pub(crate) fn at(offset: u64) -> Position {
-        Position { partition: PARTITION, offset: Offset(offset), check: MessageId(offset.into()).check(offset) }
-    }
-
-    /// The offsets of the messages, and how far they reach.
-    pub(crate) fn offsets(owed: Owed) -> Result<(Vec<u64>, u64), &'static str> {
-        match owed {
-            Owed::These { messages, to } => {
-                assert_eq!(to, at(to.offset.0), "a position is a record's");
-                Ok((messages.iter().map(|message| message.record.offset.0).collect(), to.offset.0))
-            }
-            Owed::Older => Err("older"),
-            Owed::Unknown => Err("unknown"),
-            Owed::Ahead => Err("ahead"),
-        }
-    }
-
-    fn all(ring: &Ring, since: u64, until: u64) -> Result<Vec<u64>, &'static str> {
-        offsets(ring.owed("a", at(since), at(until), ring.breaks(), usize::MAX)).map(|(messages, to)| {
-            assert_eq!(to, until);
-            messages
-        })
-    }
-
-    #[test]
-    fn what_is_not_known_for_certain_is_no_answer() {
-        let mut ring = Ring::new(u64::MAX);
-        assert_eq!(all(&ring, 3, 9), Err("unknown"));
-        (10..20).for_each(|offset| ring.append(recent(offset, Some(0)), u64::MAX));
-        assert_eq!(all(&ring, 9, 19), Err("unknown"), "nothing says which records before the first were repeated");
-        ring.evict();
-        assert_eq!(all(&ring, 10, 19), Err("older"));
-        assert_eq!(all(&ring, 20, 19), Err("unknown"));
-        let other = Position { check: Check(1), ..at(12) };
-        assert_eq!(offsets(ring.owed("a", other, at(19), 0, usize::MAX)), Err("unknown"));
-        assert_eq!(all(&ring, 16, 18), Ok(vec![17, 18]), "what is live is not owed");
-        ring.append(recent(30, Some(0)), u64::MAX);
-        assert_eq!(all(&ring, 19, 30), Err("unknown"), "a hole begins the ring anew");
-    }
-
-    #[test]
-    fn age_bounds_the_ring_but_the_newest_record_stays() {
-        let mut ring = Ring::new(5);
-        (1..=10).for_each(|offset| ring.append(recent(offset, Some(0)), offset));
-        assert_eq!((ring.first, ring.oldest()), (5, Some(5)));
-        ring.append(recent(11, None), 1000);
-        assert_eq!((ring.first, ring.oldest(), ring.last.len(), ring.bytes()), (11, None, 0, EMPTY));
-    }
-
-    #[test]
-    fn a_clock_that_is_ahead_keeps_nothing_for_longer() {
-        let mut ring = Ring::new(5);
-        ring.append(Recent { time: 1_000_000, ..recent(1, Some(0)) }, 10);
-        ring.append(recent(2, Some(0)), 16);
-        assert_eq!(ring.first, 2);
-    }
-
-    #[test]
-    fn who_has_yet_to_see_a_break_gets_nothing_of_what_came_after_it() {
-        let mut ring = Ring::new(u64::MAX);
-        (1..9).for_each(|offset| ring.append(recent(offset, Some(0)), u64::MAX));
-        ring.clear();
-        (3..5).for_each(|offset| ring.append(recent(offset, Some(0)), u64::MAX));
-        assert_eq!(offsets(ring.owed("a", at(3), at(8), 0, usize::MAX)), Err("ahead"));
-        assert_eq!(all(&ring, 3, 4), Ok(vec![4]));
-        assert!(!ring.reaches(Offset(2)), "what was before the break is no part of what comes after it");
-    }
-
-    #[test]
-    fn what_was_repeated_stays_known_when_it_is_gone() {
-        let mut ring = Ring::new(u64::MAX);
-        ring.append(recent(1, Some(0)), u64::MAX);
-        ring.append(Recent { message: None, repeated: true, ..recent(2, None) }, u64::MAX);
-        (3..20).for_each(|offset| ring.append(recent(offset, Some(0)), u64::MAX));
-        (0..5).for_each(|_| ring.evict());
-        assert!(ring.is_repeated(at(2)) && !ring.is_repeated(at(1)) && ring.reaches(Offset(1)));
-        let of_another_log = Position { check: Check(99), ..at(2) };
-        assert!(!ring.is_repeated(of_another_log), "another server's log may hold another message there");
-    }
-
-    proptest! {
-        #[test]
-        fn exactly_what_is_owed_is_given_piece_by_piece(
-            log in proptest::collection::vec(proptest::option::of(0u8..3), 1..120),
-            kept in 1usize..60,
-            from in 0u64..130,
-            until in 1u64..130,
-            room in 1usize..10,
-        ) {
-            let mut ring = Ring::new(u64::MAX);
-            for (offset, channel) in (1..).zip(&log) {
-                ring.append(recent(offset, *channel), u64::MAX);
-                while ring.slots.len() > kept {
-                    ring.evict();
-                }
-                let bytes: usize = ring.slots.iter().map(|slot| slot.recent.bytes()).sum();
-                prop_assert_eq!(ring.bytes(), bytes);
-            }
-            let until = until.min(log.len() as u64);
-            for (channel, name) in (0u8..).zip(["a", "b", "c"]) {
-                let expected: Vec<u64> = (1u64..).zip(&log)
-                    .filter(|(offset, said)| **said == Some(channel) && *offset > from && *offset <= until)
-                    .map(|(offset, _)| offset).collect();
-                let (mut found, mut since) = (Vec::new(), at(from));
-                loop {
-                    match ring.owed(name, since, at(until), 0, room) {
-                        Owed::These { messages, to } => {
-                            prop_assert!(messages.len() <= room);
-                            found.extend(messages.iter().map(|message| message.record.offset.0));
-                            if to.offset.0 >= until {
-                                prop_assert_eq!(&found, &expected);
-                                break;
-                            }
-                            prop_assert!(to.offset > since.offset);
-                            since = to;
-                        }
-                        Owed::Older => { prop_assert!(from >= 1 && from < ring.first); break }
-                        Owed::Unknown => { prop_assert!(from > log.len() as u64 || from == 0); break }
-                        Owed::Ahead => prop_assert!(false, "no break was told"),
-                    }
-                }
-            }
-        }
-    }
-}
+pub(super) mod tests;
