@@ -1,4 +1,4 @@
-//! The way into a node: listening sockets, who may come in, and the bytes of a socket that came.
+//! The entrance of a node: listening sockets, the limits on new connections, and the byte stream of a socket.
 //!
 //! Knows neither HTTP routes nor workers: it hands over accepted sockets.
 
@@ -6,5 +6,5 @@ pub(crate) mod ingress;
 pub(crate) mod listener;
 pub(crate) mod stream;
 
-/// Connections that the kernel completes before the node has accepted them.
+/// Connections that the kernel completes and keeps until the node accepts them (the accept queue).
 pub(crate) const BACKLOG: i32 = 4096;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::door::listener::{self, Counts, SAID, endure};
+use crate::door::listener::{self, Counts, WARNING_INTERVAL, endure};
 use crate::node::health::{Health, NotReady};
 use crate::sparingly::Sparingly;
 
@@ -27,7 +27,7 @@ impl Agent {
 
     /// Answers one caller after the other, and waits for none, until the socket is gone.
     pub(crate) async fn run(self, health: Arc<Health>, counts: Arc<Counts>) {
-        let lines = Sparingly::per(SAID);
+        let lines = Sparingly::per(WARNING_INTERVAL);
         loop {
             match self.socket.accept().await {
                 Ok((stream, _)) => tell(&stream, &line(health.ready(), counts.is_full())),

@@ -1,7 +1,7 @@
-//! How many connections each client address has open.
+//! Counts the open connections of each client address.
 //!
-//! Only addresses with a connection have an entry, so the node's connections bound its memory. Locked when a connection
-//! begins and when it ends, never for a message.
+//! Only addresses with open connections have an entry, so the number of connections limits the memory. The lock is taken
+//! when a connection begins and ends, never for a message.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::masked;
 
-/// Who has an IPv6 address has all of its /64 (RFC 6177).
+/// IPv6 clients are counted by /64, because one client can use all addresses of its /64 (RFC 6177).
 const IPV6_BITS: u8 = 64;
 
-/// Room for so many addresses is kept when they are gone.
+/// The map keeps room for this many addresses when it shrinks.
 const SPARE: usize = 1024;
 
 /// Counts the connections of each address.
@@ -22,7 +22,7 @@ pub(crate) struct Addresses {
     most: u32,
 }
 
-/// A connection's place in the count of its address; given back when dropped.
+/// A connection's place in the count of its address. Dropping it frees the place.
 #[derive(Debug)]
 pub(crate) struct Place {
     addresses: Arc<Addresses>,
@@ -34,7 +34,7 @@ impl Addresses {
         Self { open: Mutex::default(), most }
     }
 
-    /// A place, unless the address has all of its own.
+    /// Takes a place; `None` if the address has as many connections as it may.
     pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let address = match address.to_canonical() {
             IpAddr::V6(address) => masked(address.into(), IPV6_BITS),
@@ -74,20 +74,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_so_many_connections_and_not_one_more() {
+    fn an_address_cannot_exceed_its_limit() {
         let addresses = Arc::new(Addresses::new(2));
         let take = |address: &str| addresses.take(address.parse().expect("an address"));
         let first = take("192.0.2.1").expect("the first");
         let _second = take("::ffff:192.0.2.1").expect("the second");
         assert!(take("192.0.2.1").is_none());
-        let _other = take("192.0.2.2").expect("another's first");
+        let _other = take("192.0.2.2").expect("the first of another address");
         drop(first);
-        let _third = take("192.0.2.1").expect("a place was given back");
+        let _third = take("192.0.2.1").expect("a place was freed");
         assert!(take("192.0.2.1").is_none());
     }
 
     #[test]
-    fn a_64_of_ipv6_counts_as_one_address() {
+    fn all_addresses_of_an_ipv6_64_count_as_one() {
         let addresses = Arc::new(Addresses::new(1));
         let take = |address: &str| addresses.take(address.parse().expect("an address"));
         let _first = take("2001:db8::1").expect("the first");

@@ -1,7 +1,7 @@
-//! What trusted proxies say of a request in its headers: `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`.
+//! Reads the headers of trusted proxies: `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`.
 //!
-//! Pure. Only asked where the connection itself comes from a trusted proxy: anyone can send these headers. `Forwarded` (RFC
-//! 7239) is not looked at: proxies that write the others pass a client's `Forwarded` on as it came.
+//! Pure. Call it only for connections from a trusted proxy: any client can send these headers. `Forwarded` (RFC 7239) is
+//! ignored, because proxies that write the other headers pass a client's `Forwarded` on unchanged.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,14 +11,14 @@ use crate::config::Network;
 use crate::field::elements;
 use crate::http::handshake::Host;
 
-/// The client of a request that came from the proxy `peer`: the right-most hop that is not trusted itself, since what
-/// stands left of it is that client's own word. Its port is 0 where the proxy does not tell it.
+/// The client of a request from the proxy `peer`: the right-most hop that is not a trusted proxy. The hops left of it were
+/// written by that client and prove nothing. The port is 0 if the proxy does not forward it.
 pub(super) fn client(headers: &HeaderMap, peer: SocketAddr, trusted: &[Network]) -> SocketAddr {
     let mut client = peer;
-    // Each proxy appends, to the last line or as a line of its own.
+    // Each proxy appends its entry to the last line, or adds a line.
     for line in headers.get_all("x-forwarded-for").iter().rev() {
         for hop in line.as_bytes().rsplit(|byte| *byte == b',') {
-            // Behind what cannot be read nobody can be known.
+            // Hops left of an unreadable one cannot be trusted.
             let Some(hop) = std::str::from_utf8(hop).ok().and_then(hop_address) else { return client };
             client = hop;
             if !trusted.iter().any(|network| network.contains(hop.ip())) {
@@ -29,7 +29,7 @@ pub(super) fn client(headers: &HeaderMap, peer: SocketAddr, trusted: &[Network])
     client
 }
 
-/// An address, which some proxies follow by a port and some put into brackets.
+/// Parses an address. Some proxies add a port, and some put the address into brackets.
 fn hop_address(hop: &str) -> Option<SocketAddr> {
     let hop = hop.trim_matches([' ', '\t']);
     let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
@@ -40,15 +40,14 @@ fn hop_address(hop: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
-/// Whether the client came over TLS, to each proxy on its way that says how. One that says no may stand behind another
-/// that ended TLS.
+/// Whether the client uses TLS: at least one proxy reports its scheme, and all that do report `https` or `wss`.
 pub(super) fn over_tls(headers: &HeaderMap) -> bool {
     let mut schemes = elements(headers, "x-forwarded-proto").peekable();
     let is_secure = |scheme: &[u8]| scheme.eq_ignore_ascii_case(b"https") || scheme.eq_ignore_ascii_case(b"wss");
     schemes.peek().is_some() && schemes.all(is_secure)
 }
 
-/// The host that the nearest proxy was asked for. It appends its own word, so the right-most is its.
+/// The host that the nearest proxy was asked for. Each proxy appends its value, so the right-most one is from the nearest.
 pub(super) fn host(headers: &HeaderMap) -> Option<Host> {
     elements(headers, "x-forwarded-host").last().and_then(Host::read)
 }
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_the_nearest_proxy_s_word() {
+    fn the_host_is_the_value_of_the_nearest_proxy() {
         for (lines, expected) in [
             (&[][..], None),
             (&["example.com"], Some("example.com")),
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_known_when_no_proxy_says_otherwise() {
+    fn the_client_uses_tls_if_all_proxies_report_it() {
         for (lines, expected) in [
             (&[][..], false),
             (&[""], false),

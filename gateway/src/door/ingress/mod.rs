@@ -1,15 +1,15 @@
-//! What stands between an accepted socket and its first request: who the client is, and whether it may come in.
+//! The steps from an accepted socket to its first request: they find the client's address and apply limits.
 //!
-//! The order is the wire's: PROXY header, TLS, then HTTP with its `X-Forwarded-…` headers. Proxies are believed only when
-//! they come from a trusted network; everyone else's word counts for nothing.
+//! The order is that on the wire: PROXY header, TLS, then HTTP with its `X-Forwarded-…` headers. Only proxies from a trusted
+//! network are believed; other clients' headers are ignored.
 
 mod addresses;
 mod forwarded;
 mod pem;
 mod proxy_header;
 mod rate;
+mod rejection;
 mod tls;
-mod turned;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -22,23 +22,23 @@ use tokio::time::timeout;
 
 pub(crate) use self::addresses::{Addresses, Place};
 use self::rate::Rate;
+pub(crate) use self::rejection::Rejection;
+use self::rejection::Warnings;
 pub(crate) use self::tls::Tls;
 pub use self::tls::TlsError;
-pub(crate) use self::turned::Turned;
-use self::turned::Warnings;
 use crate::clock;
 use crate::config::{Config, Network};
 use crate::door::stream::Stream;
 use crate::http::handshake::Host;
 
-/// The ways into a node.
+/// The settings and counts for new connections.
 pub(crate) struct Ingress {
     proxy_protocol: bool,
     trusted: Vec<Network>,
     tls: Option<Tls>,
     addresses: Arc<Addresses>,
     rate: Mutex<Rate>,
-    /// How long each of PROXY header and TLS handshake may take.
+    /// The deadline for the PROXY header, and again for the TLS handshake.
     patience: Duration,
     warnings: Warnings,
 }
@@ -56,13 +56,14 @@ impl Ingress {
         }
     }
 
-    /// Whether a connection may come in now. A trusted proxy's always may, as it brings health checks too, and costs no
-    /// handshake of TLS with each client: it is the sockets that are counted there.
+    /// Whether to accept a connection now. Trusted proxies bypass the rate here: they carry health checks, and their
+    /// connections cost no TLS handshake per client. Their WebSockets count in [`lets_upgrade`](Self::lets_upgrade).
     pub(crate) fn lets_in(&self, peer: SocketAddr) -> bool {
         self.trusts(peer) || self.take()
     }
 
-    /// Whether it may become a WebSocket now.
+    /// Whether a connection may become a WebSocket now. Limits only connections through a trusted proxy, since the others
+    /// counted when they were accepted.
     pub(crate) fn lets_upgrade(&self, entrant: Entrant) -> bool {
         !entrant.through_proxy || self.take()
     }
@@ -71,20 +72,20 @@ impl Ingress {
         self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(clock::now())
     }
 
-    /// Takes from a new socket what comes before HTTP.
-    pub(crate) async fn enter(&self, mut tcp: TcpStream, peer: SocketAddr) -> Result<(Stream, Entrant), Turned> {
+    /// Reads the PROXY header of a new socket and does the TLS handshake, as configured.
+    pub(crate) async fn enter(&self, mut tcp: TcpStream, peer: SocketAddr) -> Result<(Stream, Entrant), Rejection> {
         let mut client = peer;
         if self.proxy_protocol {
             if !self.trusts(peer) {
-                return Err(Turned::Untrusted);
+                return Err(Rejection::Untrusted);
             }
             let header = timeout(self.patience, Box::pin(proxy_header::read(&mut tcp))).await;
-            let header = header.unwrap_or_else(|late| Err(late.into())).map_err(Turned::Header)?;
+            let header = header.unwrap_or_else(|late| Err(late.into())).map_err(Rejection::Header)?;
             client = header.unwrap_or(peer);
         }
         let stream = match &self.tls {
             None => Stream::Tcp(tcp),
-            Some(tls) => Stream::encrypted(Box::pin(tls.accept(tcp, self.patience)).await.map_err(Turned::Tls)?),
+            Some(tls) => Stream::encrypted(Box::pin(tls.accept(tcp, self.patience)).await.map_err(Rejection::Tls)?),
         };
         let address = canonical(client);
         Ok((stream, Entrant { address, through_proxy: self.trusts(peer), is_proxy: self.trusts(client) }))
@@ -94,7 +95,7 @@ impl Ingress {
         self.trusted.iter().any(|network| network.contains(peer.ip()))
     }
 
-    /// The client that a request comes from.
+    /// The client of a request.
     pub(crate) fn client(&self, entrant: Entrant, headers: &HeaderMap) -> Client {
         match entrant.is_proxy {
             false => Client(entrant.address),
@@ -102,17 +103,17 @@ impl Ingress {
         }
     }
 
-    /// Whether the client is known to have come over TLS.
+    /// Whether the client is known to use TLS.
     pub(crate) fn over_tls(&self, entrant: Entrant, headers: &HeaderMap) -> bool {
         self.tls.is_some() || entrant.is_proxy && forwarded::over_tls(headers)
     }
 
-    /// The host that the client asked its proxy for, where the proxy says so.
+    /// The host that the client asked its proxy for, if the proxy forwards it.
     pub(crate) fn host(&self, entrant: Entrant, headers: &HeaderMap) -> Option<Host> {
         if entrant.is_proxy { forwarded::host(headers) } else { None }
     }
 
-    /// A place in the count of a client's address. Proxies have as many as they want.
+    /// Takes a place in the count of a client's address. Trusted proxies have no limit.
     pub(crate) fn place(&self, client: Client) -> Result<Option<Place>, TooMany> {
         match self.trusts(client.0) {
             true => Ok(None),
@@ -120,39 +121,43 @@ impl Ingress {
         }
     }
 
-    /// Says that a socket was turned away.
-    pub(crate) fn tell(&self, peer: SocketAddr, turned: &Turned) {
-        self.warnings.tell(peer, turned);
+    /// Logs that a socket was turned away.
+    pub(crate) fn tell(&self, peer: SocketAddr, rejection: &Rejection) {
+        self.warnings.tell(peer, rejection);
     }
 
-    /// Reads the certificate again; says whether there is one.
+    /// Reads the certificate again. Returns whether one is configured.
+    ///
+    /// # Errors
+    /// Fails if a file cannot be used; the certificate then stays as it was.
     pub(crate) fn reload(&self) -> Result<bool, TlsError> {
         self.tls.as_ref().map(Tls::reload).transpose().map(|reloaded| reloaded.is_some())
     }
 }
 
-/// A client's address has all the connections it may have.
+/// A client's address already has as many connections as it may.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TooMany;
 
-/// Who is at the other end of a socket, as far as the socket tells.
+/// The other end of a socket, before any HTTP header is read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entrant {
+    /// The address from the PROXY header, otherwise that of the peer.
     address: SocketAddr,
-    /// The connection is a trusted proxy's.
+    /// The peer is a trusted proxy.
     through_proxy: bool,
-    /// It may speak for others.
+    /// The address is a trusted proxy's, so its `X-Forwarded-…` headers are believed.
     is_proxy: bool,
 }
 
 impl Entrant {
-    /// As a client, while nobody else is named.
+    /// The client, if no header names another one.
     pub(crate) fn client(self) -> Client {
         Client(self.address)
     }
 }
 
-/// A client's address; its port is 0 where a proxy did not tell it.
+/// A client's address. The port is 0 if a proxy did not forward it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Client(pub(crate) SocketAddr);
 
@@ -165,7 +170,7 @@ impl fmt::Display for Client {
     }
 }
 
-/// An IPv4 client is called the same on a listener of both families.
+/// An IPv4 address in its IPv4 form, also on a listener for both families.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -1,11 +1,11 @@
-//! Certificates and private keys in PEM, and in words what a file holds instead.
+//! Reads certificates and private keys in PEM, and explains what a file contains instead.
 //!
-//! Pure. What it says holds nothing of a key.
+//! Pure. Its texts never contain any part of a key.
 
 use tokio_rustls::rustls::pki_types::pem::{Error, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// All certificates, in their order; at least one.
+/// All certificates of a file, in order; at least one.
 pub(super) fn certificates(content: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     match CertificateDer::pem_slice_iter(content).collect::<Result<Vec<_>, _>>() {
         Ok(chain) if !chain.is_empty() => Ok(chain),
@@ -14,15 +14,13 @@ pub(super) fn certificates(content: &[u8]) -> Result<Vec<CertificateDer<'static>
     }
 }
 
-/// The first private key.
+/// The first private key of a file.
 pub(super) fn private_key(content: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
-    // RFC 1421 §4.6.1: how OpenSSL marked an encrypted key before PKCS #8.
+    // RFC 1421 §4.6.1: OpenSSL's mark of an encrypted key before PKCS #8.
     if holds(content, "BEGIN ENCRYPTED PRIVATE KEY") || holds(content, "Proc-Type: 4,ENCRYPTED") {
-        return Err(
-            "the private key in it is encrypted, and a node has no one to ask for the password: `openssl pkey -in \
-                    FILE -out NEW_FILE` asks you and writes the key without it"
-                .to_owned(),
-        );
+        return Err("the private key in it is encrypted, and a node cannot ask for the password: `openssl pkey -in \
+                    FILE -out NEW_FILE` asks for it and writes the key without encryption"
+            .to_owned());
     }
     PrivateKeyDer::from_pem_slice(content).map_err(|error| match error {
         Error::NoItemsFound => instead(content, "private key"),
@@ -30,7 +28,7 @@ pub(super) fn private_key(content: &[u8]) -> Result<PrivateKeyDer<'static>, Stri
     })
 }
 
-/// What there is instead of what was wanted.
+/// Says what the file contains instead of a `wanted` item.
 fn instead(content: &[u8], wanted: &str) -> String {
     let found = [
         ("BEGIN CERTIFICATE-----", "a certificate"),
@@ -43,10 +41,10 @@ fn instead(content: &[u8], wanted: &str) -> String {
     match (found, content) {
         (Some(found), _) => format!("there is none in the file, but {found}"),
         (None, []) => "it is empty".to_owned(),
-        // DER begins with a SEQUENCE of a long length, as PKCS #12 does.
+        // DER and PKCS #12 both begin with a SEQUENCE in the long form.
         (None, [0x30, 0x80..=0xff, ..]) => format!(
             "it is binary (DER or PKCS #12), and PEM is expected: `openssl {} -in FILE -out NEW_FILE` rewrites DER, \
-             `openssl pkcs12 -in FILE -nodes` the other",
+             `openssl pkcs12 -in FILE -nodes` rewrites PKCS #12",
             if wanted == "certificate" { "x509" } else { "pkey" }
         ),
         (None, _) => "there is none in the file (PEM is expected)".to_owned(),
@@ -81,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_file_without_a_key_is_explained() {
-        for (content, told) in [
+        for (content, message) in [
             ("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n", "openssl pkey"),
             (
                 "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n\
@@ -96,7 +94,7 @@ mod tests {
             ("key = 1", "PEM is expected"),
         ] {
             let error = private_key(content.as_bytes()).expect_err(content);
-            assert!(error.contains(told), "{content}: {error}");
+            assert!(error.contains(message), "{content}: {error}");
             assert!(!error.contains("AAAA"), "{error}");
         }
         assert!(private_key(&[0x30, 0x82, 0x01]).expect_err("DER").contains("openssl pkey"));

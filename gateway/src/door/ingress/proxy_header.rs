@@ -1,7 +1,7 @@
-//! The PROXY protocol's header, versions 1 and 2 (HAProxy's `doc/proxy-protocol.txt`): who the client behind a proxy is.
+//! Reads the PROXY protocol header, versions 1 and 2 (HAProxy's `doc/proxy-protocol.txt`), with the client's address.
 //!
-//! The parser is pure. The reader takes exactly the header from the socket, so that what follows is whole for whoever
-//! reads next. TLVs are skipped: a checksum among them would only guard what TCP does.
+//! The parser is pure. The reader takes exactly the header from the socket and leaves the bytes after it. TLVs are skipped,
+//! also a checksum: TCP has its own.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,39 +9,42 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// §2.2: what begins a header of version 2, and nothing else.
+/// §2.2: the first bytes of every header of version 2.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-/// Signature, version and command, family and transport, and the length of what follows.
+/// The bytes of the signature, of version and command, of family and transport, and of the length of the rest.
 const FIXED: usize = 16;
-/// §2.1: the longest line of version 1, with its end.
+/// §2.1: the longest line of version 1 with CR LF, in bytes.
 const LINE: usize = 107;
-/// Bytes looked at in one go. Addresses take 52 bytes; certificates among the TLVs may take many times more.
+/// Bytes to peek at a time. Addresses take at most 52 bytes; TLVs with certificates may take many more.
 const STEP: usize = 512;
 
-/// What the header says.
+/// The content of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Header {
-    /// The connection comes from this client.
+    /// The address of the client.
     Client(SocketAddr),
-    /// The proxy speaks for itself (a health check), or does not know.
+    /// The proxy's own connection (a health check), or an unknown client.
     Local,
 }
 
-/// Not a header, or one that says nothing that can be used.
+/// Not a header, or one without a usable address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Malformed;
 
-/// How far a header reaches.
+/// How much of a header has arrived.
 #[derive(Debug, PartialEq, Eq)]
 enum Extent {
-    /// All that came is part of it, and more must come.
+    /// Only a part; more must come.
     More,
-    /// It has so many bytes, all of which came.
+    /// All of it, this many bytes.
     Whole(usize),
 }
 
-/// Takes the header from a socket, and nothing beyond it. `None` means the socket's own peer. Not cancel safe: a connection
-/// whose header did not come whole is of no use.
+/// Reads the header from a socket, and nothing after it. `None` means that the client is the socket's peer. Not cancel safe:
+/// a connection without its whole header is useless.
+///
+/// # Errors
+/// Fails if the header is malformed or the connection ends before the header does.
 pub(super) async fn read(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut header = Vec::new();
     loop {
@@ -66,7 +69,7 @@ pub(super) async fn read(stream: &mut TcpStream) -> io::Result<Option<SocketAddr
     }
 }
 
-/// Looks at the first bytes of a connection: at least those of the header that have come.
+/// Finds the end of the header. `bytes` are the first bytes of the connection, with all of the header that has arrived.
 fn extent(bytes: &[u8]) -> Result<Extent, Malformed> {
     if begins(bytes, &SIGNATURE) {
         let Some(&[_, _, high, low]) = bytes.get(SIGNATURE.len()..FIXED) else { return Ok(Extent::More) };
@@ -86,12 +89,12 @@ fn extent(bytes: &[u8]) -> Result<Extent, Malformed> {
     }
 }
 
-/// Whether the bytes may be, or become, what begins so.
+/// Whether `bytes` starts with `with`, or is the beginning of it.
 fn begins(bytes: &[u8], with: &[u8]) -> bool {
     bytes.iter().zip(with).all(|(one, other)| one == other)
 }
 
-/// Reads a whole header.
+/// Parses a whole header.
 fn parse(header: &[u8]) -> Result<Header, Malformed> {
     match header.strip_prefix(&SIGNATURE) {
         Some(rest) => binary(rest),
@@ -105,7 +108,7 @@ fn text(line: &[u8]) -> Result<Header, Malformed> {
     let mut fields = line.split(' ').skip(1);
     let family = fields.next();
     if family == Some("UNKNOWN") {
-        // Whatever else the line says is to be ignored.
+        // The rest of the line must be ignored.
         return Ok(Header::Local);
     }
     let mut field = || fields.next().ok_or(Malformed);
@@ -133,7 +136,7 @@ fn port(text: &str) -> Result<u16, Malformed> {
 fn binary(bytes: &[u8]) -> Result<Header, Malformed> {
     let [command, family, _, _, addresses @ ..] = bytes else { return Err(Malformed) };
     match command {
-        // LOCAL: whatever else is there is to be ignored.
+        // LOCAL: the rest must be ignored.
         0x20 => return Ok(Header::Local),
         0x21 => {}
         _ => return Err(Malformed),
@@ -153,7 +156,7 @@ fn binary(bytes: &[u8]) -> Result<Header, Malformed> {
             let [high, low, _, _, ..] = *ports else { return Err(Malformed) };
             Ok(Header::Client((Ipv6Addr::from(*source), u16::from_be_bytes([high, low])).into()))
         }
-        // Datagrams and UNIX sockets: valid, but no address of a WebSocket's client.
+        // Datagrams and UNIX sockets: valid, but without an address of a WebSocket client.
         0x12 | 0x22 | 0x31 | 0x32 => Ok(Header::Local),
         _ => Err(Malformed),
     }

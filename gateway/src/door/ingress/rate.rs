@@ -1,13 +1,13 @@
-//! How many connections are taken per second: a bucket that fills evenly and holds what one second brings. Pure.
+//! Limits the connections per second: a token bucket that fills evenly and holds the tokens of one second. Pure.
 
 use std::time::{Duration, Instant};
 
-/// What is left of this second's connections.
+/// The token bucket, stored as a point in time.
 #[derive(Debug)]
 pub(super) struct Rate {
-    /// Time that one connection uses up.
+    /// The time that one connection costs.
     each: Duration,
-    /// Up to here the time is used up.
+    /// The bucket is full if this is a second or more ago, and empty if it is now.
     used: Instant,
 }
 
@@ -17,9 +17,9 @@ impl Rate {
         Self { each, used: now.checked_sub(Duration::from_secs(1)).unwrap_or(now) }
     }
 
-    /// Whether another one may come now.
+    /// Takes a token; false if there is none.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        // What was not used for more than a second is lost.
+        // Tokens older than a second are lost.
         let used = now.checked_sub(Duration::from_secs(1)).map_or(self.used, |begin| self.used.max(begin));
         let taken = used + self.each;
         if taken > now {
@@ -39,18 +39,18 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_second_s_worth_may_come_at_once_and_then_so_many_a_second() {
+    fn the_connections_of_one_second_may_come_at_once_and_then_at_the_rate() {
         let begin = Instant::now() + SECOND * 10;
         let mut rate = Rate::new(100, begin);
         let mut at = |now: Instant| (0..1000).filter(|_| rate.take(now)).count();
         assert_eq!(at(begin), 100);
         assert_eq!(at(begin + SECOND / 2), 50);
-        assert_eq!(at(begin + SECOND * 60), 100, "a quiet minute brings no more than a second");
+        assert_eq!(at(begin + SECOND * 60), 100, "a quiet minute saves the tokens of only one second");
     }
 
     proptest! {
         #[test]
-        fn no_second_brings_more_than_twice_the_rate(per_second in 1..500_u32, gaps in prop::collection::vec(0..50_u64, 1..500)) {
+        fn no_second_has_more_than_twice_the_rate(per_second in 1..500_u32, gaps in prop::collection::vec(0..50_u64, 1..500)) {
             let mut now = Instant::now() + SECOND * 10;
             let mut rate = Rate::new(per_second, now);
             let mut taken = Vec::new();

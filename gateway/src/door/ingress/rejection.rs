@@ -1,4 +1,4 @@
-//! Sockets that are closed before their first request, and the word of it.
+//! Why sockets are closed before their first request, and the warnings about them.
 
 use std::fmt::Display;
 use std::io;
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use crate::node::metrics::Refused;
 use crate::sparingly::Sparingly;
 
-/// Time between two warnings: a proxy that is set up wrong comes with every client, and a scanner when it likes.
+/// The interval between two warnings: a misconfigured proxy or a scanner may cause many rejections.
 const SELDOM: Duration = Duration::from_secs(10);
 
 /// Why a socket is closed before its first request.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Turned {
+pub(crate) enum Rejection {
     #[error("`http.proxy_protocol` lets only `http.trusted_proxies` connect")]
     Untrusted,
     #[error("`http.proxy_protocol` expects a PROXY protocol header: {0}")]
@@ -21,16 +21,16 @@ pub(crate) enum Turned {
     Tls(io::Error),
 }
 
-impl From<&Turned> for Refused {
-    fn from(turned: &Turned) -> Self {
-        match turned {
-            Turned::Untrusted | Turned::Header(_) => Self::ProxyHeader,
-            Turned::Tls(_) => Self::Tls,
+impl From<&Rejection> for Refused {
+    fn from(rejection: &Rejection) -> Self {
+        match rejection {
+            Rejection::Untrusted | Rejection::Header(_) => Self::ProxyHeader,
+            Rejection::Tls(_) => Self::Tls,
         }
     }
 }
 
-/// Says what an operator should know of them, without a line for each.
+/// Warns the operator about rejections, at most once per [`SELDOM`].
 #[derive(Debug)]
 pub(super) struct Warnings(Sparingly);
 
@@ -41,14 +41,14 @@ impl Default for Warnings {
 }
 
 impl Warnings {
-    pub(super) fn tell(&self, peer: impl Display, turned: &Turned) {
-        tracing::debug!(%peer, why = %turned, "connection turned away");
-        // Anyone can fail a handshake; a missing header is most likely a proxy's or ours.
-        if matches!(turned, Turned::Tls(_)) {
+    pub(super) fn tell(&self, peer: impl Display, rejection: &Rejection) {
+        tracing::debug!(%peer, why = %rejection, "connection turned away");
+        // Any client can fail a TLS handshake. A missing PROXY header is most likely a wrong configuration.
+        if matches!(rejection, Rejection::Tls(_)) {
             return;
         }
         if let Some(times) = self.0.due(Instant::now()) {
-            tracing::warn!(%peer, why = %turned, times, "connections turned away");
+            tracing::warn!(%peer, why = %rejection, times, "connections turned away");
         }
     }
 }

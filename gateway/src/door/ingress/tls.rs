@@ -1,7 +1,7 @@
-//! TLS 1.2 and 1.3 on the node's own listener, with a certificate that can be replaced while it runs.
+//! TLS 1.2 and 1.3 on the node's own listener, with a certificate that can be replaced while the node runs.
 //!
-//! Owns the certificate that new handshakes get. A bad file never replaces a good certificate. Open sockets keep the keys
-//! that they agreed on.
+//! Owns the certificate for new handshakes. An invalid file never replaces a valid certificate. Open connections keep their
+//! session keys.
 
 use std::io;
 use std::path::Path;
@@ -22,27 +22,27 @@ use tokio_rustls::server::TlsStream;
 use super::pem;
 use crate::config;
 
-/// Why a certificate and its key cannot be used.
+/// Why a certificate or its key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// One of the files.
+    /// One of the files cannot be used.
     #[error("`tls.{key}` = {file:?}: {why}")]
     File {
-        /// The key of the section `tls` that names it.
+        /// The key in the section `tls` that names the file.
         key: &'static str,
-        /// Its name.
+        /// The file's name.
         file: String,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         why: String,
     },
-    /// Each reads well, but the two do not belong together, or the key is of a kind that is not known.
+    /// Both files are valid, but the key does not match the certificate, or its kind is not supported.
     #[error("`tls.certificate` = {certificate:?} with `tls.key` = {key:?}: {why}")]
     Pair {
         /// The certificate's file.
         certificate: String,
         /// The key's file.
         key: String,
-        /// What is wrong with them.
+        /// What is wrong with the pair.
         why: rustls::Error,
     },
 }
@@ -54,7 +54,7 @@ pub(crate) struct Tls {
     files: config::Tls,
 }
 
-/// The certificate that handshakes get now.
+/// The certificate for new handshakes.
 #[derive(Debug)]
 struct Current(RwLock<Arc<CertifiedKey>>);
 
@@ -76,20 +76,20 @@ impl Tls {
         let config = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12]);
         let mut config = config.map_err(pair)?.with_no_client_auth().with_cert_resolver(Arc::clone(&certificate) as _);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Who comes back after a restart of something on the way is let in without a full handshake; nothing is stored.
+        // Clients that reconnect resume their session without a full handshake. Tickets need no storage in the node.
         config.ticketer = ring::Ticketer::new().map_err(pair)?;
         config.send_tls13_tickets = 1;
         Ok(Some(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificate, files: files.clone() }))
     }
 
-    /// Reads the files again, for the handshakes to come; keeps what there is if they are no good.
+    /// Reads the files again, for new handshakes. If they are invalid, the current certificate stays.
     pub(crate) fn reload(&self) -> Result<(), TlsError> {
         let fresh = certified(&self.files, self.acceptor.config().crypto_provider())?;
         *self.certificate.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
         Ok(())
     }
 
-    /// The server's part of the handshake.
+    /// Does the handshake as the server.
     pub(super) async fn accept(&self, tcp: TcpStream, within: Duration) -> io::Result<TlsStream<TcpStream>> {
         timeout(within, self.acceptor.accept(tcp)).await?
     }

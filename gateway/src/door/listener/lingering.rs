@@ -1,7 +1,7 @@
-//! Clients that are turned away: each is told so, and has a moment to read it.
+//! Answers clients that are turned away, and keeps their sockets open for [`MOMENT`] so that they can read the answer.
 //!
-//! Owns their sockets for so long: closed at once, what they send meanwhile would be answered by a reset, which may
-//! overtake the answer. At most [`MOST`] are kept; in a flood the oldest has to go.
+//! A socket that is closed at once answers further data from the client with a reset, and the reset may overtake the answer.
+//! At most [`MOST`] sockets are kept; then the oldest is closed.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -10,22 +10,22 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// The answer, before anything of the client was read.
+/// The answer. It is sent before anything is read from the client.
 const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 48\r\n\r\nThis node takes no more connections now: retry.\n";
 
-/// How long a client may take to read it.
+/// How long a client may take to read the answer.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// Sockets that are kept.
+/// The most sockets that are kept.
 const MOST: usize = 256;
 
-/// Those that were turned away a moment ago.
+/// The sockets of clients that were just turned away.
 #[derive(Debug, Default)]
-pub(super) struct Parting {
+pub(super) struct Lingering {
     sockets: VecDeque<(Instant, TcpStream)>,
 }
 
-impl Parting {
+impl Lingering {
     /// Turns a client away.
     pub(super) fn refuse(&mut self, stream: TcpStream) {
         if !dismiss(&stream) {
@@ -37,8 +37,8 @@ impl Parting {
         self.sockets.push_back((Instant::now() + MOMENT, stream));
     }
 
-    /// Lets go of the oldest when its time has come.
-    pub(super) async fn let_go(&mut self) {
+    /// Waits until the oldest socket has been kept for [`MOMENT`], and closes it. Cancel safe.
+    pub(super) async fn expire(&mut self) {
         match self.sockets.front() {
             Some((until, _)) => sleep_until(*until).await,
             None => std::future::pending().await,
@@ -47,9 +47,9 @@ impl Parting {
     }
 }
 
-/// Tells a client that it is turned away; false if that cannot be done. Dropped at once, it may see a reset instead.
+/// Writes the answer; false if that fails. If the socket is then dropped at once, the client may see a reset instead.
 pub(super) fn dismiss(mut stream: &TcpStream) -> bool {
-    // A fresh socket takes so few bytes at once; if not, the client sees a plain close.
+    // A new socket has room for this answer. If the write fails, the client sees a plain close.
     stream.write(ANSWER).is_ok() && stream.shutdown(Shutdown::Write).is_ok()
 }
 
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_has_the_length_it_says() {
+    fn the_content_length_of_the_answer_is_right() {
         let text = std::str::from_utf8(ANSWER).expect("text");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
         assert!(head.contains(&format!("Content-Length: {}", body.len())));

@@ -1,10 +1,9 @@
-//! Accepts sockets and spreads them over the workers.
+//! Accepts sockets and distributes them over the workers.
 //!
-//! Owns the listening socket and the count of open connections. A node that is full, short of descriptors, or taking
-//! connections as fast as it may, answers 503 with `Retry-After` before it spends anything on the client. Loses: nothing
-//! but what it refuses.
+//! Owns the listening socket and the count of open connections. It answers 503 with `Retry-After` if the node is full, has
+//! too few descriptors, or has reached its accept rate. A refusal happens before any other work for the client.
 
-mod parting;
+mod lingering;
 mod trouble;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -16,26 +15,26 @@ use std::time::Instant;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::sync::mpsc;
 
-use self::parting::Parting;
-pub(crate) use self::trouble::{SAID, endure};
+use self::lingering::Lingering;
+pub(crate) use self::trouble::{WARNING_INTERVAL, endure};
 use crate::door::BACKLOG;
 use crate::door::ingress::{Ingress, Place};
 use crate::node::descriptors::Descriptors;
 use crate::node::metrics::{Metrics, Refused};
 use crate::sparingly::Sparingly;
 
-/// Unsent bytes that the kernel holds for one socket before it makes us wait (`TCP_NOTSENT_LOWAT`): without
-/// it, megabytes hide there, and a client that does not read is noticed late.
+/// The most unsent bytes that the kernel holds for one socket before writes wait (`TCP_NOTSENT_LOWAT`). Without this limit
+/// the kernel buffers megabytes, and the node notices late that a client does not read.
 const UNSENT: u32 = 64 << 10;
 
-/// A socket with its address and its place in the count.
+/// A socket with its peer's address and its place in the counts.
 pub(crate) type Accepted = (TcpStream, SocketAddr, Admission);
 
-/// A connection's place in the counts of the node, of its worker and of its client's address; given back when dropped.
+/// A connection's place in the counts of the node, its worker and its client's address. Dropping it frees the place.
 pub(crate) struct Admission {
     counts: Arc<Counts>,
     worker: usize,
-    /// None before the address is known, and for those that are not counted.
+    /// `None` until the client's address is known, and for addresses that are not counted.
     pub(crate) place: Option<Place>,
 }
 
@@ -52,14 +51,14 @@ impl Counts {
         Self { most, open: AtomicUsize::new(0), workers }
     }
 
-    /// Whether there is room for no more.
+    /// Whether the node has as many connections as it may.
     pub(crate) fn is_full(&self) -> bool {
         self.open.load(Ordering::Relaxed) >= self.most
     }
 }
 
 impl Admission {
-    /// A place in the least busy worker, unless the node is full.
+    /// Takes a place in the least busy worker; `None` if the node is full.
     fn take(counts: &Arc<Counts>) -> Option<Self> {
         if counts.is_full() {
             return None;
@@ -73,7 +72,7 @@ impl Admission {
 
 #[cfg(test)]
 impl Admission {
-    /// A place in a worker that no listener leads to.
+    /// A place that belongs to no listener.
     pub(crate) fn unlisted() -> Self {
         let counts = Counts { most: 1, open: AtomicUsize::new(1), workers: Box::new([AtomicUsize::new(1)]) };
         Self { counts: Arc::new(counts), worker: 0, place: None }
@@ -87,11 +86,11 @@ impl Drop for Admission {
     }
 }
 
-/// What a listener needs to refuse sockets.
+/// What a listener needs to decide on refusals and to count them.
 pub(crate) struct Refusing {
     pub(crate) ingress: Arc<Ingress>,
     pub(crate) metrics: Arc<Metrics>,
-    /// The connections that the operator allows.
+    /// The limit that the operator configured (`http.max_connections`).
     pub(crate) most: usize,
 }
 
@@ -108,7 +107,7 @@ impl Listener {
         Ok(Self { socket, address })
     }
 
-    /// Accepts until the socket or the workers are gone.
+    /// Accepts connections until the socket is broken or the workers are gone.
     pub(crate) async fn run(
         self,
         workers: Vec<mpsc::Sender<Accepted>>,
@@ -116,11 +115,11 @@ impl Listener {
         files: Descriptors,
         refusing: Refusing,
     ) {
-        let (mut parting, lines) = (Parting::default(), Sparingly::per(SAID));
+        let (mut lingering, lines) = (Lingering::default(), Sparingly::per(WARNING_INTERVAL));
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept() => accepted,
-                () = parting.let_go() => continue,
+                () = lingering.expire() => continue,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -144,15 +143,15 @@ impl Listener {
                     {
                         tracing::warn!(
                             clients,
-                            "clients are refused: the descriptors left are the node's own; \
+                            "clients are refused: the descriptors left are reserved for the node; \
                             raise the limit of open files (ulimit -n; systemd: LimitNOFILE)"
                         );
                     }
                     if reserved {
-                        // At once: to keep it for a moment would take a descriptor that the node may need.
-                        parting::dismiss(&stream);
+                        // Drop it at once: keeping it open would use a descriptor that the node may need.
+                        lingering::dismiss(&stream);
                     } else {
-                        parting.refuse(stream);
+                        lingering.refuse(stream);
                     }
                     continue;
                 }
@@ -166,13 +165,13 @@ impl Listener {
 
     async fn accept(&self) -> std::io::Result<(TcpStream, SocketAddr)> {
         let (stream, peer) = self.socket.accept().await?;
-        // The worker's own runtime will watch it.
+        // Detach it from this runtime: the worker's runtime polls it.
         Ok((stream.into_std()?, peer))
     }
 }
 
-/// A socket that listens, also where one that did before still has connections. `[::]` is every address of the machine:
-/// IPv4 as well, whatever `net.ipv6.bindv6only` says, and IPv4 alone where the kernel has no IPv6.
+/// Binds a listening socket, even if connections of an earlier listener are still open. `[::]` means all addresses of the
+/// machine, also IPv4, regardless of `net.ipv6.bindv6only`. If the kernel has no IPv6, `[::]` means all IPv4 addresses.
 pub(crate) fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
     let every = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), address.port()) == address;
     let socket = match Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)) {

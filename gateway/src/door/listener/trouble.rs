@@ -1,4 +1,4 @@
-//! What an error of `accept` means, and what to do about it (accept(2), Linux).
+//! Handles errors of `accept` (accept(2), Linux).
 
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
@@ -7,47 +7,48 @@ use tokio::time::sleep;
 
 use crate::sparingly::Sparingly;
 
-/// Time for descriptors or memory to become free.
+/// Time to wait for descriptors or memory to become free.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How often what is used up is said.
-pub(crate) const SAID: Duration = Duration::from_secs(60);
+/// The interval between two warnings about an exhausted resource.
+pub(crate) const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What went wrong.
+/// The kind of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trouble {
-    /// The connection was gone, or its network was, before it was accepted: there may be others.
+    /// The connection or its network failed before it was accepted. Other connections are not affected.
     Client,
-    /// Something is used up, with the way to have more of it. Whoever connects waits in the accept queue.
-    Short(&'static str),
-    /// The listening socket is of no more use.
+    /// A resource is exhausted, with advice for the operator. New clients wait in the accept queue.
+    Exhausted(&'static str),
+    /// The listening socket cannot be used any more.
     Broken,
 }
 
 impl Trouble {
     fn of(error: &io::Error) -> Self {
         match error.raw_os_error() {
-            Some(24) => Self::Short("raise the limit of open files (ulimit -n; systemd: LimitNOFILE)"), // EMFILE
-            Some(23) => Self::Short("this machine has no descriptors left: sysctl fs.file-max"),        // ENFILE
-            Some(105 | 12) => Self::Short("the kernel has no memory left for sockets"), // ENOBUFS, ENOMEM
+            Some(24) => Self::Exhausted("raise the limit of open files (ulimit -n; systemd: LimitNOFILE)"), // EMFILE
+            Some(23) => Self::Exhausted("this machine has no descriptors left: sysctl fs.file-max"),        // ENFILE
+            Some(105 | 12) => Self::Exhausted("the kernel has no memory left for sockets"), // ENOBUFS, ENOMEM
             Some(9 | 14 | 22 | 88) => Self::Broken, // EBADF, EFAULT, EINVAL, ENOTSOCK
-            // EPERM is a firewall's; EPROTO, ENOPROTOOPT, EHOSTDOWN, ENONET and EOPNOTSUPP are errors of the client's network.
+            // EPERM comes from a firewall; EPROTO, ENOPROTOOPT, EHOSTDOWN, ENONET and EOPNOTSUPP from the client's network.
             Some(1 | 71 | 92 | 112 | 64 | 95) => Self::Client,
             _ => match error.kind() {
                 ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted => Self::Client,
                 ErrorKind::NetworkDown | ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => Self::Client,
                 ErrorKind::TimedOut | ErrorKind::WouldBlock => Self::Client,
-                _ => Self::Short("it is tried again"),
+                _ => Self::Exhausted("it will try again"),
             },
         }
     }
 }
 
-/// Logs what must be logged, waits if that may help, and says whether to go on.
+/// Logs the error if an operator should know it, and waits if that may help. Returns whether to keep accepting. `of` names
+/// the listener in the log.
 pub(crate) async fn endure(error: &io::Error, of: &str, lines: &Sparingly) -> bool {
     match Trouble::of(error) {
         Trouble::Client => {}
-        Trouble::Short(advice) => {
+        Trouble::Exhausted(advice) => {
             if let Some(times) = lines.due(Instant::now()) {
                 tracing::warn!(%error, times, "{of} cannot accept connections; {advice}");
             }
@@ -66,14 +67,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_error_has_its_own_treatment() {
+    fn each_error_is_classified() {
         let trouble = |number| Trouble::of(&io::Error::from_raw_os_error(number));
         for number in [1, 4, 11, 64, 71, 92, 95, 100, 101, 103, 104, 110, 112, 113] {
             assert_eq!(trouble(number), Trouble::Client, "{}", io::Error::from_raw_os_error(number));
         }
         for (number, advice) in [(24, "ulimit -n"), (23, "fs.file-max"), (105, "memory"), (12, "memory"), (5, "again")]
         {
-            assert!(matches!(trouble(number), Trouble::Short(told) if told.contains(advice)), "{number}");
+            assert!(matches!(trouble(number), Trouble::Exhausted(text) if text.contains(advice)), "{number}");
         }
         for number in [9, 14, 22, 88] {
             assert_eq!(trouble(number), Trouble::Broken, "{}", io::Error::from_raw_os_error(number));
@@ -81,8 +82,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_want_of_descriptors_is_waited_for_and_a_client_that_went_is_not() {
-        let (lines, start) = (Sparingly::per(SAID), tokio::time::Instant::now());
+    async fn it_waits_for_descriptors_but_not_after_a_client_that_left() {
+        let (lines, start) = (Sparingly::per(WARNING_INTERVAL), tokio::time::Instant::now());
         assert!(endure(&io::Error::from_raw_os_error(103), "the listener", &lines).await);
         assert_eq!(start.elapsed(), Duration::ZERO);
         assert!(endure(&io::Error::from_raw_os_error(24), "the listener", &lines).await);

@@ -1,6 +1,6 @@
-//! Writing to a socket with TLS over it, at once or not at all.
+//! Non-blocking writes to a socket over TLS.
 //!
-//! No more than one record waits here for the kernel; the rest stays in the outbox, where it is counted.
+//! At most one record waits here for the kernel. The rest stays in the outbox, which has a limit.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::Shutdown;
@@ -10,15 +10,15 @@ use tokio::net::TcpStream;
 use tokio_rustls::rustls::ServerConnection;
 use tokio_rustls::server::TlsStream;
 
-/// Bytes of messages that are encrypted before the kernel took those before: the most that a TLS record holds.
+/// The most bytes to encrypt ahead of the kernel: the content of one TLS record.
 const RECORD: usize = 16 << 10;
 
-/// Lets no more wait here.
+/// Limits the bytes that wait here to one record.
 pub(super) fn bound(tls: &mut TlsStream<TcpStream>) {
     tls.get_mut().1.set_buffer_limit(Some(RECORD));
 }
 
-/// Encrypts more only when the kernel has what was encrypted before.
+/// Encrypts and writes bytes, but only after the kernel has taken all bytes that were encrypted before.
 pub(super) fn write(
     tls: &mut TlsStream<TcpStream>,
     write: impl FnOnce(&mut ServerConnection) -> io::Result<usize>,
@@ -31,7 +31,7 @@ pub(super) fn write(
     }
 }
 
-/// Hands on to the kernel what is encrypted; [`ErrorKind::WouldBlock`] if some is left.
+/// Passes encrypted bytes to the kernel; [`ErrorKind::WouldBlock`] if some are left.
 pub(super) fn flush(tls: &mut TlsStream<TcpStream>) -> io::Result<()> {
     let (tcp, session) = tls.get_mut();
     while session.wants_write() {
@@ -40,15 +40,14 @@ pub(super) fn flush(tls: &mut TlsStream<TcpStream>) -> io::Result<()> {
     Ok(())
 }
 
-/// Says that nothing more will come. TLS has a word of its own for it (RFC 8446 §6.1); a client whose socket takes
-/// nothing goes without.
+/// Closes the write side. Sends TLS's `close_notify` first (RFC 8446 §6.1), if the socket has room for it.
 pub(super) fn shutdown(tls: &mut TlsStream<TcpStream>) -> io::Result<()> {
     tls.get_mut().1.send_close_notify();
     let _ = flush(tls);
     SockRef::from(tls.get_ref().0).shutdown(Shutdown::Write)
 }
 
-/// Writes what the kernel takes at once.
+/// A writer that never waits: it writes what the kernel takes now.
 struct Now<'a>(&'a TcpStream);
 
 impl Write for Now<'_> {

@@ -1,4 +1,4 @@
-//! A stream as hyper wants it, up to the 101.
+//! The stream as an `AsyncRead` and `AsyncWrite` for hyper, until the 101.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,7 +17,7 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => Ok(Pin::new(tcp)),
             Self::Tls(tls) => Ok(Pin::new(tls)),
-            // Simulations begin after the 101.
+            // Simulations start after the 101.
             #[cfg(test)]
             Self::Pipe(_) => Err(io::ErrorKind::Unsupported.into()),
         }

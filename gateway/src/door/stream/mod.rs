@@ -1,7 +1,7 @@
-//! What a connection reads from and writes to.
+//! The byte stream of a connection: a TCP socket, with or without TLS, or a pipe in memory in simulations.
 //!
-//! Moves bytes, decides nothing. A socket of the kernel, as it is or with TLS over it, and in simulations a pipe in memory.
-//! An enum and not a trait object: writing to a plain socket is a match away from the kernel.
+//! Moves bytes and decides nothing. It is an enum, not a trait object, so that a write to a plain socket costs no dynamic
+//! dispatch.
 
 mod encrypted;
 mod http;
@@ -20,23 +20,23 @@ use tokio_rustls::server::TlsStream;
 #[cfg(test)]
 use crate::simulation::pipe::End;
 
-/// One end of a connection.
+/// The node's end of a connection.
 pub(crate) enum Stream {
     Tcp(TcpStream),
-    /// After its handshake. Boxed: a plain connection must not pay for its size.
+    /// After the handshake. Boxed, so that it does not enlarge plain connections.
     Tls(Box<TlsStream<TcpStream>>),
     #[cfg(test)]
     Pipe(End),
 }
 
 impl Stream {
-    /// Over TLS, once its handshake is done.
+    /// A stream over TLS, after the handshake.
     pub(crate) fn encrypted(mut tls: TlsStream<TcpStream>) -> Self {
         encrypted::bound(&mut tls);
         Self::Tls(Box::new(tls))
     }
 
-    /// Bytes read into `buffer`; `None` at the end of the stream, however it came.
+    /// Reads into `buffer` and returns the number of bytes; `None` at the end of the stream or after an error.
     pub(crate) fn poll_read(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<Option<usize>> {
         let mut into = ReadBuf::new(buffer);
         let read = match self {
@@ -54,7 +54,7 @@ impl Stream {
         }
     }
 
-    /// Ready once a write that would have blocked may be tried again.
+    /// Ready when a write that would have blocked can be tried again.
     pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Tcp(tcp) => tcp.poll_write_ready(cx).map(drop),
@@ -64,7 +64,7 @@ impl Stream {
         }
     }
 
-    /// Writes as much as fits; [`io::ErrorKind::WouldBlock`] if nothing does.
+    /// Writes as many bytes as fit; [`io::ErrorKind::WouldBlock`] if none do.
     pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.try_write(bytes),
@@ -74,7 +74,7 @@ impl Stream {
         }
     }
 
-    /// The same for several pieces in a row.
+    /// Writes several slices as [`try_write`](Self::try_write) writes one.
     pub(crate) fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.try_write_vectored(slices),
@@ -86,7 +86,7 @@ impl Stream {
         }
     }
 
-    /// Hands on to the kernel what was written and is still here; [`io::ErrorKind::WouldBlock`] if some is left.
+    /// Passes buffered TLS records to the kernel; [`io::ErrorKind::WouldBlock`] if some are left.
     pub(crate) fn try_flush(&mut self) -> io::Result<()> {
         match self {
             Self::Tls(tls) => encrypted::flush(tls),
@@ -94,7 +94,7 @@ impl Stream {
         }
     }
 
-    /// Says that no more will be written.
+    /// Closes the write side.
     pub(crate) fn shutdown(&mut self) -> io::Result<()> {
         match self {
             Self::Tcp(tcp) => SockRef::from(&*tcp).shutdown(Shutdown::Write),
@@ -104,19 +104,20 @@ impl Stream {
         }
     }
 
-    /// Has the kernel forget the connection when it is dropped, with all that it holds for it.
+    /// Makes the drop of this stream a reset: the kernel discards the unsent bytes.
     pub(crate) fn reset(&self) {
         match self {
             #[cfg(test)]
             Self::Pipe(end) => end.reset(),
-            // Fails only on a socket that is gone already.
+            // Fails only if the socket is closed already.
             _ => drop(self.tcp().map(|tcp| SockRef::from(tcp).set_linger(Some(Duration::ZERO)))),
         }
     }
 
-    /// Has the kernel give up on who takes nothing for so long; `None`: never.
+    /// Sets how long the client may accept no bytes before the kernel ends the connection (`TCP_USER_TIMEOUT`); `None`
+    /// removes this limit.
     pub(crate) fn set_unread(&self, most: Option<Duration>) {
-        // Fails only on a socket that is gone already.
+        // Fails only if the socket is closed already.
         let _ = self.tcp().map(|tcp| SockRef::from(tcp).set_tcp_user_timeout(most));
     }
 
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_connection_does_not_pay_for_tls() {
+    fn tls_does_not_enlarge_a_plain_connection() {
         assert_eq!(size_of::<Stream>(), size_of::<TcpStream>());
     }
 }

@@ -1,4 +1,4 @@
-//! Headers as the specification shows them, and what is close to one.
+//! Valid headers from the specification, and malformed ones.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ fn v6() -> Vec<u8> {
     [&source.octets()[..], &Ipv6Addr::LOCALHOST.octets(), &[0x1F, 0x90, 0, 80]].concat()
 }
 
-/// What a header that is whole says.
-fn said(header: &[u8]) -> Result<Header, Malformed> {
+/// Parses a header that is whole.
+fn whole(header: &[u8]) -> Result<Header, Malformed> {
     match extent(header)? {
         Extent::Whole(length) => parse(&header[..length]),
         Extent::More => panic!("{header:?} is not whole"),
@@ -34,7 +34,7 @@ fn client(address: &str) -> Result<Header, Malformed> {
 }
 
 #[test]
-fn lines_of_version_1_name_their_client() {
+fn a_header_of_version_1_names_the_client() {
     for (line, expected) in [
         ("PROXY TCP4 203.0.113.9 10.0.0.1 8080 80", client("203.0.113.9:8080")),
         ("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535", client("255.255.255.255:65535")),
@@ -56,14 +56,14 @@ fn lines_of_version_1_name_their_client() {
         ("PROXY ", Err(Malformed)),
         ("PROXY tcp4 203.0.113.9 10.0.0.1 8080 80", Err(Malformed)),
     ] {
-        assert_eq!(said(format!("{line}\r\n").as_bytes()), expected, "{line}");
+        assert_eq!(whole(format!("{line}\r\n").as_bytes()), expected, "{line}");
     }
-    assert_eq!(said(b"PROXY TCP4 203.0.113.9 10.0.0.1 8080 80\n"), Err(Malformed), "a bare line feed");
-    assert_eq!(said(b"PROXY UNKNOWN \xFF\r\n"), Err(Malformed), "not text");
+    assert_eq!(whole(b"PROXY TCP4 203.0.113.9 10.0.0.1 8080 80\n"), Err(Malformed), "a bare line feed");
+    assert_eq!(whole(b"PROXY UNKNOWN \xFF\r\n"), Err(Malformed), "not text");
 }
 
 #[test]
-fn headers_of_version_2_name_their_client_whatever_follows_the_addresses() {
+fn a_header_of_version_2_names_the_client_and_bytes_after_the_addresses_are_ignored() {
     for (header, expected) in [
         (v2(0x21, 0x11, &V4), client("203.0.113.9:8080")),
         (v2(0x21, 0x11, &[&V4[..], &[0x04, 0, 2, 0, 0]].concat()), client("203.0.113.9:8080")),
@@ -84,12 +84,12 @@ fn headers_of_version_2_name_their_client_whatever_follows_the_addresses() {
         (v2(0x11, 0x11, &V4), Err(Malformed)),
         (v2(0x31, 0x11, &V4), Err(Malformed)),
     ] {
-        assert_eq!(said(&header), expected, "{header:x?}");
+        assert_eq!(whole(&header), expected, "{header:x?}");
     }
 }
 
 #[test]
-fn what_is_too_long_or_begins_otherwise_is_known_at_once() {
+fn a_line_that_is_too_long_or_has_another_beginning_is_rejected_at_once() {
     for bytes in [
         &b"GET / HTTP/1.1\r\n"[..],
         b"\x16\x03\x01",
@@ -103,7 +103,7 @@ fn what_is_too_long_or_begins_otherwise_is_known_at_once() {
 
 proptest! {
     #[test]
-    fn a_header_ends_where_it_ends_however_much_came(
+    fn the_end_of_a_header_is_found_however_many_bytes_have_arrived(
         version_1: bool,
         address: [u8; 4],
         port: u16,
@@ -126,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_are_too_odd(bytes in proptest::collection::vec(any::<u8>(), 0..200), begin in 0..3_usize) {
+    fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), begin in 0..3_usize) {
         let begin: &[u8] = [&b""[..], b"PROXY ", &SIGNATURE][begin];
         let bytes = [begin, &bytes].concat();
         if let Ok(Extent::Whole(length)) = extent(&bytes) {
@@ -137,7 +137,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn not_a_byte_beyond_the_header_is_taken_however_it_arrives() {
+async fn the_reader_takes_no_byte_after_the_header_however_it_is_split() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let headers =
@@ -164,15 +164,15 @@ async fn not_a_byte_beyond_the_header_is_taken_however_it_arrives() {
 }
 
 #[tokio::test]
-async fn a_header_that_never_ends_takes_no_processor_while_it_is_waited_for() {
+async fn waiting_for_the_rest_of_a_header_does_not_spin() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let mut sender = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
     let (mut receiver, _) = listener.accept().await.expect("it was connected to");
     sender.write_all(b"PROXY TCP4 ").await.expect("it is open");
-    // A loop that spins on what has come would never let the timer fire on this one thread.
+    // A loop that peeks the same bytes again and again would never let the timer fire on this one thread.
     let waited = tokio::time::timeout(Duration::from_millis(20), read(&mut receiver)).await;
     assert!(waited.is_err(), "there is more to come");
     drop(sender);
     let mut none = [0; 1];
-    assert_eq!(receiver.read(&mut none).await.expect("closed in order"), 0, "all that came was taken");
+    assert_eq!(receiver.read(&mut none).await.expect("closed in order"), 0, "all bytes that arrived were taken");
 }
