@@ -1,4 +1,4 @@
-//! The words of the command line.
+//! The commands and flags of the command line.
 //!
 //! Never prints and never exits: [`program`](crate::program) does.
 
@@ -11,14 +11,14 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::config::Overrides;
 use crate::{capacity, probe};
 
-/// What the command line asks for.
+/// A parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Run the node until it is told to stop.
+    /// Run the node until a signal stops it.
     Serve {
         /// The configuration file.
         file: Option<PathBuf>,
-        /// What flags set.
+        /// The settings from flags.
         overrides: Overrides,
     },
     /// Say whether the configuration is valid.
@@ -30,16 +30,16 @@ pub enum Command {
     Ready {
         /// The configuration file.
         file: Option<PathBuf>,
-        /// What flags set.
+        /// The settings from flags.
         overrides: Overrides,
     },
-    /// Look at a WebSocket from outside; see [`probe::run`].
+    /// Test a WebSocket from outside; see [`probe::run`].
     Probe(Box<probe::Options>),
-    /// Say what so many connections take; see [`capacity::report`].
+    /// Compute the resources for a number of connections; see [`capacity::report`].
     Capacity(capacity::Options),
 }
 
-/// What a program is called at its command line.
+/// The name and version of a program, for `--help`, `--version` and errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
     name: String,
@@ -47,7 +47,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// What the program calls itself, or else the name of its file, which is the first of the `arguments`.
+    /// The program's own name and version if it has set them. Otherwise the name of its file, from the first of `arguments`.
     #[must_use]
     pub fn new(own: Option<(&str, &'static str)>, arguments: &[OsString]) -> Self {
         const BUILT_ON: &str = concat!("(built on Fanfare ", env!("CARGO_PKG_VERSION"), ")");
@@ -62,15 +62,15 @@ impl Name {
 /// Serves WebSockets on any number of nodes: a message sent to one reaches the subscribers of all.
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
-struct Line {
+struct CommandLine {
     #[command(subcommand)]
-    word: Option<Word>,
+    verb: Option<Verb>,
     #[command(flatten)]
     serve: ServeFlags,
 }
 
 #[derive(Debug, Subcommand)]
-enum Word {
+enum Verb {
     /// Run the node; the same as no command.
     Serve(ServeFlags),
     /// Say whether the configuration is valid; exit with 1 if not.
@@ -82,23 +82,23 @@ enum Word {
         #[command(flatten)]
         listen: ListenFlag,
     },
-    /// Look at a WebSocket from outside, step by step; exit with 1 if something is wrong.
+    /// Test a WebSocket from outside, step by step; exit with 1 if a step fails.
     #[command(after_help = probe::EXIT)]
     Probe(Box<probe::Options>),
-    /// Say what a number of connections takes, and whether this machine allows it.
+    /// Compute the resources for a number of connections, and check this machine's limits.
     Capacity(capacity::Options),
 }
 
 #[derive(Debug, Args)]
 struct FileFlag {
-    /// Configuration file (TOML); FANFARE__SECTION__KEY variables win over it.
+    /// Configuration file (TOML); variables FANFARE__SECTION__KEY override it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 struct ListenFlag {
-    /// IP address and port of the node; wins over http.listen [default: 127.0.0.1:8080].
+    /// IP address and port of the node; overrides http.listen [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
 }
@@ -109,31 +109,31 @@ struct ServeFlags {
     file: FileFlag,
     #[command(flatten)]
     listen: ListenFlag,
-    /// Broker's URL, such as redis://host; wins over broker.url [default: memory:].
+    /// URL of the broker, such as redis://host; overrides broker.url [default: memory:].
     #[arg(long, value_name = "URL")]
     broker: Option<String>,
-    /// Node's name, unlike any other's; wins over node.name [default: <hostname>-<process id>].
+    /// Name of the node, unique in the cluster; overrides node.name [default: <hostname>-<process id>].
     #[arg(long, value_name = "NODE")]
     name: Option<String>,
 }
 
-/// Reads the command line of a program with this name; `arguments` begin with that of its file.
+/// Parses the command line of the program `name`. The first of `arguments` is the name of its file.
 ///
 /// # Errors
-/// Fails for what it does not know, and for `--help` and `--version`: `clap::Error::exit` prints what to print and
-/// exits as it should.
+/// Fails for unknown arguments, and for `--help` and `--version`. `clap::Error::exit` prints the text and exits with the
+/// right code.
 pub fn parse(name: &Name, arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
-    let command = Line::command().version(name.version).display_name(&name.name).bin_name(&name.name);
-    let line = Line::from_arg_matches(&command.try_get_matches_from(arguments)?)?;
-    Ok(match line.word {
+    let command = CommandLine::command().version(name.version).display_name(&name.name).bin_name(&name.name);
+    let line = CommandLine::from_arg_matches(&command.try_get_matches_from(arguments)?)?;
+    Ok(match line.verb {
         None => serve(line.serve),
-        Some(Word::Serve(flags)) => serve(flags),
-        Some(Word::Check(file)) => Command::Check { file: file.config },
-        Some(Word::Ready { file, listen }) => {
+        Some(Verb::Serve(flags)) => serve(flags),
+        Some(Verb::Check(file)) => Command::Check { file: file.config },
+        Some(Verb::Ready { file, listen }) => {
             Command::Ready { file: file.config, overrides: Overrides { listen: listen.listen, ..Overrides::default() } }
         }
-        Some(Word::Probe(options)) => Command::Probe(options),
-        Some(Word::Capacity(options)) => Command::Capacity(options),
+        Some(Verb::Probe(options)) => Command::Probe(options),
+        Some(Verb::Capacity(options)) => Command::Capacity(options),
     })
 }
 
@@ -141,7 +141,7 @@ fn serve(ServeFlags { file, listen, broker, name }: ServeFlags) -> Command {
     Command::Serve { file: file.config, overrides: Overrides { listen: listen.listen, broker, name } }
 }
 
-/// The process's environment, for [`load`](crate::config::load); what is not UTF-8 in it is replaced.
+/// The process's environment, for [`load`](crate::config::load). Invalid UTF-8 is replaced.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     let text = |text: OsString| text.to_string_lossy().into_owned();
     env::vars_os().map(move |(name, value)| (text(name), text(value)))
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn serve_is_what_is_meant_when_nothing_is_said() {
+    fn serve_is_the_default_command() {
         let all = overrides("0.0.0.0:80", "redis://h", "n");
         let config = || Some(PathBuf::from("f.toml"));
         for (line, command) in [
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_word_or_flag_is_told_with_the_nearest() {
+    fn a_misspelt_command_or_flag_gets_a_suggestion() {
         for (line, message) in [
             ("fanfare serv", "a similar subcommand exists: 'serve'"),
             ("fanfare --lisen x", "a similar argument exists: '--listen'"),
@@ -205,25 +205,25 @@ mod tests {
     #[test]
     fn version_and_help_are_answered() {
         assert_eq!(parsed("fanfare --version"), Err(format!("fanfare {}\n", env!("CARGO_PKG_VERSION"))));
-        let help = parsed("fanfare --help").expect_err("help is no command");
-        for word in ["serve", "check", "ready", "--config <FILE>", "--listen <ADDR>", "--broker <URL>", "--name <NODE>"]
+        let help = parsed("fanfare --help").expect_err("help is not a command");
+        for verb in ["serve", "check", "ready", "--config <FILE>", "--listen <ADDR>", "--broker <URL>", "--name <NODE>"]
         {
-            assert!(help.contains(word), "{word} in {help}");
+            assert!(help.contains(verb), "{verb} in {help}");
         }
     }
 
     #[test]
-    fn an_app_has_its_own_name_and_version_or_the_name_of_its_file() {
+    fn an_app_uses_its_own_name_and_version_or_the_name_of_its_file() {
         let arguments: Vec<_> = ["/usr/bin/chat", "--version"].map(OsString::from).into();
         for (own, version) in [
             (None, format!("chat (built on Fanfare {})\n", env!("CARGO_PKG_VERSION"))),
             (Some(("parley", "2.1.0")), "parley 2.1.0\n".to_owned()),
         ] {
             let name = Name::new(own, &arguments);
-            let told = parse(&name, arguments.clone()).expect_err("a version is no command").to_string();
-            assert_eq!(told, version);
+            let printed = parse(&name, arguments.clone()).expect_err("a version is not a command").to_string();
+            assert_eq!(printed, version);
             let help =
-                parse(&name, ["chat", "--help"].map(OsString::from)).expect_err("help is no command").to_string();
+                parse(&name, ["chat", "--help"].map(OsString::from)).expect_err("help is not a command").to_string();
             assert!(help.contains(&format!("Usage: {}", name.name)) && !help.contains("fanfare"), "{help}");
             let wrong = parse(&name, ["chat", "--lisen"].map(OsString::from)).expect_err("misspelt").to_string();
             assert!(wrong.contains(&format!("Usage: {}", name.name)), "{wrong}");

@@ -8,107 +8,107 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 
-/// Time that [`ask`] waits for the whole answer.
+/// The deadline of [`ask`] for the whole answer.
 const READY_TIME: Duration = Duration::from_secs(2);
-/// Bytes of an answer that [`ask`] reads at most.
+/// The most bytes of an answer that [`ask`] reads.
 const READY_ANSWER: usize = 4096;
 
-/// Why a node does not count as ready.
+/// Why a node is not ready, or cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadyError {
-    /// There is no connection to it, or it broke.
-    #[error("cannot ask {asked}: {why}")]
+    /// The connection to the node failed.
+    #[error("cannot ask {target}: {why}")]
     Unreachable {
-        /// What was asked.
-        asked: String,
-        /// Why.
+        /// The address that was asked.
+        target: String,
+        /// What failed.
         why: io::Error,
     },
-    /// It took longer than two seconds.
-    #[error("no answer from {asked} within {} s", READY_TIME.as_secs())]
+    /// No answer within two seconds.
+    #[error("no answer from {target} within {} s", READY_TIME.as_secs())]
     Silent {
-        /// What was asked.
-        asked: String,
+        /// The address that was asked.
+        target: String,
     },
-    /// Something else listens there.
-    #[error("the answer from {asked} is not {spoken}")]
+    /// The answer is not from a node.
+    #[error("the answer from {target} is not {expected}")]
     Foreign {
-        /// What was asked.
-        asked: String,
-        /// What a node would have spoken.
-        spoken: &'static str,
+        /// The address that was asked.
+        target: String,
+        /// The kind of answer that a node gives.
+        expected: &'static str,
     },
-    /// It says that it is not.
-    #[error("not ready: {asked} answers {answer}")]
+    /// The node answered that it is not ready.
+    #[error("not ready: {target} answers {answer}")]
     NotReady {
-        /// What was asked.
-        asked: String,
+        /// The address that was asked.
+        target: String,
         /// The status line without the version and the first line of the body, or the agent's line.
         answer: String,
     },
-    /// It can only be asked in ways that this command does not know.
+    /// The node speaks TLS or the PROXY protocol, which this command does not, and it has no agent.
     #[error("set `agent.listen`: with TLS or the PROXY protocol, `http.listen` cannot be asked")]
     NoAgent,
 }
 
-/// Asks the node of this configuration, on this machine: its agent if it has one, `/ready` if not. Takes two seconds at most.
-///
-/// Where it listens on all addresses, the loopback of the same family is asked.
+/// Asks the node of this configuration, on this machine, whether it is ready. Asks its agent if it has one, otherwise
+/// `/ready`. Takes at most two seconds. If the node listens on all addresses, asks it on 127.0.0.1.
 ///
 /// # Errors
-/// Fails for any answer but the good one, and for none.
+/// Fails unless the node answers in time that it is ready.
 pub fn ask(config: &Config) -> Result<(), ReadyError> {
     match config.agent.listen {
-        Some(agent) => of_agent(agent),
+        Some(agent) => ask_agent(agent),
         None if config.http.proxy_protocol || !config.tls.certificate.is_empty() => Err(ReadyError::NoAgent),
-        None => of_page(config.http.listen),
+        None => ask_page(config.http.listen),
     }
 }
 
-fn of_agent(listen: SocketAddr) -> Result<(), ReadyError> {
+fn ask_agent(listen: SocketAddr) -> Result<(), ReadyError> {
     let address = SocketAddr::new(reachable(listen.ip()), listen.port());
-    let asked = format!("the agent on {address}");
-    let answer = answer(address, "", &asked)?;
+    let target = format!("the agent on {address}");
+    let answer = answer(address, "", &target)?;
     match answer.split([' ', '\n']).next() {
         Some("up") => Ok(()),
         Some("drain" | "down") => {
             let answer = answer.trim().replace(char::is_control, " ");
-            Err(ReadyError::NotReady { asked, answer })
+            Err(ReadyError::NotReady { target, answer })
         }
-        _ => Err(ReadyError::Foreign { asked, spoken: "an agent's" }),
+        _ => Err(ReadyError::Foreign { target, expected: "an agent's" }),
     }
 }
 
-fn of_page(listen: SocketAddr) -> Result<(), ReadyError> {
+fn ask_page(listen: SocketAddr) -> Result<(), ReadyError> {
     let address = SocketAddr::new(reachable(listen.ip()), listen.port());
-    let asked = format!("http://{address}/ready");
+    let target = format!("http://{address}/ready");
     let request = format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    let answer = answer(address, &request, &asked)?;
+    let answer = answer(address, &request, &target)?;
     let status = answer.lines().next().and_then(|line| line.strip_prefix("HTTP/1.")?.split_once(' '));
     let Some((_, status)) = status else {
-        return Err(ReadyError::Foreign { asked, spoken: "HTTP" });
+        return Err(ReadyError::Foreign { target, expected: "HTTP" });
     };
     if status.split(' ').next() == Some("200") {
         return Ok(());
     }
     let body = answer.split_once("\r\n\r\n").and_then(|(_, body)| body.lines().next()).unwrap_or_default();
     let answer = [status.trim(), body.trim()].join(": ").trim_end_matches(": ").replace(char::is_control, " ");
-    Err(ReadyError::NotReady { asked, answer })
+    Err(ReadyError::NotReady { target, answer })
 }
 
-/// An address at which this machine reaches a listener. `[::]` takes IPv4 as well, and a container may have no `::1`.
+/// The address at which this machine reaches a listener on `ip`. For `0.0.0.0` and `[::]` this is 127.0.0.1: `[::]` accepts
+/// IPv4 too, and a container may have no `::1`.
 pub(crate) fn reachable(ip: IpAddr) -> IpAddr {
     if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip }
 }
 
-fn answer(address: SocketAddr, request: &str, asked: &str) -> Result<String, ReadyError> {
+fn answer(address: SocketAddr, request: &str, target: &str) -> Result<String, ReadyError> {
     exchange(address, request, READY_TIME).map_err(|why| match why.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ReadyError::Silent { asked: asked.to_owned() },
-        _ => ReadyError::Unreachable { asked: asked.to_owned(), why },
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ReadyError::Silent { target: target.to_owned() },
+        _ => ReadyError::Unreachable { target: target.to_owned(), why },
     })
 }
 
-/// Sends the request and reads what comes back until the node closes, or enough came.
+/// Sends the request and reads the answer until the node closes the connection or enough has arrived.
 fn exchange(address: SocketAddr, request: &str, within: Duration) -> io::Result<String> {
     let deadline = Instant::now() + within;
     let left = || match deadline.saturating_duration_since(Instant::now()) {
@@ -119,12 +119,12 @@ fn exchange(address: SocketAddr, request: &str, within: Duration) -> io::Result<
     stream.set_write_timeout(Some(left()?))?;
     stream.write_all(request.as_bytes())?;
     let (mut answer, mut part) = (Vec::new(), [0; 512]);
-    while answer.len() < READY_ANSWER && !is_yes(&answer) {
+    while answer.len() < READY_ANSWER && !is_enough(&answer) {
         stream.set_read_timeout(Some(left()?))?;
         match stream.read(&mut part) {
             Ok(0) => break,
             Ok(len) => answer.extend_from_slice(&part[..len]),
-            // The process was stopped for a while.
+            // A signal interrupted the read.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -132,8 +132,8 @@ fn exchange(address: SocketAddr, request: &str, within: Duration) -> io::Result<
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Whether no more needs to be read.
-fn is_yes(answer: &[u8]) -> bool {
+/// Whether the answer so far already says that the node is ready.
+fn is_enough(answer: &[u8]) -> bool {
     answer.starts_with(b"HTTP/1.1 200 ") && answer.contains(&b'\n')
 }
 
@@ -146,19 +146,20 @@ mod tests {
     use crate::config::{Agent, Http, Tls};
 
     #[test]
-    fn all_addresses_are_asked_on_the_loopback() {
-        for (listen, asked) in [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("10.0.0.7", "10.0.0.7"), ("::2", "::2")]
+    fn a_node_on_all_addresses_is_asked_on_the_loopback() {
+        for (listen, target) in
+            [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("10.0.0.7", "10.0.0.7"), ("::2", "::2")]
         {
-            assert_eq!(reachable(listen.parse().expect("an IP")).to_string(), asked);
+            assert_eq!(reachable(listen.parse().expect("an IP")).to_string(), target);
         }
     }
 
-    /// The configuration of a node that listens there.
+    /// The configuration of a node that listens on this address.
     fn on(listen: SocketAddr) -> Config {
         Config { http: Http { listen, ..Http::default() }, ..Config::default() }
     }
 
-    /// Answers one request with `answer`, keeps the connection open until the client leaves, and returns the request.
+    /// A fake node that answers one request with `answer`, and then returns the request.
     fn node(answer: &'static str) -> (SocketAddr, thread::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
@@ -178,12 +179,12 @@ mod tests {
         let (address, node) = node("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
         let unspecified = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
         assert!(ask(&on(unspecified)).is_ok());
-        let request = node.join().expect("it was asked");
+        let request = node.join().expect("it got a request");
         assert_eq!(request, format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"));
     }
 
     #[test]
-    fn any_other_answer_is_told() {
+    fn any_other_answer_is_reported() {
         for (answer, message) in [
             (
                 "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 14\r\n\r\nbroker is down\nsince 12:00",
@@ -197,12 +198,12 @@ mod tests {
             let (address, node) = node(answer);
             let error = ask(&on(address)).expect_err("not ready").to_string();
             assert_eq!(error, message.replace("ADDR", &address.to_string()));
-            node.join().expect("it was asked");
+            node.join().expect("it got a request");
         }
     }
 
     #[test]
-    fn the_agent_is_asked_where_there_is_one() {
+    fn the_agent_is_asked_if_there_is_one() {
         for (answer, message) in [
             ("up ready\n", None),
             ("drain\n", Some("not ready: the agent on ADDR answers drain")),
@@ -218,12 +219,12 @@ mod tests {
             let config = Config { agent: Agent { listen: Some(address) }, ..Config::default() };
             let error = ask(&config).err().map(|error| error.to_string());
             assert_eq!(error, message.map(|message| message.replace("ADDR", &address.to_string())));
-            agent.join().expect("it was asked");
+            agent.join().expect("it got a connection");
         }
     }
 
     #[test]
-    fn what_cannot_be_asked_is_told_with_the_remedy() {
+    fn a_node_that_cannot_be_asked_needs_an_agent() {
         let tls = Tls { certificate: "a.pem".into(), key: "a.key".into() };
         let proxied = Http { proxy_protocol: true, ..Http::default() };
         for config in [Config { tls, ..Config::default() }, Config { http: proxied, ..Config::default() }] {
@@ -233,13 +234,13 @@ mod tests {
     }
 
     #[test]
-    fn no_node_and_a_silent_one_are_told_apart() {
+    fn a_silent_node_and_a_missing_node_have_different_errors() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let error = ask(&on(address)).expect_err("nobody answers").to_string();
+        let error = ask(&on(address)).expect_err("no answer").to_string();
         assert_eq!(error, format!("no answer from http://{address}/ready within 2 s"));
         drop(listener);
-        let error = ask(&on(address)).expect_err("nobody listens").to_string();
+        let error = ask(&on(address)).expect_err("no listener").to_string();
         assert_eq!(error, format!("cannot ask http://{address}/ready: Connection refused (os error 111)"));
     }
 }

@@ -8,17 +8,17 @@ use anyhow::Context;
 
 use super::cli;
 use super::ready::reachable;
-use super::signals::{Signals, Told};
+use super::signals::{Request, Signals};
 use super::telemetry::{self, Telemetry};
 use crate::app::App;
 use crate::config::Config;
 use crate::node::Node;
 
-/// How much longer than everything in order takes a stop may last.
+/// How much longer a stop may take than all its phases together.
 const OVERDUE: Duration = Duration::from_secs(10);
 
 pub(super) async fn serve(app: App, config: Config) -> anyhow::Result<()> {
-    // Dropped last: it writes what the end has to say.
+    // Dropped last, so that it writes the last lines of the log.
     let telemetry = Telemetry::start(telemetry::filter(&config.log.level)?).context("cannot start the log")?;
     let name = config.node_name(cli::environment());
     let balancers_notice = config.timing.drain_wait.unwrap_or_default();
@@ -29,39 +29,39 @@ pub(super) async fn serve(app: App, config: Config) -> anyhow::Result<()> {
     let node = Node::start_with_log(app, config, name.clone(), telemetry.dropped())?;
     telemetry::print(&banner(&name, &broker, scheme, &routes, &node));
     let end = loop {
-        let told = tokio::select! {
-            told = signals.next() => told,
+        let request = tokio::select! {
+            request = signals.next() => request,
             part = node.failed() => break Err(part),
         };
-        match told {
-            Told::Reload => match node.reload() {
+        match request {
+            Request::Reload => match node.reload() {
                 Ok(true) => tracing::info!("the certificate has been read again"),
                 Ok(false) => tracing::info!("there is no certificate to read again"),
                 Err(error) => tracing::error!(%error, "the certificate stays as it was"),
             },
-            Told::Stop => break Ok(balancers_notice),
-            // Whoever sits at a terminal has no balancer.
-            Told::Interrupt => break Ok(Duration::ZERO),
+            Request::Stop => break Ok(balancers_notice),
+            // Ctrl-C at a terminal: there is no balancer to wait for.
+            Request::Interrupt => break Ok(Duration::ZERO),
         }
     };
     match &end {
-        Ok(_) => tracing::info!("stopping: clients are told to reconnect elsewhere"),
+        Ok(_) => tracing::info!("stopping: asking clients to reconnect to other nodes"),
         Err(part) => tracing::error!("{part}, and the node cannot serve without it: stopping"),
     }
     let now = async {
-        let impatient = async { while signals.next().await == Told::Reload {} };
-        // An error means that a part of the node does not end.
-        let _ = tokio::time::timeout(longest, impatient).await;
+        let second_signal = async { while signals.next().await == Request::Reload {} };
+        // A time-out means that a part of the node hangs: stop at once then too.
+        let _ = tokio::time::timeout(longest, second_signal).await;
     };
     let in_order = node.stop(*end.as_ref().unwrap_or(&Duration::ZERO), now).await;
     if let Err(part) = end {
         anyhow::bail!("stopped by a fault: {part}");
     }
-    anyhow::ensure!(in_order, "stopped at once: not all clients were told in order");
+    anyhow::ensure!(in_order, "stopped at once: not all connections were closed in order");
     Ok(())
 }
 
-/// Where the node listens and what is there.
+/// The addresses of the node and of its endpoints.
 fn banner(name: &str, broker: &str, scheme: &str, routes: &[(&str, String)], node: &Node) -> String {
     let mut text = format!("{name} listens on http{scheme}://{}, broker {broker}\n", node.address);
     let reachable = SocketAddr::new(reachable(node.address.ip()), node.address.port());

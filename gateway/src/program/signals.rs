@@ -1,16 +1,16 @@
-//! What a process can be asked to do from outside.
+//! The signals that a process handles.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What a process can be told from outside.
+/// What a signal asks the process to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Request {
     Stop,
     Interrupt,
     Reload,
 }
 
-/// SIGTERM, SIGINT and SIGHUP, none of which is missed between two looks.
+/// Receives SIGTERM, SIGINT and SIGHUP. Signals between two calls of [`next`](Self::next) are kept.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -26,11 +26,11 @@ impl Signals {
         })
     }
 
-    pub(super) async fn next(&mut self) -> Told {
+    pub(super) async fn next(&mut self) -> Request {
         tokio::select! {
-            _ = self.terminate.recv() => Told::Stop,
-            _ = self.interrupt.recv() => Told::Interrupt,
-            _ = self.hangup.recv() => Told::Reload,
+            _ = self.terminate.recv() => Request::Stop,
+            _ = self.interrupt.recv() => Request::Interrupt,
+            _ = self.hangup.recv() => Request::Reload,
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What a node says to its operator: the log on stderr, the banner on stdout, the last words of a program that fails.
+//! Output for the operator: the log on stderr, the banner on stdout, and the error of a program that fails.
 //!
-//! All of it leaves through a [`Sink`], so that nothing here waits for whoever reads it, and nothing fails without a reader.
+//! All output goes through a [`Sink`], so a slow or missing reader neither blocks nor fails the node.
 
 mod sink;
 
@@ -19,16 +19,19 @@ use tracing_subscriber::EnvFilter;
 
 pub(crate) use sink::Sink;
 
-/// How long the end of a program may wait for the reader of its last lines.
+/// How long the end of a program waits for a slow reader of its last lines.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// The running log. Dropping it writes what is left, for a second at most.
+/// The running log. Dropping it writes the remaining lines, and waits at most [`FLUSH`] for that.
 pub(crate) struct Telemetry {
     sink: Sink,
 }
 
 impl Telemetry {
-    /// Starts the log of this process. An app that has set up a `tracing` subscriber of its own keeps that one.
+    /// Starts the log of this process. If the app has already installed a `tracing` subscriber, that one stays.
+    ///
+    /// # Errors
+    /// Fails without a descriptor or a thread for the log.
     pub(crate) fn start(filter: EnvFilter) -> io::Result<Self> {
         let stderr = io::stderr();
         let sink = Sink::start("log", duplicate(&stderr)?)?;
@@ -38,7 +41,7 @@ impl Telemetry {
         Ok(Self { sink })
     }
 
-    /// The lines that were dropped so far.
+    /// The number of lines dropped so far.
     pub(crate) fn dropped(&self) -> Arc<AtomicU64> {
         self.sink.dropped()
     }
@@ -50,7 +53,7 @@ impl Drop for Telemetry {
     }
 }
 
-/// The default hook would write to stderr itself, and wait there.
+/// Logs a panic. The default hook would write to stderr directly, and might block there.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let at = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -58,23 +61,26 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(thread = thread.name().unwrap_or_default(), at, ?why, "a panic");
 }
 
-/// The filter for a level as `log.level` gives it.
+/// The filter for a value of `log.level`.
+///
+/// # Errors
+/// Fails if the value is not a valid filter.
 pub(crate) fn filter(level: &str) -> anyhow::Result<EnvFilter> {
-    // Later directives win, so the operator's do.
+    // Later directives override earlier ones, so the operator's come last.
     EnvFilter::try_new(format!("{HANDLED},{level}")).with_context(|| format!("`log.level` = {level:?}"))
 }
 
-/// Prints to stdout, without waiting for a reader.
+/// Prints to stdout without waiting for a slow reader.
 pub(crate) fn print(text: &str) {
     write(duplicate(&io::stdout()), text, Duration::ZERO);
 }
 
-/// Prints to stderr why the program fails; waits for a reader, but not for long.
-pub(crate) fn complain(text: &str) {
+/// Prints to stderr why the program fails. Waits at most [`FLUSH`] for a slow reader.
+pub(crate) fn print_error(text: &str) {
     write(duplicate(&io::stderr()), text, FLUSH);
 }
 
-/// Without a descriptor or a thread there is no one left to say it to.
+/// Writes `text` to `file` through a sink. Does nothing if there is no descriptor or thread left for it.
 fn write(file: io::Result<File>, text: &str, within: Duration) {
     if let Ok(sink) = file.and_then(|file| Sink::start("print", file)) {
         sink.put(text.as_bytes());
@@ -82,7 +88,7 @@ fn write(file: io::Result<File>, text: &str, within: Duration) {
     }
 }
 
-/// A descriptor of its own: a write that waits holds no lock that others need.
+/// Duplicates the descriptor, so that a blocked write does not hold the lock of `stdout` or `stderr`.
 fn duplicate(stream: &impl AsFd) -> io::Result<File> {
     stream.as_fd().try_clone_to_owned().map(|owned: OwnedFd| File::from(owned))
 }
@@ -96,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_adapters_handle_is_not_logged_unless_asked_for_by_name() {
+    fn errors_that_adapters_handle_are_logged_only_if_the_level_names_their_crate() {
         assert_eq!(filtered("info"), "lapin=off,info");
         assert_eq!(filtered("lapin=debug,info"), "lapin=debug,info");
         assert!(

@@ -1,8 +1,8 @@
-//! Lines on their way to a file that may be slow, full, or without a reader.
+//! A queue of lines for a file that may be slow, full, or without a reader.
 //!
-//! Written by a thread of its own, so that a caller neither waits nor fails. Holds at most [`MOST`] bytes beside those
-//! being written. Loses: lines that find no room and lines that cannot be written. Counts them, and logs their number
-//! once the file takes lines again.
+//! A separate thread writes the lines, so a caller neither waits nor fails. The queue holds at most [`MOST`] bytes, besides
+//! those being written. Loses: lines when the queue is full, and lines that cannot be written. It counts them and logs their
+//! number when the file accepts lines again.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,23 +12,23 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes that wait; when full, further lines are dropped.
+/// The size of the queue in bytes. When it is full, new lines are dropped.
 const MOST: usize = 1 << 20;
 
-/// Memory that is kept for the next lines.
+/// The capacity of the write buffer that is kept between writes, in bytes.
 const KEPT: usize = 64 << 10;
 
-/// Time between two tries at a file that takes nothing.
+/// The pause before the next attempt, if a write fails or the file is full.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The way to the file.
+/// A handle to the queue.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sink(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     waiting: Mutex<Waiting>,
-    /// There is something to do for the thread.
+    /// The thread has work.
     filled: Condvar,
     /// The thread has ended.
     ended: Condvar,
@@ -38,15 +38,18 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: Vec<u8>,
-    /// Lines dropped since the log last said so.
-    unsaid: u64,
-    /// Nothing more is taken.
+    /// Dropped lines that the log has not reported yet.
+    unreported: u64,
+    /// New lines are dropped.
     finished: bool,
     ended: bool,
 }
 
 impl Sink {
-    /// Starts the thread, which has this name.
+    /// Starts the thread, with this name.
+    ///
+    /// # Errors
+    /// Fails if the system has no thread left.
     pub(crate) fn start(name: &str, file: impl Write + Send + 'static) -> io::Result<Self> {
         let sink = Self::default();
         let own = sink.clone();
@@ -54,7 +57,7 @@ impl Sink {
         Ok(sink)
     }
 
-    /// Takes a line with its end, or drops it.
+    /// Queues a line, which must end with a line feed, or drops it.
     pub(crate) fn put(&self, line: &[u8]) {
         let mut waiting = self.lock();
         if waiting.finished || waiting.bytes.len() + line.len() > MOST {
@@ -68,48 +71,48 @@ impl Sink {
         }
     }
 
-    /// Takes nothing more, and waits until all is written, for so long at most.
+    /// Drops new lines from now on, and waits until the queue is written, but not longer than `within`.
     pub(crate) fn finish(&self, within: Duration) {
         let mut waiting = self.lock();
         waiting.finished = true;
         self.0.filled.notify_one();
-        // Whether there was time for all makes no difference to the caller.
+        // The caller does the same after a time-out.
         drop(self.0.ended.wait_timeout_while(waiting, within, |waiting| !waiting.ended));
     }
 
-    /// The lines dropped so far.
+    /// The number of lines dropped so far.
     pub(crate) fn dropped(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.0.dropped)
     }
 
     fn run(self, mut file: impl Write) {
         let mut bytes = Vec::new();
-        // Whether the last write went well, and whether it ended within a line.
-        let (mut well, mut torn) = (true, false);
+        // Whether the last write succeeded, and whether it ended within a line.
+        let (mut ok, mut torn) = (true, false);
         loop {
             let mut waiting = self.lock();
-            while waiting.bytes.is_empty() && !waiting.finished && !(well && waiting.unsaid > 0) {
+            while waiting.bytes.is_empty() && !waiting.finished && !(ok && waiting.unreported > 0) {
                 waiting = self.0.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
             }
             std::mem::swap(&mut bytes, &mut waiting.bytes);
-            let unsaid = if well { std::mem::take(&mut waiting.unsaid) } else { 0 };
+            let unreported = if ok { std::mem::take(&mut waiting.unreported) } else { 0 };
             if bytes.is_empty() && waiting.finished {
                 waiting.ended = true;
                 return self.0.ended.notify_all();
             }
             drop(waiting);
-            if unsaid > 0 {
-                // Now, while there is room for it.
-                tracing::warn!(lines = unsaid, "lines of this log were dropped: its reader was slow or away");
+            if unreported > 0 {
+                // The queue is empty now, so it has room for this line.
+                tracing::warn!(lines = unreported, "lines of this log were dropped: its reader was slow or missing");
             }
             if torn && !bytes.is_empty() {
                 bytes.insert(0, b'\n');
             }
             let written = write(&mut file, &bytes);
             let (done, rest) = bytes.split_at(written);
-            well = rest.is_empty();
+            ok = rest.is_empty();
             torn = done.last().map_or(torn, |last| *last != b'\n');
-            if !well {
+            if !ok {
                 let lines = rest.iter().filter(|byte| **byte == b'\n').count() as u64;
                 self.count(&mut self.lock(), lines);
                 thread::sleep(PAUSE);
@@ -120,7 +123,7 @@ impl Sink {
     }
 
     fn count(&self, waiting: &mut Waiting, lines: u64) {
-        waiting.unsaid += lines;
+        waiting.unreported += lines;
         self.0.dropped.fetch_add(lines, Ordering::Relaxed);
     }
 
@@ -129,7 +132,7 @@ impl Sink {
     }
 }
 
-/// Writes all, unless that fails; gives the number of bytes written. Waits for a file that is full for now.
+/// Writes all bytes, unless a write fails, and returns the number of bytes written. Waits while the file would block.
 fn write(file: &mut impl Write, bytes: &[u8]) -> usize {
     let mut written = 0;
     while written < bytes.len() {
@@ -137,7 +140,7 @@ fn write(file: &mut impl Write, bytes: &[u8]) -> usize {
             Ok(0) => break,
             Ok(more) => written += more,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Another program has made the pipe or terminal that we share with it non-blocking.
+            // Another program has made our shared pipe or terminal non-blocking.
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
             Err(_) => break,
         }
@@ -145,7 +148,7 @@ fn write(file: &mut impl Write, bytes: &[u8]) -> usize {
     written
 }
 
-/// One event, which comes as a whole line.
+/// Writes one event, which arrives as a whole line.
 pub(crate) struct Line<'a>(&'a Sink);
 
 impl Write for Line<'_> {
