@@ -1,8 +1,8 @@
-//! What time it is, by the runtime's clock: the machine's in a node, one that is turned by hand in a simulation.
+//! The current time of the runtime's clock. A node uses the machine's clock, a simulation a simulated one.
 
 use std::time::Instant;
 
-/// Now.
+/// The current time.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -1,11 +1,11 @@
-//! Text for a terminal: lines of a bounded width, and numbers that can be read.
+//! Text for a terminal: lines of limited width, and numbers with commas.
 
 use std::fmt;
 
-/// Columns of a line.
+/// Width of a line, in columns.
 const WIDTH: usize = 110;
 
-/// Writes words from the column `indent` on, where the first of them already stands, and goes on there on the next line.
+/// Writes `text`, broken into lines that start at column `indent`. The cursor must already be at that column.
 pub(crate) fn wrapped(f: &mut fmt::Formatter<'_>, indent: usize, text: &str) -> fmt::Result {
     let mut column = indent;
     for (index, word) in text.split(' ').enumerate() {
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn words_go_on_below_the_first() {
+    fn wrapped_lines_start_at_the_indent() {
         let text = Wrapped(4, ["word"; 40].join(" ")).to_string();
         assert_eq!(text.lines().count(), 2);
         assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_are_set_apart() {
+    fn commas_separate_thousands() {
         for (number, text) in [(0.0, "0"), (100.0, "100"), (1000.4, "1,000"), (1_234_567.0, "1,234,567")] {
             assert_eq!(grouped(number), text);
         }

@@ -1,16 +1,16 @@
-//! Values of HTTP header fields: lists on one line or on several, tokens, and what of a value may be shown.
+//! Values of HTTP header fields: lists on one line or on several, tokens, and a safe form for logs and responses.
 //!
-//! Pure. Works on bytes: a value that is not ASCII must not hide the elements beside it.
+//! Pure. Works on bytes: a value that is not ASCII must not hide the other elements.
 
 use std::fmt;
 
 use axum::http::HeaderMap;
 
-/// The most of a client's word that is shown, in bytes.
+/// Bytes of a client's value to show, at most.
 const SHOWN: usize = 200;
 
-/// The elements of a list field over all its lines (RFC 9110 §5.6.1): empty ones do not count, and a comma within a
-/// quoted string separates nothing.
+/// The elements of a list field on all its lines (RFC 9110 §5.6.1). Skips empty elements. A comma in a quoted string does not
+/// separate elements.
 pub(crate) fn elements<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     headers.get_all(name).into_iter().flat_map(|line| {
         let (mut quoted, mut escaped) = (false, false);
@@ -33,29 +33,29 @@ pub(crate) fn elements<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<
     })
 }
 
-/// Whether a list field has this token, in any case.
+/// Whether a list field contains this token, ignoring case.
 pub(crate) fn lists(headers: &HeaderMap, name: &str, token: &str) -> bool {
     elements(headers, name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// Whether all of it is a token (RFC 9110 §5.6.2).
+/// Whether the whole text is a token (RFC 9110 §5.6.2).
 pub(crate) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
-/// A client's word as logs and answers may hold it: printable ASCII, and not more than its beginning.
+/// A client's value in a form that is safe in logs and responses: printable ASCII, cut to a maximum length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shown(String);
 
 impl Shown {
-    pub(crate) fn of(word: &[u8]) -> Self {
-        Self::at_most(word, SHOWN)
+    pub(crate) fn of(value: &[u8]) -> Self {
+        Self::at_most(value, SHOWN)
     }
 
-    pub(crate) fn at_most(word: &[u8], most: usize) -> Self {
+    pub(crate) fn at_most(value: &[u8], most: usize) -> Self {
         let printable = |byte: &u8| if (b' '..=b'~').contains(byte) { char::from(*byte) } else { '?' };
-        let mut text: String = word.iter().take(most).map(printable).collect();
-        if word.len() > most {
+        let mut text: String = value.iter().take(most).map(printable).collect();
+        if value.len() > most {
             text.push_str("...");
         }
         Self(text)
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_has_its_elements_on_any_number_of_lines() {
+    fn a_list_may_span_several_lines() {
         for (lines, expected) in [
             (&[][..], &[][..]),
             (&[""], &[]),
@@ -95,8 +95,8 @@ mod tests {
             (&["a b, c"], &["a b", "c"]),
             (&["a=\"b, c\", d"], &["a=\"b, c\"", "d"]),
             (&["a=\"b\\\", c\", d"], &["a=\"b\\\", c\"", "d"]),
-            (&["a\\, b"], &["a\\", "b"]), // a backslash means something in quotes only
-            (&["a=\"b, c", "d"], &["a=\"b, c", "d"]), // quotes end with their line
+            (&["a\\, b"], &["a\\", "b"]),             // a backslash escapes only in quotes
+            (&["a=\"b, c", "d"], &["a=\"b, c", "d"]), // a quoted string ends with its line
             (&["é, a"], &["é", "a"]),
         ] {
             let headers = headers(lines);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_found_in_any_case_and_only_whole() {
+    fn a_token_matches_in_any_case_and_only_as_a_whole() {
         for (lines, expected) in [
             (&["upgrade"][..], true),
             (&["UPGRADE"], true),
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_printable_and_short() {
+    fn a_shown_value_is_printable_and_short() {
         assert_eq!(Shown::of(b"https://a.example").to_string(), "https://a.example");
         assert_eq!(Shown::of(b"a\x1b[31m\r\n\xe9\x7f").to_string(), "a?[31m????");
         assert_eq!(Shown::at_most(b"abcdef", 3).to_string(), "abc...");

@@ -1,18 +1,18 @@
-//! A log line that many events share: at most one per interval, with how many there were since the last one.
+//! Limits a log line to one per interval. Each line has the number of events since the last one.
 //!
-//! Pure but for its lock. Owns a time and a count. Loses the details of the events between two lines, never their number.
+//! Pure except for its lock. Owns a time and a count. Loses the details of events between two lines, but never their number.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Decides when the next line of its kind is due.
+/// Decides when the next line is due.
 #[derive(Debug)]
 pub(crate) struct Sparingly {
     interval: Duration,
     since: Mutex<Since>,
 }
 
-/// Since the last line.
+/// The last line, and the events since then.
 #[derive(Debug, Default)]
 struct Since {
     line: Option<Instant>,
@@ -20,12 +20,12 @@ struct Since {
 }
 
 impl Sparingly {
-    /// At most one line per `interval`; the first event gets its line at once.
+    /// Allows one line per `interval`; the first event gets its line at once.
     pub(crate) const fn per(interval: Duration) -> Self {
         Self { interval, since: Mutex::new(Since { line: None, events: 0 }) }
     }
 
-    /// Counts an event at `now`. If a line is due: how many events it stands for, this one included.
+    /// Counts an event at `now`. If a line is due, returns the number of events since the last line, with this one.
     pub(crate) fn due(&self, now: Instant) -> Option<u64> {
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         since.events += 1;
@@ -54,10 +54,10 @@ mod tests {
     }
 
     #[test]
-    fn no_event_is_left_out_of_the_counts() {
+    fn every_event_is_counted() {
         let begin = Instant::now();
         let lines = Sparingly::per(Duration::from_millis(10));
-        let told: u64 = (0..1001).filter_map(|ms| lines.due(begin + Duration::from_millis(ms))).sum();
-        assert_eq!(told, 1001);
+        let counted: u64 = (0..1001).filter_map(|ms| lines.due(begin + Duration::from_millis(ms))).sum();
+        assert_eq!(counted, 1001);
     }
 }
