@@ -1,4 +1,4 @@
-//! A message for a client before it is framed for its transport.
+//! A message to a client, before it is framed for its transport.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::codec::{self, Opcode};
 
-/// The content of one message. Apart from its frame, so that each transport can frame it in its own way.
+/// The content of one message. Kept apart from its frame, so that each transport can frame it in its own way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Body<'a> {
     opcode: Opcode,
@@ -14,17 +14,17 @@ pub(crate) struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    /// Characters, which must be UTF-8.
+    /// A text message; `content` must be UTF-8.
     pub(crate) fn text(content: impl Into<Cow<'a, [u8]>>) -> Self {
         Self { opcode: Opcode::Text, content: content.into() }
     }
 
-    /// Bytes.
+    /// A binary message.
     pub(crate) fn binary(content: impl Into<Cow<'a, [u8]>>) -> Self {
         Self { opcode: Opcode::Binary, content: content.into() }
     }
 
-    /// A WebSocket frame of it.
+    /// The message as a WebSocket frame.
     pub(crate) fn frame(&self) -> Bytes {
         codec::frame(self.opcode, &self.content)
     }

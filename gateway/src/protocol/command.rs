@@ -1,4 +1,4 @@
-//! What clients can ask for, in any protocol, and why it may fail.
+//! The commands of clients, in any protocol, and their failures.
 //!
 //! Pure.
 
@@ -16,22 +16,22 @@ pub(crate) struct Request<'a> {
 /// A command.
 #[derive(Debug)]
 pub(crate) enum Command<'a> {
-    /// Asks which node this is.
+    /// Asks for the name of the node.
     Connect,
-    /// Asks for the messages of a channel: for those to come, or for all since a position.
+    /// Asks for the messages of a channel: for new ones only, or for all after a position.
     Subscribe { channel: Cow<'a, str>, since: Option<Position> },
     /// Ends a subscription.
     Unsubscribe { channel: Cow<'a, str> },
-    /// Publishes a message; repeated with the same key, it is delivered once.
+    /// Publishes a message. If it is repeated with the same key, it is delivered once.
     Publish { channel: Cow<'a, str>, payload: Payload, key: Option<Cow<'a, str>> },
-    /// Asks for a sign of life.
+    /// Asks for a reply, to test the connection.
     Ping,
     /// Answers a ping.
     Pong,
 }
 
 impl Request<'_> {
-    /// The same, without a borrow from the input: for a request that has to wait.
+    /// The same request without a borrow from the input, for a request that has to wait.
     pub(crate) fn into_owned(self) -> Request<'static> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
         let command = match self.command {
@@ -57,12 +57,12 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// A failure that a retry cannot change.
+    /// A failure that a retry cannot help.
     pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retry: false }
     }
 
-    /// A failure that a later retry may not meet.
+    /// A failure that a later retry may avoid.
     pub(crate) fn for_now(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retry: true }
     }
@@ -80,7 +80,8 @@ impl From<PublishError> for Failure {
     }
 }
 
-/// The id of a message that has a key: the same on every node and at every time, so that a repeated publish is recognised.
+/// The id of a message that has a key: the same on every node and at any time, so that a repeated publish is
+/// recognised.
 pub(crate) fn message_id(channel: &str, key: &str) -> MessageId {
     let mut hash = sha1_smol::Sha1::new();
     hash.update(&(channel.len() as u64).to_be_bytes());

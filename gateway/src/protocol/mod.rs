@@ -1,7 +1,7 @@
-//! What clients speak. A protocol turns messages into commands, and replies, notices and records into messages.
+//! Protocols: they turn clients' messages into commands, and replies, notices and records into messages.
 //!
 //! Pure: no sockets, no tasks, no knowledge of workers. To add a protocol, write a file beside this one and add a line
-//! to [`ALL`]: it then has its route in the gateway and its subprotocols in the handshake.
+//! to [`ALL`]. It then has its route in the gateway and its subprotocols in the handshake.
 
 mod body;
 mod command;
@@ -15,10 +15,10 @@ use broker_adapters::Record;
 
 pub(crate) use self::body::Body;
 pub(crate) use self::command::{Command, Failure, Request, message_id};
-pub(crate) use self::reply::{Notice, Reply, Said};
+pub(crate) use self::reply::{Notice, Output, Reply};
 use crate::close::CloseReason;
 
-/// All protocols. The place of each is the number of its [`Format`].
+/// All protocols. The index of each is the number of its [`Format`].
 pub(crate) const ALL: &[&dyn Protocol] = &[
     &native::Native,
     &raw::Raw,
@@ -26,73 +26,74 @@ pub(crate) const ALL: &[&dyn Protocol] = &[
     &shout::Shout,
 ];
 
-/// The parameter of a route that names the one channel of its connections.
+/// The parameter of a route that names the only channel of its connections.
 pub(crate) const CHANNEL: &str = "channel";
 
-/// A protocol: how everything for its clients is written, and how its sessions begin.
+/// A protocol: encodes everything that is sent to its clients, and begins their sessions.
 ///
-/// Writing depends on nothing but the arguments, so that clients of one protocol can share what is written.
+/// The encoded messages depend on the arguments only, so that clients of one protocol can share them.
 pub(crate) trait Protocol: Sync {
-    /// Where the gateway speaks it. A connection to a path with the parameter `{channel}` is subscribed to that channel.
+    /// The gateway's path for this protocol. If it has the parameter `{channel}`, a connection is subscribed to that
+    /// channel.
     fn path(&self) -> &'static str;
 
-    /// Its names as a subprotocol, of which the handshake chooses.
+    /// The names of its subprotocols, from which the handshake selects one.
     fn names(&self) -> &'static [&'static str];
 
-    /// Begins a connection, on the channel that its path names, if it names one.
+    /// Begins a session, with the channel that the path names, if any.
     fn open(&self, channel: Option<&str>) -> Box<dyn Session>;
 
-    /// A record for subscribers of its channel. Called once for each record, however many receive it.
+    /// Encodes a record for the subscribers of its channel. Called once for each record, however many receive it.
     fn message<'a>(&self, record: &'a Record) -> Body<'a>;
 
-    /// The answer to a command; `id` is the one that the command had.
-    fn reply(&self, id: Option<u64>, reply: &Reply<'_>) -> Said;
+    /// Encodes the reply to a command. `id` is the command's id.
+    fn reply(&self, id: Option<u64>, reply: &Reply<'_>) -> Output;
 
-    /// What a client is notified of without having asked.
-    fn notice(&self, notice: Notice<'_>) -> Said;
+    /// Encodes a notice, which a client receives without having asked.
+    fn notice(&self, notice: Notice<'_>) -> Output;
 }
 
-/// One connection's side of a protocol: how its messages are read, and what must be remembered between them.
+/// One connection's state of a protocol: decodes its messages, and remembers what it must between them.
 pub(crate) trait Session {
-    /// Reads one message of the client.
-    fn read<'a>(&mut self, message: Incoming<'a>) -> Asked<'a>;
+    /// Decodes one message of the client.
+    fn read<'a>(&mut self, message: Incoming<'a>) -> Input<'a>;
 }
 
-/// A message of a client. Borrowed where it lay whole in the input.
+/// A message of a client. Borrowed if it was contiguous in the input.
 #[derive(Debug)]
 pub(crate) enum Incoming<'a> {
-    /// Characters.
+    /// A text message.
     Text(std::borrow::Cow<'a, str>),
-    /// Bytes.
+    /// A binary message.
     Binary(std::borrow::Cow<'a, [u8]>),
 }
 
-/// What a message of a client asks for.
+/// The meaning of a client's message.
 #[derive(Debug)]
-pub(crate) enum Asked<'a> {
-    /// To carry out a command.
-    For(Request<'a>),
-    /// To give the message to the app's handler.
+pub(crate) enum Input<'a> {
+    /// A command, to be carried out.
+    Command(Request<'a>),
+    /// A message for the app's handler.
     Handler(Incoming<'a>),
-    /// Something that cannot be read: the client is answered why not.
-    Unclear { id: Option<u64>, why: Failure },
-    /// Something after which the connection must end.
-    End(CloseReason),
+    /// An invalid message. The client is sent the failure.
+    Invalid { id: Option<u64>, failure: Failure },
+    /// A message after which the connection must be closed.
+    Close(CloseReason),
 }
 
-/// How the records for a connection are written: the number of its protocol.
+/// The encoding of messages for a connection: the number of its protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Format(u8);
 
 impl Format {
-    /// How many there are.
+    /// The number of formats.
     pub(crate) const COUNT: usize = ALL.len();
 
-    /// That of `fanfare.v1`.
+    /// The format of `fanfare.v1`.
     #[cfg(test)]
     pub(crate) const NATIVE: Self = Self(0);
 
-    /// The payload and nothing else: the format of the raw protocol, and of apps.
+    /// The payload and nothing else: the format of the raw protocol and of apps.
     pub(crate) const RAW: Self = Self(1);
 
     /// All formats.
@@ -100,12 +101,12 @@ impl Format {
         (0..u8::MAX).take(Self::COUNT).map(Self)
     }
 
-    /// The protocol that writes it.
+    /// The protocol of this format.
     pub(crate) fn protocol(self) -> &'static dyn Protocol {
         ALL[self.index()]
     }
 
-    /// Its place among all formats.
+    /// The index of this format in tables of all formats.
     pub(crate) fn index(self) -> usize {
         usize::from(self.0)
     }

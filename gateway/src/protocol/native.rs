@@ -1,7 +1,7 @@
 //! `fanfare.v1`: JSON text messages, one object each.
 //!
-//! Pure. A command has at most one of `connect`, `subscribe`, `unsubscribe`, `publish`, `ping`, `pong` and an
-//! `id` that its reply repeats. Replies hold `ok` or `error`; an error says whether a retry can help.
+//! Pure. A command has exactly one of `connect`, `subscribe`, `unsubscribe`, `publish`, `ping`, `pong`, and optionally
+//! an `id` that its reply repeats. A reply has `ok` or `error`; an error says whether a retry can help.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -16,19 +16,19 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Asked, Body, Command, Failure, Incoming, Notice, Protocol, Reply, Request, Said, Session};
+use super::{Body, Command, Failure, Incoming, Input, Notice, Output, Protocol, Reply, Request, Session};
 use crate::close::CloseReason;
 
 /// The name of the subprotocol.
 pub(crate) const NAME: &str = "fanfare.v1";
 
-/// The most bytes of a reply that say why a command cannot be read.
+/// The longest explanation of an invalid command, in bytes.
 const MESSAGE: usize = 200;
 
-/// The most bytes of a publish's key.
+/// The longest key of a publish, in bytes.
 const KEY: usize = 255;
 
-/// The protocol; it remembers nothing between messages.
+/// The protocol. Its sessions have no state.
 pub(crate) struct Native;
 
 impl Protocol for Native {
@@ -48,7 +48,7 @@ impl Protocol for Native {
         Body::text(message(record))
     }
 
-    fn reply(&self, id: Option<u64>, reply: &Reply<'_>) -> Said {
+    fn reply(&self, id: Option<u64>, reply: &Reply<'_>) -> Output {
         let rest = match reply {
             Reply::Connected { node } => {
                 format!("\"ok\":{{\"node\":{},\"version\":{}}}", quoted(node), quoted(env!("CARGO_PKG_VERSION")))
@@ -72,7 +72,7 @@ impl Protocol for Native {
         })
     }
 
-    fn notice(&self, notice: Notice<'_>) -> Said {
+    fn notice(&self, notice: Notice<'_>) -> Output {
         text(match notice {
             Notice::Lost { channel, lost } => {
                 let (channel, after, reason) = (quoted(channel), lost.after, lost.reason);
@@ -86,19 +86,19 @@ impl Protocol for Native {
 }
 
 impl Session for Native {
-    fn read<'a>(&mut self, message: Incoming<'a>) -> Asked<'a> {
+    fn read<'a>(&mut self, message: Incoming<'a>) -> Input<'a> {
         match message {
-            Incoming::Text(Cow::Borrowed(text)) => parse(text).map_or_else(unclear, Asked::For),
+            Incoming::Text(Cow::Borrowed(text)) => parse(text).map_or_else(invalid, Input::Command),
             Incoming::Text(Cow::Owned(text)) => {
-                parse(&text).map_or_else(unclear, |request| Asked::For(request.into_owned()))
+                parse(&text).map_or_else(invalid, |request| Input::Command(request.into_owned()))
             }
-            Incoming::Binary(_) => Asked::End(CloseReason::Unsupported),
+            Incoming::Binary(_) => Input::Close(CloseReason::Unsupported),
         }
     }
 }
 
-fn unclear<'a>((id, why): (Option<u64>, Failure)) -> Asked<'a> {
-    Asked::Unclear { id, why }
+fn invalid<'a>((id, failure): (Option<u64>, Failure)) -> Input<'a> {
+    Input::Invalid { id, failure }
 }
 
 #[derive(Deserialize)]
@@ -116,7 +116,7 @@ struct Frame<'a> {
     pong: Option<Object<Empty>>,
 }
 
-/// A JSON object and nothing else: a derived struct alone would also take an array of its fields.
+/// Deserializes only from a JSON object: a derived struct alone would also accept an array of its fields.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -170,12 +170,12 @@ struct Publish<'a> {
     key: Option<Cow<'a, str>>,
 }
 
-/// Reads one command. A failure comes with the command's id, if that could be read, so that the reply can repeat it.
+/// Parses one command. A failure comes with the command's id, if that can be read, so that the reply can repeat it.
 fn parse(text: &str) -> Result<Request<'_>, (Option<u64>, Failure)> {
     let Object(frame): Object<Frame<'_>> = serde_json::from_str(text).map_err(|error| {
         let id = serde_json::from_str::<serde_json::Value>(text).ok().and_then(|value| value.get("id")?.as_u64());
         let mut message = format!("not a command: {error}");
-        // It may quote the whole message, which its sender knows.
+        // The error may quote the whole message, which the sender knows.
         message.truncate(message.floor_char_boundary(MESSAGE));
         (id, Failure::new("bad_request", message))
     })?;
@@ -210,7 +210,7 @@ fn parse(text: &str) -> Result<Request<'_>, (Option<u64>, Failure)> {
     }
 }
 
-/// A JSON string and a text are the same message.
+/// A JSON string becomes a text message.
 fn payload(data: &RawValue) -> Payload {
     let json = data.get();
     if json.starts_with('"')
@@ -221,14 +221,14 @@ fn payload(data: &RawValue) -> Payload {
     Payload::Json(Bytes::copy_from_slice(json.as_bytes()))
 }
 
-/// The message of a record.
+/// The JSON message for a record.
 fn message(record: &Record) -> Vec<u8> {
     let payload = record.payload.bytes();
     let mut out = Vec::with_capacity(payload.len() + record.channel.len() + 72);
     out.extend_from_slice(b"{\"channel\":");
     write_string(&mut out, record.channel());
     match &record.payload {
-        // The broker's bytes are not trusted: only valid JSON may be embedded as it is.
+        // The broker's bytes are not trusted: only valid JSON may be embedded unchanged.
         Payload::Json(json) if serde_json::from_slice::<IgnoredAny>(json).is_ok() => {
             out.extend_from_slice(b",\"data\":");
             out.extend_from_slice(json);
@@ -246,7 +246,7 @@ fn message(record: &Record) -> Vec<u8> {
     out
 }
 
-/// A ping with the position of each channel.
+/// The ping with the position of each channel.
 fn ping(positions: &[(&str, Position)]) -> String {
     let mut at = String::new();
     for (channel, position) in positions {
@@ -257,8 +257,8 @@ fn ping(positions: &[(&str, Position)]) -> String {
     format!("{{\"ping\":{{\"at\":{{{at}}}}}}}")
 }
 
-fn text(json: String) -> Said {
-    Said::Message(Body::text(json.into_bytes()))
+fn text(json: String) -> Output {
+    Output::Message(Body::text(json.into_bytes()))
 }
 
 fn quoted(text: &str) -> String {

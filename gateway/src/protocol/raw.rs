@@ -1,21 +1,21 @@
-//! `fanfare.raw`: every text message is published on the connection's channel, and every message of the channel is sent
-//! as it is.
+//! `fanfare.raw`: each text message is published on the connection's channel, and each message of the channel is sent
+//! unchanged.
 //!
-//! Pure. What cannot be said in such messages ends the connection with a close code. Apps speak it too: what their
-//! clients send goes to the app's handler.
+//! Pure. Everything that cannot be such a message ends the connection with a close code. Apps use this protocol too:
+//! their clients' messages go to the app's handler.
 
 use broker_adapters::{Payload, Record};
 
-use super::{Asked, Body, Command, Incoming, Notice, Protocol, Reply, Request, Said, Session};
+use super::{Body, Command, Incoming, Input, Notice, Output, Protocol, Reply, Request, Session};
 use crate::close::CloseReason;
 
 /// The protocol.
 pub(crate) struct Raw;
 
-/// A connection that publishes on one channel.
+/// A session that publishes on one channel.
 struct OnChannel(Box<str>);
 
-/// A connection to an app's handler.
+/// A session whose messages go to an app's handler.
 pub(crate) struct ToHandler;
 
 impl Protocol for Raw {
@@ -38,36 +38,36 @@ impl Protocol for Raw {
         }
     }
 
-    fn reply(&self, _id: Option<u64>, reply: &Reply<'_>) -> Said {
+    fn reply(&self, _id: Option<u64>, reply: &Reply<'_>) -> Output {
         match reply {
-            // Every later message would seem to be published too.
-            Reply::Failed(_) => Said::End(CloseReason::Overload),
-            _ => Said::Nothing,
+            // Without a close, the client would assume that later messages are published too.
+            Reply::Failed(_) => Output::Close(CloseReason::Overload),
+            _ => Output::Nothing,
         }
     }
 
-    fn notice(&self, notice: Notice<'_>) -> Said {
+    fn notice(&self, notice: Notice<'_>) -> Output {
         match notice {
-            Notice::Lost { .. } => Said::End(CloseReason::MessagesLost),
-            Notice::Ping(_) | Notice::Degraded(_) | Notice::Reconnect { .. } => Said::Nothing,
+            Notice::Lost { .. } => Output::Close(CloseReason::MessagesLost),
+            Notice::Ping(_) | Notice::Degraded(_) | Notice::Reconnect { .. } => Output::Nothing,
         }
     }
 }
 
 impl Session for OnChannel {
-    fn read<'a>(&mut self, message: Incoming<'a>) -> Asked<'a> {
+    fn read<'a>(&mut self, message: Incoming<'a>) -> Input<'a> {
         match message {
             Incoming::Text(text) => {
                 let (channel, payload) = (self.0.to_string().into(), Payload::Text(text.into_owned().into()));
-                Asked::For(Request { id: None, command: Command::Publish { channel, payload, key: None } })
+                Input::Command(Request { id: None, command: Command::Publish { channel, payload, key: None } })
             }
-            Incoming::Binary(_) => Asked::End(CloseReason::Unsupported),
+            Incoming::Binary(_) => Input::Close(CloseReason::Unsupported),
         }
     }
 }
 
 impl Session for ToHandler {
-    fn read<'a>(&mut self, message: Incoming<'a>) -> Asked<'a> {
-        Asked::Handler(message)
+    fn read<'a>(&mut self, message: Incoming<'a>) -> Input<'a> {
+        Input::Handler(message)
     }
 }

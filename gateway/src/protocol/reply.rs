@@ -1,4 +1,4 @@
-//! What a node says to clients, before a protocol puts it into words.
+//! What a node sends to clients, before a protocol encodes it.
 
 use broker_adapters::{Break, Position};
 
@@ -13,35 +13,37 @@ pub(crate) enum Reply<'a> {
     Connected { node: &'a str },
     /// To a command that has no result.
     Done,
-    /// To `subscribe`: messages after `at` follow. `recovered` says, to a client that named a position, whether it
-    /// receives everything since.
+    /// To `subscribe`: messages after `at` follow. `recovered` is present if the client named a position, and says
+    /// whether it receives everything after that.
     Subscribed { channel: &'a str, at: Position, recovered: Option<bool> },
-    /// To `publish`: the message is in the log, here if the broker says where.
+    /// To `publish`: the message is in the log, at this position if the broker reports it.
     Published { at: Option<Position> },
     /// The command was not carried out.
     Failed(&'a Failure),
 }
 
-/// What a client is notified of without having asked.
+/// A message that a client receives without having asked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Notice<'a> {
     /// Messages of a channel are lost to this subscriber.
     Lost { channel: &'a str, lost: Break },
-    /// Asks whether the client is there, and says how far each of its channels is, so that quiet ones resume too.
+    /// Asks the client for a sign of life, and gives it the position of each of its channels, so that it can also
+    /// resume quiet channels.
     Ping(&'a [(&'a str, Position)]),
-    /// The broker is away, or back: while it is away publishes fail and no messages come.
+    /// The broker is unreachable (true) or reachable again. While it is unreachable, publishes fail and no messages
+    /// come.
     Degraded(bool),
-    /// The node closes the connection; the client should wait so long before it reconnects.
+    /// The node closes the connection. The client should wait this many milliseconds before it reconnects.
     Reconnect { after_ms: u64 },
 }
 
-/// How a protocol says something.
+/// What a protocol sends for a reply or a notice.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Said {
-    /// With a message.
+pub(crate) enum Output {
+    /// A message.
     Message(Body<'static>),
-    /// Not at all: the client can do without.
+    /// Nothing: the client does not need it.
     Nothing,
-    /// By ending the connection, since the client must know and the protocol has no message for it.
-    End(CloseReason),
+    /// No message, but the end of the connection: the client must know, and the protocol has no message for it.
+    Close(CloseReason),
 }

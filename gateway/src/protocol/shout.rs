@@ -1,8 +1,8 @@
-//! A throw-away protocol, which shows what a new one takes: it echoes every message in capitals.
+//! An example protocol for tests: it echoes every message in upper case. It shows what a new protocol needs.
 
 use broker_adapters::{Payload, Record};
 
-use super::{Asked, Body, Command, Incoming, Notice, Protocol, Reply, Request, Said, Session};
+use super::{Body, Command, Incoming, Input, Notice, Output, Protocol, Reply, Request, Session};
 use crate::close::CloseReason;
 
 /// The protocol.
@@ -28,29 +28,29 @@ impl Protocol for Shout {
         Body::text(record.payload.bytes().to_ascii_uppercase())
     }
 
-    fn reply(&self, _id: Option<u64>, reply: &Reply<'_>) -> Said {
+    fn reply(&self, _id: Option<u64>, reply: &Reply<'_>) -> Output {
         match reply {
-            Reply::Failed(failure) => say(&format!("that was not heard: {}", failure.message)),
-            _ => Said::Nothing,
+            Reply::Failed(failure) => say(&format!("not published: {}", failure.message)),
+            _ => Output::Nothing,
         }
     }
 
-    fn notice(&self, notice: Notice<'_>) -> Said {
+    fn notice(&self, notice: Notice<'_>) -> Output {
         match notice {
-            Notice::Lost { channel, lost } => say(&format!("you missed something of {channel} ({})", lost.reason)),
-            _ => Said::Nothing,
+            Notice::Lost { channel, lost } => say(&format!("lost messages of {channel} ({})", lost.reason)),
+            _ => Output::Nothing,
         }
     }
 }
 
 impl Session for Shouter {
-    fn read<'a>(&mut self, message: Incoming<'a>) -> Asked<'a> {
-        let Incoming::Text(text) = message else { return Asked::End(CloseReason::Unsupported) };
+    fn read<'a>(&mut self, message: Incoming<'a>) -> Input<'a> {
+        let Incoming::Text(text) = message else { return Input::Close(CloseReason::Unsupported) };
         let (channel, payload) = (self.0.clone().into(), Payload::Text(text.into_owned().into()));
-        Asked::For(Request { id: None, command: Command::Publish { channel, payload, key: None } })
+        Input::Command(Request { id: None, command: Command::Publish { channel, payload, key: None } })
     }
 }
 
-fn say(text: &str) -> Said {
-    Said::Message(Body::text(text.to_uppercase().into_bytes()))
+fn say(text: &str) -> Output {
+    Output::Message(Body::text(text.to_uppercase().into_bytes()))
 }

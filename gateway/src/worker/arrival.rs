@@ -1,4 +1,4 @@
-//! What a handshake hands to a worker: a socket, and everything that was settled about it.
+//! What a handshake hands to a worker: a socket and everything that was agreed for it.
 
 use crate::app::inbox::Inbox;
 use crate::codec::Extensions;
@@ -8,20 +8,20 @@ use crate::door::stream::Stream;
 use crate::gate::Identity;
 use crate::protocol::{Format, Session};
 
-/// A connection to be.
+/// A socket that is about to become a connection.
 pub(crate) struct Arrival {
     pub(crate) stream: Stream,
-    /// Its address.
+    /// The client's address.
     pub(crate) client: Client,
-    /// Its place in the node's counts.
+    /// Its share of the node's connection counts.
     pub(crate) admission: Admission,
     pub(crate) identity: Identity,
-    /// Those of RFC 6455 that were agreed on.
+    /// The agreed WebSocket extensions (RFC 6455 §9).
     pub(crate) extensions: Extensions,
     pub(crate) format: Format,
     pub(crate) session: Box<dyn Session>,
-    /// The channel that it is subscribed to from the start.
+    /// The channel to subscribe it to at once.
     pub(crate) channel: Option<String>,
-    /// What waits for the app's handler, if there is one.
+    /// The queue of messages for the app's handler, if there is one.
     pub(crate) inbox: Option<Box<Inbox>>,
 }

@@ -1,6 +1,7 @@
-//! How much waits for all of a worker's clients, and for how much of it there is room.
+//! Counts the bytes queued for all clients of a worker, and limits them.
 //!
-//! A frame counts once, however many clients wait for it: from when it is made until none of them needs it.
+//! A frame counts once, however many clients it is queued for, from its creation until the last of them has been sent
+//! it.
 
 use std::cell::Cell;
 use std::ops::Deref;
@@ -8,22 +9,23 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-/// What a frame takes besides its bytes, about: its allocation, and its place in a queue. Without it, a megabyte of the
-/// smallest frames would take four.
+/// The approximate overhead of a frame in bytes: its allocation and its entry in a queue. Without it, a megabyte of the
+/// smallest frames would really take four megabytes.
 pub(crate) const FRAME: usize = 64;
 
-/// What a place in one client's queue takes, with the room that the queue keeps spare.
+/// The bytes of an entry in one client's queue, including the queue's spare capacity.
 const PLACE: usize = 16;
 
-/// The bytes that wait for a worker's clients.
+/// The bytes queued for a worker's clients.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     queued: Cell<usize>,
-    /// The most for one client.
+    /// The limit for one client, in bytes.
     each: usize,
-    /// The most for all of them, besides the largest frame.
+    /// The limit for all clients together, in bytes, in addition to the largest frame.
     all: usize,
-    /// The size of the largest frame so far: there is always room for one, so that no client is closed for its size.
+    /// The weight of the largest frame so far. There is always room for one more such frame, so that a large message
+    /// alone closes no client.
     largest: Cell<usize>,
 }
 
@@ -32,7 +34,7 @@ impl Backlog {
         Rc::new(Self { queued: Cell::new(0), each, all, largest: Cell::new(0) })
     }
 
-    /// A frame that counts as long as it exists.
+    /// Makes a frame, which counts until it is dropped.
     pub(crate) fn frame(self: &Rc<Self>, bytes: Bytes) -> Frame {
         let weight = bytes.len() + FRAME;
         self.add(weight);
@@ -40,22 +42,22 @@ impl Backlog {
         Frame(Rc::new(Counted { bytes, backlog: Rc::clone(self) }))
     }
 
-    /// So many frames were put into a client's queue.
+    /// Notes that frames were added to a client's queue.
     pub(crate) fn queued(&self, frames: usize) {
         self.add(frames * PLACE);
     }
 
-    /// So many frames have left a client's queue.
+    /// Notes that frames have left a client's queue.
     pub(crate) fn left(&self, frames: usize) {
         self.sub(frames * PLACE);
     }
 
-    /// Whether one client has more queued than it may.
+    /// Whether `queued` bytes are over the limit for one client.
     pub(crate) fn is_over_share(&self, queued: usize) -> bool {
         queued > self.each
     }
 
-    /// Whether all clients together have more queued than they may.
+    /// Whether all clients together are over their limit.
     pub(crate) fn is_over(&self) -> bool {
         self.queued.get() > self.all + self.largest.get()
     }
@@ -69,7 +71,7 @@ impl Backlog {
     }
 }
 
-/// A frame, shared by all clients of the worker that wait for it.
+/// A frame, shared by all clients of the worker that it is queued for.
 #[derive(Debug, Clone)]
 pub(crate) struct Frame(Rc<Counted>);
 
@@ -98,23 +100,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_client_is_bounded_and_all_together_are() {
+    fn one_client_has_a_limit_and_so_have_all_together() {
         let backlog = Backlog::new(100 << 10, 200 << 10);
         assert!(!backlog.is_over_share(100 << 10));
         assert!(backlog.is_over_share((100 << 10) + 1));
         let frame = || backlog.frame(Bytes::from(vec![0; (100 << 10) - FRAME]));
-        let most = [frame(), frame(), frame()];
-        assert!(!backlog.is_over(), "there is room for one more than all may have");
+        let at_limit = [frame(), frame(), frame()];
+        assert!(!backlog.is_over(), "the largest frame fits in addition to the limit");
         backlog.queued(1);
         assert!(backlog.is_over());
         backlog.left(1);
         assert!(!backlog.is_over());
-        drop(most);
+        drop(at_limit);
         assert_eq!(backlog.queued.get(), 0);
     }
 
     #[test]
-    fn the_largest_frame_alone_is_never_too_much() {
+    fn the_largest_frame_alone_is_never_over_the_limit() {
         let backlog = Backlog::new(1 << 10, 1 << 10);
         let largest = backlog.frame(Bytes::from(vec![0; 1 << 20]));
         assert!(!backlog.is_over());
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_counts_once_until_the_last_client_has_it() {
+    fn a_frame_counts_once_until_the_last_client_drops_it() {
         let backlog = Backlog::new(1 << 10, 1 << 10);
         let frame = backlog.frame(Bytes::from_static(b"to many"));
         let clients: Vec<_> = (0..100).map(|_| frame.clone()).collect();

@@ -1,7 +1,8 @@
-//! The clients of a worker whose sockets take nothing now, in the order in which they last took something.
+//! The blocked clients of a worker, ordered by the time of their last progress.
 //!
-//! Pure. When there is no room for what waits for all clients, the first of them is closed first: it has taken nothing for
-//! longest. Who keeps taking bytes is among the last. Each step costs the logarithm of their number.
+//! Pure. A client is blocked while its socket accepts no bytes. When the backlog of all clients is over its limit, the
+//! first one is closed first: it has made no progress for longest. Each operation costs the logarithm of the number of
+//! blocked clients.
 
 use std::collections::BTreeMap;
 
@@ -19,28 +20,28 @@ pub(crate) struct Blocked {
 pub(crate) struct Place(u64);
 
 impl Blocked {
-    /// A socket is full.
+    /// Adds a client whose socket has become full.
     pub(crate) fn enter(&mut self, member: Member) -> Place {
-        // At one a nanosecond it lasts for centuries.
+        // At one per nanosecond the counter lasts for centuries.
         self.last += 1;
         self.order.insert(self.last, member);
         Place(self.last)
     }
 
-    /// A full socket took something: nobody has done so later.
+    /// Moves a client to the end of the order: its full socket has just accepted bytes.
     pub(crate) fn renew(&mut self, place: &mut Place) {
         if let Some(member) = self.order.remove(&place.0) {
             *place = self.enter(member);
         }
     }
 
-    /// A socket has taken all, or is gone.
+    /// Removes a client whose socket has accepted everything or is closed.
     pub(crate) fn leave(&mut self, place: Place) {
         let Place(place) = place;
         self.order.remove(&place);
     }
 
-    /// The client that has taken nothing for longest.
+    /// The client that has made no progress for longest.
     pub(crate) fn slowest(&self) -> Option<Member> {
         self.order.values().next().copied()
     }
@@ -61,7 +62,7 @@ mod tests {
         ) {
             let mut blocked = Blocked::default();
             let mut places: BTreeMap<Member, Place> = BTreeMap::new();
-            // The whole truth: when each blocked client last took something.
+            // The reference model: when each blocked client last made progress.
             let mut progress: BTreeMap<Member, usize> = BTreeMap::new();
             for (now, (member, step)) in steps.into_iter().enumerate() {
                 match (step, places.remove(&member)) {

@@ -1,7 +1,7 @@
-//! The way of one channel of one connection from where its client has been to what is live.
+//! The catch-up of one channel of one connection, from the client's position to the worker's.
 //!
-//! Pure. Says at each step what must happen next: messages to be queued, or something to wait for, or the end. Holds where
-//! it stands and no message: what is owed stays in the window, so a slow client costs no memory. Never goes back.
+//! Pure. Says at each step what must happen next: queue messages, wait, or end. Holds a position and no messages:
+//! missed messages stay in the window, so a slow client costs no memory. Never goes back.
 
 use std::sync::Arc;
 
@@ -10,62 +10,60 @@ use broker_adapters::Position;
 use crate::message::Message;
 use crate::window::Owed;
 
-/// Commands to subscribe that wait for the first answer, at most.
-const AGAIN: usize = 16;
+/// The most repeated `subscribe` commands that may wait for the first answer.
+const REPEATS: usize = 16;
 
-/// A later command to subscribe to the same channel: its number, and from where.
-pub(super) type Again = (Option<u64>, Option<Position>);
+/// A repeated `subscribe` to the same channel: its id and its `since`.
+pub(super) type Repeat = (Option<u64>, Option<Position>);
 
 #[derive(Debug)]
 pub(super) struct CatchUp {
-    /// The number of the command.
+    /// The id of the command.
     pub(super) id: Option<u64>,
-    /// Where the client has been.
+    /// The position that the client named.
     pub(super) since: Position,
-    /// What was given so far: the rest is owed.
+    /// The messages up to here are queued or sent.
     at: Position,
-    /// The client was told that it is whole, so that a gap from now on must be told as well.
+    /// Whether the client was promised all messages. From then on a gap must be reported as `lost`.
     pub(super) answered: bool,
-    /// Nothing more can be had of it.
-    over: bool,
-    /// In their order.
-    pub(super) again: Vec<Again>,
+    /// Whether the missed messages are unavailable.
+    unavailable: bool,
+    /// Repeated commands that are unanswered, in their order.
+    pub(super) repeats: Vec<Repeat>,
 }
 
 /// What must happen next.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// These are queued, as many as there is room for: each is told by [`CatchUp::gave`], and the last by `to`.
-    Give {
-        messages: Vec<Arc<Message>>,
-        to: Position,
-    },
-    /// All is given up to where the worker is: what follows is live.
+    /// Queue these messages, as many as there is room for. Note each with [`CatchUp::queued_to`], and `to` after the last.
+    Queue { messages: Vec<Arc<Message>>, to: Position },
+    /// Everything up to the worker's position is queued: the hub delivers the rest.
     Live,
-    /// What is owed cannot be had.
+    /// The missed messages are unavailable.
     Over,
+    /// Wait for something, then ask again.
     Wait(Wait),
 }
 
-/// What is waited for.
+/// What to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// This node has yet to get to where the client, or the window, is.
+    /// Until the worker has read up to the client's position, or as far as the window.
     Node(Position),
-    /// Older records must be read.
+    /// Until records older than the window are read back from the broker.
     Page(Position),
-    /// The client must take what is queued.
+    /// Until the outbox has room.
     Room,
 }
 
 impl CatchUp {
     pub(super) fn new(id: Option<u64>, since: Position) -> Self {
-        Self { id, since, at: since, answered: false, over: false, again: Vec::new() }
+        Self { id, since, at: since, answered: false, unavailable: false, repeats: Vec::new() }
     }
 
-    /// What comes next at a worker that has got to `worker`; `owed` looks for what follows a position.
+    /// The next step at a worker whose position is `worker`. `owed` looks up the messages after a position.
     pub(super) fn step(&self, worker: Position, owed: impl FnOnce(Position) -> Owed) -> Step {
-        if self.over || self.at.partition != worker.partition {
+        if self.unavailable || self.at.partition != worker.partition {
             return Step::Over;
         }
         if self.at.offset > worker.offset {
@@ -73,33 +71,33 @@ impl CatchUp {
         }
         match owed(self.at) {
             Owed::These { messages, to } if messages.is_empty() && to.offset >= worker.offset => Step::Live,
-            Owed::These { messages, to } => Step::Give { messages, to },
+            Owed::These { messages, to } => Step::Queue { messages, to },
             Owed::Ahead => Step::Wait(Wait::Node(self.at)),
             Owed::Older => Step::Wait(Wait::Page(self.at)),
             Owed::Unknown => Step::Over,
         }
     }
 
-    /// Everything up to here was given.
-    pub(super) fn gave(&mut self, to: Position) {
+    /// Notes that everything up to here is queued.
+    pub(super) fn queued_to(&mut self, to: Position) {
         self.at = to;
     }
 
-    /// Where it stands.
+    /// The position up to which everything is queued.
     pub(super) fn at(&self) -> Position {
         self.at
     }
 
-    /// What was waited for will not come.
-    pub(super) fn give_up(&mut self) {
-        self.over = true;
+    /// Notes that the missed messages are unavailable.
+    pub(super) fn mark_unavailable(&mut self) {
+        self.unavailable = true;
     }
 
-    /// Notes a later command to subscribe; false if too many wait.
-    pub(super) fn asked_again(&mut self, again: Again) -> bool {
-        let room = self.again.len() < AGAIN;
+    /// Notes a repeated `subscribe`. Returns false if too many of them wait.
+    pub(super) fn add_repeat(&mut self, repeat: Repeat) -> bool {
+        let room = self.repeats.len() < REPEATS;
         if room {
-            self.again.push(again);
+            self.repeats.push(repeat);
         }
         room
     }
@@ -115,16 +113,16 @@ mod tests {
 
     fn step(catch_up: &CatchUp, worker: u64, owed: Owed) -> String {
         match catch_up.step(at(worker), |_| owed) {
-            Step::Give { messages, to } => format!("give {} up to {}", messages.len(), to.offset.0),
+            Step::Queue { messages, to } => format!("give {} up to {}", messages.len(), to.offset.0),
             step => format!("{step:?}").to_lowercase().split('(').take(2).collect::<Vec<_>>().join(" "),
         }
     }
 
     #[test]
-    fn each_finding_has_its_step() {
+    fn each_answer_of_the_window_leads_to_its_step() {
         let catch_up = CatchUp::new(Some(1), at(10));
         let these = |to| Owed::These { messages: Vec::new(), to: at(to) };
-        assert_eq!(step(&catch_up, 9, these(9)), "wait node", "never back");
+        assert_eq!(step(&catch_up, 9, these(9)), "wait node", "a catch-up never goes back");
         assert_eq!(step(&catch_up, 20, these(20)), "live");
         assert_eq!(step(&catch_up, 20, these(15)), "give 0 up to 15");
         assert_eq!(step(&catch_up, 20, Owed::Ahead), "wait node");
@@ -133,23 +131,23 @@ mod tests {
         let elsewhere = Position { partition: Partition(PARTITION.0 + 1), ..at(10) };
         assert_eq!(step(&CatchUp::new(None, elsewhere), 20, these(20)), "over");
         let mut catch_up = catch_up;
-        catch_up.give_up();
+        catch_up.mark_unavailable();
         assert_eq!(step(&catch_up, 20, these(20)), "over");
     }
 
     #[test]
-    fn commands_that_wait_for_the_first_are_bounded() {
+    fn the_number_of_repeated_commands_is_limited() {
         let mut catch_up = CatchUp::new(Some(1), at(10));
-        assert_eq!((0..100).filter(|id| catch_up.asked_again((Some(*id), None))).count(), AGAIN);
+        assert_eq!((0..100).filter(|id| catch_up.add_repeat((Some(*id), None))).count(), REPEATS);
     }
 
     proptest! {
-        /// Whatever the window has lost meanwhile, however far the worker is, and however little room there is.
+        /// Holds whatever the window has evicted, however far the worker is, and however little room the outbox has.
         #[test]
-        fn what_was_missed_is_given_whole_and_in_order_or_it_is_over(
+        fn missed_messages_are_queued_completely_and_in_order(
             log in proptest::collection::vec(proptest::option::of(0u8..3), 2..150),
             from in 1u64..100,
-            deeds in proptest::collection::vec((0usize..4, 1usize..8), 0..200),
+            actions in proptest::collection::vec((0usize..4, 1usize..8), 0..200),
         ) {
             let end = log.len() as u64;
             let from = from.min(end);
@@ -157,23 +155,23 @@ mod tests {
             let mut catch_up = CatchUp::new(None, at(from));
             let mut worker = from;
             let mut found = Vec::new();
-            let mut deeds = deeds.into_iter().chain(std::iter::repeat((3, 7)));
+            let mut actions = actions.into_iter().chain(std::iter::repeat((3, 7)));
             for _ in 0..5_000 {
-                let (deed, much) = deeds.next().unwrap_or((3, 7));
-                match deed {
+                let (action, much) = actions.next().unwrap_or((3, 7));
+                match action {
                     0 => past.evict(much),
                     1 => worker = (worker + much as u64).min(end),
-                    _ => worker = (worker + u64::from(deed == 3)).min(end),
+                    _ => worker = (worker + u64::from(action == 3)).min(end),
                 }
                 match catch_up.step(at(worker), |since| past.owed("a", since, at(worker), much)) {
-                    Step::Give { messages, to } => {
+                    Step::Queue { messages, to } => {
                         let taken = messages.len().min(much);
                         for message in &messages[..taken] {
                             found.push(message.record.offset.0);
-                            catch_up.gave(message.record.position());
+                            catch_up.queued_to(message.record.position());
                         }
                         if taken == messages.len() {
-                            catch_up.gave(to);
+                            catch_up.queued_to(to);
                         }
                     }
                     Step::Live if worker == end => break,

@@ -1,4 +1,4 @@
-//! Carries out what clients ask for, once the gate has allowed it.
+//! Carries out clients' commands that the gate has allowed.
 
 use std::rc::Rc;
 
@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::Worker;
 use super::connection::Connection;
-use crate::protocol::{Command, Failure, Notice, Reply, Request, Said, message_id};
+use crate::protocol::{Command, Failure, Notice, Output, Reply, Request, message_id};
 
 impl Worker {
-    /// Carries out an allowed request. Its reply comes now or later, a failure here.
+    /// Carries out an allowed request. Its reply comes now or later; a failure is returned, and the caller sends it.
     pub(super) fn carry_out(self: &Rc<Self>, connection: &Rc<Connection>, request: Request<'_>) -> Result<(), Failure> {
         let Request { id, command } = request;
         match command {
@@ -18,7 +18,7 @@ impl Worker {
             Command::Ping => self.reply(connection, id, &Reply::Done),
             Command::Pong => {}
             Command::Subscribe { channel, since } => {
-                if self.subscribe_again(connection, id, &channel, since)? {
+                if self.repeat_subscribe(connection, id, &channel, since)? {
                     return Ok(());
                 }
                 match since {
@@ -44,15 +44,17 @@ impl Worker {
         Ok(())
     }
 
-    /// Subscribes a connection that is not yet subscribed; it receives what comes after the position. Takes any name: the
-    /// gate checks those that clients choose, and the channels of apps have names that clients cannot choose.
+    /// Subscribes a connection that is not yet subscribed. It receives the messages after the returned position.
+    /// Accepts any name: the gate has checked names that clients choose, and channels of apps have names that clients
+    /// cannot choose.
     pub(super) fn subscribe(&self, connection: &Connection, channel: &str) -> Result<Position, Failure> {
         let at = self.position(self.shared.log.partition_of(channel))?;
         self.take_seat(connection, channel, at.offset);
         Ok(at)
     }
 
-    /// From now on a connection receives what comes on a channel; it has, or has been given, everything since an offset.
+    /// Adds a connection to a channel's subscribers. It has already been sent all of the channel's messages after
+    /// `since`.
     pub(super) fn take_seat(&self, connection: &Connection, channel: &str, since: Offset) {
         if !connection.is_ending() {
             let seat = self.hub.borrow_mut().subscribe(channel, connection.member);
@@ -60,7 +62,7 @@ impl Worker {
         }
     }
 
-    /// Whether a connection may be subscribed to one more channel.
+    /// Fails if a connection is subscribed to as many channels as it may be.
     pub(super) fn check_room(&self, connection: &Connection) -> Result<(), Failure> {
         let most = self.shared.config.limits.channels_per_connection;
         let state = connection.state.borrow();
@@ -72,7 +74,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The last position seen of a partition.
+    /// The last position seen of a partition. Fails before the broker has been reached for the first time.
     pub(super) fn position(&self, partition: Partition) -> Result<Position, Failure> {
         let at = self.positions.borrow()[usize::from(partition.0)];
         at.ok_or_else(|| Failure::for_now("unavailable", "the broker has not been reached yet"))
@@ -83,24 +85,25 @@ impl Worker {
         let seat = id.and_then(|id| connection.state.borrow_mut().seats.leave(id));
         match seat {
             Some(seat) => self.give_up_seat(seat),
-            None => return self.leave_returning(connection, channel),
+            None => return self.stop_catch_up(connection, channel),
         }
         true
     }
 
-    /// The offset since which a connection is subscribed to a channel, if it is.
+    /// The offset after which a connection receives all messages of a channel, if it is subscribed.
     pub(super) fn subscribed_since(&self, connection: &Connection, channel: &str) -> Option<u64> {
         let channel = self.hub.borrow().find(channel)?;
         connection.state.borrow().seats.since(channel)
     }
 
-    /// Publishes for a connection, which is not read while too many of its messages wait.
+    /// Publishes a message for a connection. While too many of its publishes are unanswered, the connection is not
+    /// read.
     fn publish(self: &Rc<Self>, connection: &Rc<Connection>, id: Option<u64>, record: NewRecord) {
         let deadline = Instant::now() + self.shared.config.broker.publish_timeout;
         connection.state.borrow_mut().publishing += 1;
         let published = self.shared.log.publish(record, deadline);
         let (worker, publisher) = (Rc::clone(self), Rc::clone(connection));
-        self.attend(connection, async move {
+        self.spawn_for(connection, async move {
             let result = published.await;
             worker.shared.metrics.published(&result);
             match result {
@@ -127,11 +130,11 @@ impl Worker {
         self.say(connection, connection.format.protocol().notice(notice));
     }
 
-    fn say(&self, connection: &Connection, said: Said) {
-        match said {
-            Said::Message(body) => self.send(connection, body.frame()),
-            Said::Nothing => {}
-            Said::End(reason) => self.end(connection, reason),
+    fn say(&self, connection: &Connection, output: Output) {
+        match output {
+            Output::Message(body) => self.send(connection, body.frame()),
+            Output::Nothing => {}
+            Output::Close(reason) => self.end(connection, reason),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Asks the gate, and waits where it needs time.
+//! Asks the gate whether a command is allowed, and waits if the decision takes time.
 //!
-//! A connection that waits is not read, so what it sends later is done later. Decisions that are pending are bounded in
-//! number here, and in time by the gate.
+//! While a decision is pending the connection is not read, so its commands act in order. The number of pending
+//! decisions is limited here; the gate limits their time.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,14 +11,14 @@ use super::connection::Connection;
 use crate::gate::{self, Decision, Identity, Pending, Question, Verdict};
 use crate::protocol::{Command, Failure, Request};
 
-/// Decisions of one worker that may be pending at a time; further ones are refused.
+/// The most decisions of one worker that may be pending; further commands are refused.
 const MOST: usize = 4096;
 
 /// The number of pending decisions.
 #[derive(Debug, Default)]
 pub(super) struct Deciding(Rc<Cell<usize>>);
 
-/// A pending decision's place in their number.
+/// Counts one pending decision until it is dropped.
 struct Place(Rc<Cell<usize>>);
 
 impl Deciding {
@@ -38,7 +38,7 @@ impl Drop for Place {
 }
 
 impl Worker {
-    /// Whether a client that is not a connection yet may do something.
+    /// Asks the gate about a client that has no connection yet. Fails if it is not allowed or not decided in time.
     pub(crate) async fn permit(&self, identity: Identity, question: Question<'_>) -> Verdict {
         match self.shared.gate.judge(identity, question) {
             Decision::Now(verdict) => verdict,
@@ -49,7 +49,7 @@ impl Worker {
         }
     }
 
-    /// Takes a request; gives what it costs.
+    /// Judges a request and carries it out now or later. Returns its cost.
     pub(super) fn ask(self: &Rc<Self>, connection: &Rc<Connection>, request: Request<'_>) -> u32 {
         let cost = cost(&request.command);
         let question = match &request.command {
@@ -72,7 +72,7 @@ impl Worker {
         };
         connection.state.borrow_mut().deciding = true;
         let (worker, asking) = (Rc::clone(self), Rc::clone(connection));
-        self.attend(connection, async move {
+        self.spawn_for(connection, async move {
             let verdict = gate::verdict(pending).await;
             drop(place);
             asking.state.borrow_mut().deciding = false;
@@ -93,8 +93,8 @@ impl Worker {
     }
 }
 
-/// What a command costs, in units of the cheapest. Subscriptions change tables and may be answered from the window, and
-/// since they undo each other a client can send them without end.
+/// The cost of a command, in units of the cheapest. Subscriptions cost more: they change tables and may read the
+/// window, and a client can subscribe and unsubscribe without end.
 fn cost(command: &Command<'_>) -> u32 {
     match command {
         Command::Subscribe { .. } | Command::Unsubscribe { .. } => 4,

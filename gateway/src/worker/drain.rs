@@ -1,6 +1,6 @@
-//! A worker's part in the end of its node: every client is told to go elsewhere, in random order and at a pace.
+//! A worker's part in draining its node: closes every client, in random order and at a steady pace.
 //!
-//! Loses: nothing that was acknowledged. A client that waits for the answer to a publish has it before it is told.
+//! Loses no acknowledged message. A client whose publishes are unanswered gets the answers before its close frame.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,28 +14,29 @@ use crate::clock;
 use crate::close::CloseReason;
 use crate::node::drain::{Pace, Phase};
 
-/// How often the pace is looked at.
+/// The interval at which clients that are due are closed.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How long clients may take to read that they are cut off, when there is no time.
+/// How long clients have to close after their close frame, if the operator has cut the drain short.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 impl Worker {
-    /// Done when the node is over; `clients` is dropped when there are no more, while others may still have some.
+    /// Ends when the node's drain is over. Drops `clients` when this worker has no connections left, which may be
+    /// before other workers.
     pub(super) async fn drain(self: Rc<Self>, mut phase: watch::Receiver<Phase>, clients: mpsc::Sender<()>) {
-        // An error means that the node is gone: there is nobody to wait for.
+        // An error means that the node was dropped, so there is nothing to drain for.
         let Ok(now) = phase.wait_for(|phase| *phase != Phase::Serving).await.map(|phase| *phase) else { return };
         let deadline = self.shared.config.timing.drain + GRACE;
         self.leaving.set(Some(clock::now() + deadline));
         if now == Phase::Closing {
-            let send_away = async {
-                self.send_away().await;
+            let closing = async {
+                self.close_all().await;
                 drop(clients);
-                // Whoever connects, a balancer's checks among them, has an answer until the whole node is done.
+                // Keeps answering new sockets, such as a balancer's checks, until the whole node has drained.
                 std::future::pending::<()>().await;
             };
             tokio::select! {
-                () = send_away => {}
+                () = closing => {}
                 () = sleep(deadline) => {}
                 _ = phase.wait_for(|phase| *phase == Phase::Over) => {}
             }
@@ -44,22 +45,23 @@ impl Worker {
         if open.is_empty() {
             return;
         }
-        tracing::warn!(clients = open.len(), "clients that had not left are cut off");
+        tracing::warn!(clients = open.len(), "clients that had not closed in time are cut off");
         for connection in &open {
             self.end(connection, CloseReason::GoingAway);
-            // At once: its task may not have another turn.
+            // Written here, because the connection's task may not run again.
             connection.flush(&self);
         }
         let grace = if *phase.borrow() == Phase::Over { AT_ONCE } else { GRACE };
-        // Whoever is left after that is reset with the worker's tasks.
+        // Dropping the worker's tasks resets the connections that are left.
         let _ = timeout(grace, self.empty()).await;
     }
 
-    /// Tells all clients, and waits until they went.
-    async fn send_away(&self) {
-        // By number, so that whoever leaves on its own is really gone.
+    /// Closes all clients at the pace of the drain, and waits until they are gone.
+    async fn close_all(&self) {
+        // Numbers instead of references, so that a connection that closes by itself is freed.
         let mut open: Vec<_> = self.open().iter().map(|connection| (connection.member, connection.serial)).collect();
-        // Neighbours in time are often neighbours in place: no part of the world should come back at once.
+        // Clients that connected at the same time are often in the same region. In random order, no region reconnects
+        // all at once.
         fastrand::shuffle(&mut open);
         let pace = Pace::new(open.len(), self.shared.config.timing.drain);
         let (begin, all) = (clock::now(), open.len());
@@ -77,12 +79,13 @@ impl Worker {
         self.empty().await;
     }
 
-    /// Whether the node is going away, and takes no more clients.
+    /// Whether the node is draining and accepts no more clients.
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.get().is_some()
     }
 
-    /// How long a client may take to go. One that is told to go elsewhere has the time that the operator gives all.
+    /// How long a client may take to close. A client that is closed by the drain has until the drain's deadline, but at
+    /// least [`GRACE`].
     pub(super) fn grace(&self, reason: CloseReason) -> Duration {
         let left = self.leaving.get().filter(|_| reason == CloseReason::Drain);
         left.map_or(GRACE, |deadline| deadline.saturating_duration_since(clock::now()).max(GRACE))

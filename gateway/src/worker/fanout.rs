@@ -1,7 +1,7 @@
-//! Records from the relay to the sockets subscribed to them.
+//! Fan-out: delivers records from the relay to the connections subscribed to their channels.
 //!
-//! All records of a batch that go to one channel become one run of bytes, shared by its subscribers; each
-//! socket gets one write per flush. A record nobody here is subscribed to costs one lookup.
+//! All records of a batch for one channel are joined into one run of bytes, which its subscribers share. Each socket
+//! gets one write per flush. A record without subscribers on this worker costs one lookup.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use super::connection::Queued;
 use super::hub::ChannelId;
 use crate::close::CloseReason;
 use crate::message::Message;
-use crate::protocol::{Format, Notice, Said};
+use crate::protocol::{Format, Notice, Output};
 use crate::relay::Relayed;
 
-/// Bytes after which sockets are written to, so that a long batch does not fill healthy clients' outboxes.
+/// Payload bytes after which sockets are flushed, so that a long batch does not fill the outboxes of healthy clients.
 const FLUSH: usize = 64 << 10;
 
 /// A record and the channel it goes to.
 type Hit<'a> = (ChannelId, &'a Message);
 
 impl Worker {
-    /// Takes batches from the relay, in order.
+    /// Delivers batches from the relay, in order.
     pub(super) async fn fan_out(&self, batches: &[Arc<[Relayed]>]) {
         let mut hits: Vec<Hit<'_>> = Vec::new();
         let mut bytes = 0;
@@ -50,13 +50,13 @@ impl Worker {
                     self.positions.borrow_mut()[partition] = Some(lost.at);
                     self.breaks.borrow_mut()[partition] += 1;
                     self.lost(*lost);
-                    self.break_off(*lost);
+                    self.break_catch_ups(*lost);
                 }
             }
             if bytes >= FLUSH {
                 self.deliver(&mut hits);
                 bytes = 0;
-                // A socket that was full is known to have room again only once the runtime has looked.
+                // The runtime must poll the sockets before a full one is known to have room again.
                 tokio::task::yield_now().await;
             }
         }
@@ -64,14 +64,15 @@ impl Worker {
         self.moved.notify_waiters();
     }
 
-    /// A partition has been read up to here. Before it was up it had no subscribers to tell of it.
+    /// Notes that a partition was read up to here. Ignored until the partition is up: it has no subscribers before
+    /// that.
     fn advance(&self, at: Position) {
         if let Some(position) = &mut self.positions.borrow_mut()[usize::from(at.partition.0)] {
             *position = at;
         }
     }
 
-    /// Tells all clients that can hear it that the broker is away, or back.
+    /// Notifies all clients that the broker is unreachable, or reachable again.
     fn degraded(&self, degraded: bool) {
         self.degraded.set(degraded);
         let connections: Vec<_> = self.connections.borrow().iter().map(|(_, one)| Rc::clone(one)).collect();
@@ -92,8 +93,8 @@ impl Worker {
         self.flush();
     }
 
-    /// Queues for every subscriber what `frame` gives for its format; an error ends the connection. Gives the number of
-    /// subscribers.
+    /// Queues for each subscriber the frame that `frame` returns for its format; an error ends that connection. Returns
+    /// the number of subscribers.
     fn broadcast(&self, channel: ChannelId, mut frame: impl FnMut(Format) -> Result<Frame, CloseReason>) -> usize {
         let mut ended = Vec::new();
         let connections = self.connections.borrow();
@@ -118,7 +119,7 @@ impl Worker {
         count
     }
 
-    /// Tells all subscribers of a partition's channels that messages are missing.
+    /// Notifies all subscribers of a partition's channels that messages are lost.
     fn lost(&self, lost: Break) {
         let hub = self.hub.borrow();
         let named = hub.channels().map(|channel| (channel, hub.name(channel)));
@@ -126,13 +127,13 @@ impl Worker {
         let concerned: Vec<_> = concerned.map(|(channel, name)| (channel, name.to_owned())).collect();
         drop(hub);
         for (channel, name) in concerned {
-            // Written once for all subscribers of a format.
+            // One frame per format, shared by all subscribers.
             let notices: Vec<_> = Format::all()
                 .map(|format| match format.protocol().notice(Notice::Lost { channel: &name, lost }) {
-                    Said::Message(body) => Ok(self.backlog.frame(body.frame())),
-                    Said::End(reason) => Err(reason),
-                    // A loss is never passed over in silence.
-                    Said::Nothing => Err(CloseReason::MessagesLost),
+                    Output::Message(body) => Ok(self.backlog.frame(body.frame())),
+                    Output::Close(reason) => Err(reason),
+                    // A loss must always reach the client.
+                    Output::Nothing => Err(CloseReason::MessagesLost),
                 })
                 .collect();
             self.broadcast(channel, |format| notices[format.index()].clone());

@@ -1,7 +1,8 @@
 //! Which connections of one worker are subscribed to which channel.
 //!
-//! Pure. Owned by its worker, never shared. A subscriber is a small number chosen by the owner; where it
-//! stands in a channel's list is its seat, kept by the owner so that leaving costs the same in any channel.
+//! Pure. Owned by its worker, never shared. A subscriber is a small number that the worker chooses. Its index in a
+//! channel's list is its seat. Connections remember their seats, so that unsubscribing is as fast in a large channel as
+//! in a small one.
 
 use std::collections::HashMap;
 
@@ -13,21 +14,21 @@ pub(crate) type Member = u32;
 /// The number of a channel within its hub, valid while it has subscribers.
 pub(crate) type ChannelId = u32;
 
-/// A subscription as its connection remembers it.
+/// A subscription: a place in a channel's list of members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seat {
     pub(crate) channel: ChannelId,
     index: u32,
 }
 
-/// Somebody who took the seat of one who left: its connection must take note.
+/// A member that was moved into a freed seat. Its connection must remember the new seat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moved {
     pub(crate) member: Member,
     pub(crate) to: Seat,
 }
 
-/// The channels with at least one subscriber here.
+/// The channels with at least one subscriber on this worker.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     ids: HashMap<Box<str>, ChannelId>,
@@ -55,7 +56,7 @@ impl Hub {
         Seat { channel, index: number(members.len() - 1) }
     }
 
-    /// Gives up a seat. Whoever was last in the channel's list moves into it.
+    /// Frees a seat. The last member of the channel's list moves into it.
     pub(crate) fn unsubscribe(&mut self, seat: Seat) -> Option<Moved> {
         let channel = self.channels.get_mut(seat.channel as usize)?;
         channel.members.swap_remove(seat.index as usize);
@@ -70,12 +71,12 @@ impl Hub {
         channel.members.get(seat.index as usize).map(|&member| Moved { member, to: seat })
     }
 
-    /// The channel of this name, if anybody here is subscribed to it.
+    /// The channel of this name, if it has a subscriber on this worker.
     pub(crate) fn find(&self, name: &str) -> Option<ChannelId> {
         self.ids.get(name).copied()
     }
 
-    /// Who is subscribed to a channel; nobody, if all of them left meanwhile.
+    /// The subscribers of a channel; empty if all of them have unsubscribed.
     pub(crate) fn members(&self, channel: ChannelId) -> &[Member] {
         self.channels.get(channel as usize).map_or(&[], |channel| &channel.members)
     }
@@ -90,7 +91,7 @@ impl Hub {
     }
 }
 
-/// A slab and a member list hold far fewer than 2^32 entries: each stands for an open socket.
+/// Slabs and member lists hold far fewer than 2^32 entries, since each entry belongs to an open socket.
 fn number(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_channel_lives_as_long_as_it_has_subscribers() {
+    fn a_channel_exists_while_it_has_subscribers() {
         let mut hub = Hub::default();
         assert_eq!(hub.find("news"), None);
         let (one, two) = (hub.subscribe("news", 1), hub.subscribe("news", 2));
@@ -114,12 +115,12 @@ mod tests {
         assert_eq!(hub.unsubscribe(one), Some(Moved { member: 2, to: one }));
         assert_eq!(hub.unsubscribe(Seat { index: 0, ..two }), None);
         assert_eq!((hub.find("news"), hub.channels().count()), (None, 0));
-        assert!(hub.members(news).is_empty(), "a slow client's end may empty a channel before its turn");
+        assert!(hub.members(news).is_empty(), "closing slow clients may have emptied the channel");
     }
 
     proptest! {
         #[test]
-        fn members_are_always_those_who_came_and_did_not_leave(
+        fn members_are_those_that_subscribed_and_did_not_unsubscribe(
             steps in proptest::collection::vec((0u32..8, 0usize..4, any::<bool>()), 0..200)
         ) {
             let mut hub = Hub::default();

@@ -1,7 +1,8 @@
-//! One thread with its own runtime, its own sockets and its own hub: no locks on the hot path.
+//! A worker: one thread with its own runtime, its own sockets and its own hub, so that messages need no locks.
 //!
-//! Takes sockets from the listener and records from the relay. All that a worker owns lives and dies on its
-//! thread; others reach it through two bounded queues. Ends when it is told to drain and the last client is gone.
+//! Takes sockets from the listener and records from the relay, through two bounded queues. Owns everything that belongs
+//! to its connections: that state is created, used and dropped on this thread. Ends when the node drains and the last
+//! connection is closed.
 
 pub(crate) mod arrival;
 mod backlog;
@@ -56,20 +57,20 @@ use crate::node::vitals::{ROUND, Vital};
 use crate::protocol::Notice;
 use crate::relay::Relayed;
 
-/// Bytes read from a socket at a time: the only input buffer of the thread.
+/// The size of the thread's only input buffer, and so the most bytes that one read takes from a socket.
 const BUFFER: usize = 64 << 10;
 
-/// Accepted sockets that wait for the worker; when full, the listener waits.
+/// The capacity of the queue of accepted sockets. While it is full, the listener waits.
 pub(crate) const ACCEPTED: usize = 256;
 
-/// Batches that wait for the worker; when full, the relay waits, and the log keeps the rest.
+/// The capacity of the queue of batches from the relay. While it is full, the relay waits, and the log keeps later
+/// records.
 pub(crate) const RELAYED: usize = 16;
 
-/// What a worker does with each accepted socket; the sockets that become connections come back by
-/// [`Worker::adopt`].
+/// Serves an accepted socket. If the socket becomes a connection, this calls [`Worker::adopt`].
 pub(crate) type Serve = Arc<dyn Fn(Rc<Worker>, TcpStream, SocketAddr, Admission) -> Served + Send + Sync>;
 
-/// A socket being served.
+/// The task that serves an accepted socket.
 pub(crate) type Served = Pin<Box<dyn Future<Output = ()>>>;
 
 /// The queues that lead to a worker.
@@ -78,12 +79,12 @@ pub(crate) struct Inlets {
     pub(crate) serve: Serve,
     pub(crate) relayed: mpsc::Receiver<Arc<[Relayed]>>,
     pub(crate) phase: watch::Receiver<Phase>,
-    /// Dropped when the node goes away and this worker has no more clients.
+    /// Dropped once the node drains and this worker has no connections left.
     pub(crate) clients: mpsc::Sender<()>,
     pub(crate) vital: Vital,
 }
 
-/// What the tasks of one thread share.
+/// The state that all tasks of one worker share.
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     limits: Limits,
@@ -93,44 +94,46 @@ pub(crate) struct Worker {
     hub: RefCell<Hub>,
     wheel: RefCell<Wheel<Timer>>,
     buffer: RefCell<Box<[u8]>>,
-    /// The last position seen of each partition: what a new subscription comes after.
+    /// The last position seen of each partition. A new subscription receives the records after it.
     positions: RefCell<Box<[Option<Position>]>>,
-    /// The breaks seen in each partition: a window that has seen more is ahead.
+    /// The number of breaks seen in each partition. A window that counts more breaks is ahead of this worker.
     breaks: RefCell<Box<[u64]>>,
-    /// Connections that have channels to catch up with, and how many channels these are.
+    /// Connections with at least one channel that is still catching up.
     returning: RefCell<BTreeSet<Member>>,
+    /// The number of channels that are catching up, over all connections.
     waiting: Cell<usize>,
-    /// Commands about which the gate has yet to decide.
+    /// Decisions of the gate that are pending.
     deciding: Deciding,
-    /// Positions have moved.
+    /// Notified when positions have advanced.
     moved: tokio::sync::Notify,
-    /// The broker is away: whoever connects is told.
+    /// Whether the broker is unreachable. New connections then receive a notice.
     degraded: Cell<bool>,
     backlog: Rc<Backlog>,
-    /// Connections whose sockets take nothing now.
+    /// Connections whose sockets accept no bytes at present.
     blocked: RefCell<Blocked>,
-    /// Connections with something new to write.
+    /// Connections to write to at the next flush.
     marked: RefCell<Vec<Member>>,
-    /// A flush is about to come.
+    /// Whether a flush is scheduled.
     flushing: Cell<bool>,
+    /// Notified when the last connection is removed.
     emptied: tokio::sync::Notify,
-    /// One of the worker's own tasks has ended.
+    /// Notified when one of the worker's essential tasks has ended.
     crippled: tokio::sync::Notify,
-    /// The node is going away: by then all clients are to be gone.
+    /// The deadline by which all connections must be closed, once the node drains.
     leaving: Cell<Option<Instant>>,
 }
 
 impl Worker {
-    /// Starts a worker, one of `workers`, on the current [`LocalSet`].
+    /// Starts one of `workers` workers on the current [`LocalSet`].
     pub(crate) fn start(shared: Arc<Shared>, workers: usize, relayed: mpsc::Receiver<Arc<[Relayed]>>) -> Rc<Self> {
         let worker = Rc::new(Self::new(shared, workers));
-        worker.keep(Rc::clone(&worker).relay(relayed));
-        worker.keep(Rc::clone(&worker).keep_time());
+        worker.run_essential(Rc::clone(&worker).relay(relayed));
+        worker.run_essential(Rc::clone(&worker).keep_time());
         worker
     }
 
-    /// Runs one of the tasks that the worker cannot do without: if it ends, or panics, the worker has failed.
-    fn keep(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+    /// Runs an essential task. If it returns or panics, the worker has failed.
+    fn run_essential(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
         let worker = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let _ = AssertUnwindSafe(task).catch_unwind().await;
@@ -138,8 +141,12 @@ impl Worker {
         });
     }
 
-    /// Runs a task of one connection: a panic in it ends that connection and no other.
-    fn attend(self: &Rc<Self>, connection: &Rc<Connection>, task: impl Future<Output = ()> + 'static) -> AbortHandle {
+    /// Runs a task for one connection. A panic in it closes that connection only.
+    fn spawn_for(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        task: impl Future<Output = ()> + 'static,
+    ) -> AbortHandle {
         let (worker, connection) = (Rc::clone(self), Rc::clone(connection));
         tokio::task::spawn_local(async move {
             if AssertUnwindSafe(task).catch_unwind().await.is_err() {
@@ -149,13 +156,13 @@ impl Worker {
         .abort_handle()
     }
 
-    /// Beats while all tasks of the worker run; after that the node is told that this worker has ended.
-    async fn show_life(&self, vital: Vital) {
+    /// Beats while all essential tasks run. When one has ended, drops `vital`, which reports the failure to the node.
+    async fn beat_while_whole(&self, vital: Vital) {
         while tokio::time::timeout(ROUND, self.crippled.notified()).await.is_err() {
             vital.beat();
         }
         drop(vital);
-        // The clients are told to go elsewhere with those of the whole node.
+        // The failed node drains, and closes this worker's connections with all others.
         std::future::pending().await
     }
 
@@ -192,12 +199,12 @@ impl Worker {
         }
     }
 
-    /// Whether a subscription to this channel would know what it comes after.
+    /// Whether the channel's partition has a known position, which a subscription needs.
     pub(crate) fn knows_position(&self, channel: &str) -> bool {
         self.positions.borrow()[usize::from(self.shared.log.partition_of(channel).0)].is_some()
     }
 
-    /// Makes an upgraded socket a connection; `read` was already taken from it.
+    /// Makes an upgraded socket a connection. `read` holds the bytes already read from it after the request.
     pub(crate) fn adopt(self: &Rc<Self>, arrival: Arrival, read: &[u8]) -> Rc<Connection> {
         let now = clock::now();
         self.serial.set(self.serial.get().wrapping_add(1));
@@ -230,7 +237,7 @@ impl Worker {
         connection
     }
 
-    /// Has the connection written to at the next flush.
+    /// Marks a connection to be written to at the next flush.
     fn mark(&self, member: Member) {
         self.marked.borrow_mut().push(member);
     }
@@ -241,14 +248,14 @@ impl Worker {
         let connections = self.connections.borrow();
         for member in marked.drain(..) {
             let Some(connection) = connections.get(member as usize) else { continue };
-            // The others must be written to whatever is wrong with this one.
+            // A panic here must not keep the other connections from being written to.
             if std::panic::catch_unwind(AssertUnwindSafe(|| connection.flush(self))).is_err() {
                 panicked.push(Rc::clone(connection));
             }
         }
         drop(connections);
         panicked.iter().for_each(|connection| self.end(connection, CloseReason::Internal));
-        // Keep the room for the next batch.
+        // Keep the allocation for the next batch.
         let mut refill = self.marked.borrow_mut();
         if refill.is_empty() {
             *refill = marked;
@@ -257,12 +264,13 @@ impl Worker {
         self.make_room();
     }
 
-    /// Cuts clients off until what waits for all has room: those first that have taken nothing for longest.
+    /// Closes clients until the backlog is within its limit, beginning with the one that has made no progress for
+    /// longest.
     fn make_room(&self) {
         while self.backlog.is_over() {
             let slowest = self.blocked.borrow().slowest();
             let slowest = slowest.and_then(|member| self.connections.borrow().get(member as usize).cloned());
-            // What is left then is on its way to sockets that take it.
+            // No socket is blocked, so the rest is about to be written.
             let Some(slowest) = slowest else { return };
             if slowest.make_room(self) {
                 self.shared.metrics.made_room();
@@ -270,7 +278,7 @@ impl Worker {
         }
     }
 
-    /// Flushes once all tasks that are ready now have run, so that what they send leaves together.
+    /// Flushes after all tasks that are ready now have run, so that their frames are written together.
     fn flush_soon(self: &Rc<Self>) {
         if !self.flushing.replace(true) {
             let worker = Rc::clone(self);
@@ -281,21 +289,21 @@ impl Worker {
         }
     }
 
-    /// Begins the end of a connection, and takes it out of its channels at once.
+    /// Begins to close a connection, and unsubscribes it from all channels at once.
     pub(crate) fn end(&self, connection: &Connection, reason: CloseReason) {
         self.leave_all(connection);
         connection.end(self, reason);
     }
 
     fn leave_all(&self, connection: &Connection) {
-        self.leave_all_returning(connection);
+        self.stop_all_catch_ups(connection);
         let seats = std::mem::take(&mut connection.state.borrow_mut().seats);
         for seat in seats.iter() {
             self.give_up_seat(seat);
         }
     }
 
-    /// Frees a seat, and tells whoever moved into it.
+    /// Frees a seat, and updates the connection that the hub moved into it.
     fn give_up_seat(&self, seat: hub::Seat) {
         let moved = self.hub.borrow_mut().unsubscribe(seat);
         let Some(moved) = moved else { return };
@@ -323,7 +331,7 @@ impl Worker {
         while let Some((stream, peer, admission)) = accepted.recv().await {
             match TcpStream::from_std(stream) {
                 Ok(stream) => {
-                    // A panic in it closes this socket, which is not a WebSocket yet.
+                    // A panic in this task closes its socket, which is not a WebSocket yet.
                     tokio::task::spawn_local(serve(Rc::clone(&self), stream, peer, admission));
                 }
                 Err(error) => tracing::warn!(%peer, %error, "an accepted socket cannot be used"),
@@ -336,27 +344,27 @@ impl Worker {
         while relayed.recv_many(&mut batches, RELAYED).await > 0 {
             self.fan_out(&batches).await;
             batches.clear();
-            // Sockets that became readable meanwhile have their turn before the next batch.
+            // Lets sockets that became readable meanwhile be served before the next batch.
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// Runs a worker on this thread until it has drained.
+/// Runs a worker on this thread until it has drained. Fails if the thread's runtime cannot be built.
 pub(crate) fn run(shared: Arc<Shared>, workers: usize, inlets: Inlets) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async move {
         let worker = Worker::start(shared, workers, inlets.relayed);
-        worker.keep(Rc::clone(&worker).accept(inlets.accepted, inlets.serve));
+        worker.run_essential(Rc::clone(&worker).accept(inlets.accepted, inlets.serve));
         tokio::select! {
             () = Rc::clone(&worker).drain(inlets.phase, inlets.clients) => {}
-            () = worker.show_life(inlets.vital) => {}
+            () = worker.beat_while_whole(inlets.vital) => {}
         }
     });
     Ok(())
 }
 
-/// The task of a connection, which leaves no trace of it behind however it ends.
+/// The task of a connection. Dropping it removes the connection from its worker, also after a panic.
 struct Task {
     worker: Rc<Worker>,
     connection: Rc<Connection>,
@@ -370,7 +378,7 @@ impl Task {
             let ended = std::future::poll_fn(|cx| self.connection.poll(&self.worker, cx));
             match AssertUnwindSafe(ended).catch_unwind().await {
                 Ok(reason) => self.reason = Some(reason),
-                // It cannot even say farewell.
+                // Closing the connection panicked as well.
                 Err(_) if self.panicked => return,
                 Err(_) => {
                     self.panicked = true;
@@ -384,7 +392,7 @@ impl Task {
 impl Drop for Task {
     fn drop(&mut self) {
         if self.reason.is_none() {
-            // Cut off at the drain's deadline, or by a panic: nothing is left to wait for.
+            // The task was dropped at the drain's deadline, or panicked, so nothing is left to wait for.
             self.connection.reset();
         }
         let cut_off = if self.panicked { CloseReason::Internal } else { CloseReason::GoingAway };

@@ -1,27 +1,27 @@
-//! The bytes one client has yet to be sent.
+//! The frames that wait to be written to one client.
 //!
-//! Pure. Owned by that client's connection; bounded in weight by its owner, who decides what happens when it
-//! is full. Frames are shared with all other subscribers, so a broadcast is held once however many wait for
-//! it. Loses: whatever was queued when the client is closed.
+//! Pure. Owned by that client's connection, which limits its weight and decides what happens when it is full. Frames
+//! are shared with all other subscribers, so a broadcast is held once however many queues it is in. Loses whatever is
+//! queued when the client is closed.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use super::backlog::{FRAME, Frame};
 
-/// Slices handed to one vectored write. More would only help clients that are far behind.
+/// The most slices of one vectored write. More would only help clients that are far behind.
 pub(crate) const SLICES: usize = 64;
 
-/// An emptied queue keeps room for so many frames.
+/// The most frames for which an emptied queue keeps its allocation.
 const KEPT: usize = 8;
 
-/// What is queued for one socket.
+/// The frames queued for one socket.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<Frame>,
-    /// Bytes that are to be written.
+    /// Bytes that are still to be written.
     bytes: usize,
-    /// Bytes of the first frame that are on the wire already: it must be finished.
+    /// Bytes of the first frame that are already written. Such a frame must be finished.
     begun: usize,
 }
 
@@ -31,13 +31,13 @@ impl Outbox {
         self.queue.push_back(frame);
     }
 
-    /// Bytes of memory that what is queued takes, about.
+    /// The approximate memory of the queued frames, in bytes.
     pub(crate) fn weight(&self) -> usize {
         self.bytes + self.queue.len() * FRAME
     }
 
-    /// The weight of what waits between the frame that is being written and the newest. Those two do not count against a
-    /// client: how large one message is says nothing about how fast the client reads.
+    /// The weight of the frames between the one being written and the newest. Those two do not count against a client:
+    /// the size of one message does not tell how fast the client reads.
     pub(crate) fn behind(&self) -> usize {
         match (self.queue.front(), self.queue.back()) {
             (Some(first), Some(newest)) if self.queue.len() > 2 => {
@@ -51,12 +51,12 @@ impl Outbox {
         self.queue.is_empty()
     }
 
-    /// What is left of the only frame, if there is just one: it needs no vectored write.
+    /// The rest of the only frame, if there is just one: it needs no vectored write.
     pub(crate) fn single(&self) -> Option<&[u8]> {
         self.queue.front().filter(|_| self.queue.len() == 1).map(|frame| &frame[self.begun..])
     }
 
-    /// Fills `slices` with what is next; gives how many.
+    /// Fills `slices` with the next bytes to write. Returns the number of slices used.
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES]) -> usize {
         let mut count = 0;
         let mut begun = self.begun;
@@ -67,7 +67,7 @@ impl Outbox {
         count
     }
 
-    /// Notes that the first `written` bytes are on the wire. Gives the number of frames that were finished.
+    /// Notes that `written` bytes were written. Returns the number of frames that were finished.
     pub(crate) fn advance(&mut self, written: usize) -> usize {
         self.bytes -= written;
         self.begun += written;
@@ -86,7 +86,7 @@ impl Outbox {
         finished
     }
 
-    /// Drops all that was not begun, to make room for a last frame. Gives the number of frames dropped.
+    /// Drops all frames that were not begun, to make room for a last frame. Returns the number of frames dropped.
     pub(crate) fn abandon(&mut self) -> usize {
         let before = self.queue.len();
         self.queue.truncate(usize::from(self.begun > 0));
@@ -94,7 +94,7 @@ impl Outbox {
         before - self.queue.len()
     }
 
-    /// Drops all. Gives the number of frames dropped.
+    /// Drops all frames. Returns their number.
     pub(crate) fn clear(&mut self) -> usize {
         std::mem::take(self).queue.len()
     }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_was_begun_is_finished_before_the_last_word() {
+    fn a_frame_that_was_begun_is_finished_before_the_close_frame() {
         let mut outbox = of(&[b"first", b"second"]);
         assert_eq!(outbox.advance(2), 0);
         assert_eq!(outbox.abandon(), 1);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_not_begun_are_dropped() {
+    fn frames_that_were_not_begun_are_dropped() {
         let mut outbox = of(&[b"first", b"second"]);
         assert_eq!(outbox.advance(5), 1);
         assert_eq!(outbox.single(), Some(&b"second"[..]));

@@ -1,41 +1,41 @@
-//! How fast a client takes what its socket could not take at once.
+//! Measures how fast a client reads while its socket is full.
 //!
-//! Pure. A client that takes bytes is alive, however slow it is: the times it has to answer count from its last progress.
-//! The kernels on both sides hold bytes that the client has yet to read, and nobody says how many; how long it needs for
-//! them is guessed from its pace.
+//! Pure. A client that reads is alive, however slow it is, so its deadlines count from its last progress. The kernels
+//! on both sides hold bytes that the client has not read yet, and no system call tells how many. The time that the
+//! client needs for them is estimated from its pace.
 
 use std::time::{Duration, Instant};
 
 use super::blocked::Place;
 
-/// What the kernels hold of the last that was written, at most, about: unsent bytes here, received ones there.
+/// The approximate maximum of bytes that the two kernels hold: unsent ones on this side, unread ones on the client's.
 const HELD: usize = 128 << 10;
 
-/// Bytes that the kernel gets rid of before it takes more, at least: half of `TCP_NOTSENT_LOWAT`.
+/// The fewest bytes that the kernel sends before a full socket accepts more: half of `TCP_NOTSENT_LOWAT`.
 const STEP: usize = 32 << 10;
 
-/// The most that is allowed for them: a client that is slower than [`HELD`] in this time is of no use.
+/// The longest time that is allowed for them. A client that needs longer for [`HELD`] bytes counts as stuck.
 const MOST: Duration = Duration::from_secs(30);
 
-/// A client whose socket is full.
+/// The progress of a client whose socket is full.
 #[derive(Debug)]
 pub(crate) struct Progress {
     pub(crate) place: Place,
-    /// The pace is measured from here on.
+    /// The start of the current measurement.
     begin: Instant,
-    /// Bytes taken since.
+    /// Bytes that the socket accepted since `begin`.
     taken: usize,
-    /// How long the client needs for what the kernels hold.
+    /// The estimated time that the client needs for the bytes in the kernels.
     lag: Duration,
 }
 
 impl Progress {
-    /// The socket takes nothing more.
+    /// Begins when the socket becomes full.
     pub(crate) fn new(place: Place, now: Instant) -> Self {
         Self { place, begin: now, taken: 0, lag: Duration::ZERO }
     }
 
-    /// The socket took so many bytes.
+    /// Notes that the socket accepted `bytes`.
     pub(crate) fn took(&mut self, bytes: usize, now: Instant) {
         self.taken += bytes.max(STEP);
         let elapsed = now.saturating_duration_since(self.begin);
@@ -45,7 +45,7 @@ impl Progress {
         }
     }
 
-    /// How long the client needs, about, for what it was sent and has not read.
+    /// The estimated time that the client needs for the bytes it was sent and has not read.
     pub(crate) fn lag(&self) -> Duration {
         self.lag
     }
@@ -56,7 +56,7 @@ mod tests {
     use super::super::blocked::Blocked;
     use super::*;
 
-    /// A client that reads so many bytes a second, and is looked at whenever the kernel has room again.
+    /// The lag of a client that reads `pace` bytes a second, after the kernel had room again `steps` times.
     fn lag(pace: usize, steps: u32) -> Duration {
         let start = Instant::now();
         let mut progress = Progress::new(Blocked::default().enter(1), start);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_given_the_time_that_it_needs_for_what_the_kernels_hold() {
+    fn a_client_gets_the_time_that_it_needs_for_the_bytes_in_the_kernels() {
         for steps in 1..20 {
             for pace in [10_000, 40_000, 700_000] {
                 let needed = HELD as f64 / pace as f64;
@@ -78,13 +78,13 @@ mod tests {
     }
 
     #[test]
-    fn it_is_not_given_more_than_a_bound_nor_anything_without_progress() {
+    fn the_time_is_bounded_and_zero_without_progress() {
         assert_eq!(lag(100, 3), MOST);
         assert_eq!(lag(40_000, 0), Duration::ZERO);
     }
 
     #[test]
-    fn a_client_that_becomes_slower_is_given_more() {
+    fn a_client_that_becomes_slower_gets_more_time() {
         let start = Instant::now();
         let mut progress = Progress::new(Blocked::default().enter(1), start);
         let mut now = start;

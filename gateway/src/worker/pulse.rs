@@ -1,7 +1,8 @@
-//! Whether a client is alive, and whether it asks too often if we are.
+//! Detects clients that no longer answer pings, and clients that send too many.
 //!
-//! Pure. A ping is queued at every interval; any byte that comes after it is an answer. The time for the answer begins
-//! anew with each progress in writing: a ping behind other frames has not left yet, and a client that takes bytes is alive.
+//! Pure. A ping is queued at every interval, and any byte received after it counts as the answer. The deadline for the
+//! answer restarts with each progress in writing: a ping behind other frames has not left yet, and a client that reads
+//! is alive.
 
 use std::time::{Duration, Instant};
 
@@ -9,35 +10,35 @@ use bytes::Bytes;
 
 use crate::codec::{self};
 
-/// So many times the allowed rate of pings, within one second, ends the connection.
+/// A client that sends more than this many times the allowed pings within one second is closed.
 const FLOOD: u32 = 10;
 
 /// The state of one connection's pings, in both directions.
 #[derive(Debug)]
 pub(crate) struct Pulse {
-    /// From here on counts the time that the client has to answer, or to take its last frames.
+    /// The start of the client's current deadline, to answer a ping or to read its last frames.
     since: Instant,
-    /// A ping is out and nothing has come since.
+    /// Whether no byte has come since the last ping.
     unanswered: bool,
-    /// The connection has sent a message or subscribed since the last look.
+    /// Whether the client has sent a message since the idle timer last checked.
     pub(crate) used: bool,
-    /// A timer watches over a message under way.
+    /// Whether a timer is set for an incomplete message.
     pub(crate) watched: bool,
-    /// The second that `pings` counts in, from the worker's start.
+    /// The second, from the worker's start, in which `pings` were received.
     second: u32,
     pings: u32,
-    /// The only pong still owed, once pings come faster than they are answered one by one; boxed, since few clients do that.
+    /// The one pong to send when pings come faster than the allowed rate. Boxed, since few clients do that.
     owed: Option<Box<Bytes>>,
 }
 
-/// What to do about a ping.
+/// How to answer a ping.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// Send this at once.
+    /// Send this pong at once.
     Now(Bytes),
-    /// The last of them is answered when all that came is handled.
+    /// Send one pong, for the last ping, after all received bytes are handled.
     Later,
-    /// That is no honest client.
+    /// Close the connection: the client floods the node with pings.
     Flood,
 }
 
@@ -46,33 +47,34 @@ impl Pulse {
         Self { since: now, unanswered: false, used: false, watched: false, second: 0, pings: 0, owed: None }
     }
 
-    /// Bytes came.
+    /// Notes that bytes were received.
     pub(crate) fn heard(&mut self) {
         self.unanswered = false;
     }
 
-    /// A ping is queued.
+    /// Notes that a ping was queued.
     pub(crate) fn asked(&mut self, now: Instant) {
         self.unanswered = true;
         self.wait_from(now);
     }
 
-    /// The client is not waited for before this: it was asked something, or it takes what it was sent.
+    /// Moves the start of the client's deadline to `at`, unless it is later already: a frame was queued that the client
+    /// must answer, or the client has read some bytes.
     pub(crate) fn wait_from(&mut self, at: Instant) {
         self.since = self.since.max(at);
     }
 
-    /// When a client that may take so long has taken too long.
+    /// The deadline of a client that has `time` to react.
     pub(crate) fn due(&self, time: Duration) -> Instant {
         self.since + time
     }
 
-    /// Whether the last ping had no answer.
+    /// Whether the last ping is unanswered.
     pub(crate) fn is_unanswered(&self) -> bool {
         self.unanswered
     }
 
-    /// A ping came in the given second; `most` of them are answered one by one.
+    /// Notes a ping received in the given second. Up to `most` pings a second are answered one by one.
     pub(crate) fn pinged(&mut self, payload: &[u8], second: u32, most: u32) -> Answer {
         if self.second != second {
             (self.second, self.pings) = (second, 0);
@@ -89,7 +91,7 @@ impl Pulse {
         Answer::Now(codec::pong(payload))
     }
 
-    /// The pong that is still owed.
+    /// Takes the pong that is still to be sent, if any.
     pub(crate) fn owed(&mut self) -> Option<Bytes> {
         self.owed.take().map(|pong| *pong)
     }
@@ -110,7 +112,11 @@ mod tests {
         }
         assert_eq!((pulse.owed(), pulse.owed()), (Some(codec::pong(&[29])), None));
         assert_eq!(pulse.pinged(&[30], 1, 3), Answer::Flood);
-        assert_eq!(pulse.pinged(&[31], 2, 3), Answer::Now(codec::pong(&[31])), "another second");
+        assert_eq!(
+            pulse.pinged(&[31], 2, 3),
+            Answer::Now(codec::pong(&[31])),
+            "the count starts again in the next second"
+        );
     }
 
     #[test]
@@ -125,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_for_an_answer_counts_from_the_last_progress() {
+    fn the_deadline_for_an_answer_counts_from_the_last_progress() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let mut pulse = Pulse::new(start);
         pulse.asked(start + second);
@@ -133,6 +139,6 @@ mod tests {
         pulse.wait_from(start + second * 5);
         assert_eq!(pulse.due(second), start + second * 6);
         pulse.wait_from(start + second * 3);
-        assert_eq!(pulse.due(second), start + second * 6, "never back");
+        assert_eq!(pulse.due(second), start + second * 6, "the deadline never moves back");
     }
 }

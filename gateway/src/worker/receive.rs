@@ -1,4 +1,4 @@
-//! What a client's frames do.
+//! Decodes and handles the bytes that a client sends.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,29 +13,29 @@ use crate::app::message::Message;
 use crate::clock;
 use crate::close::CloseReason;
 use crate::codec::Event;
-use crate::protocol::{Asked, Incoming};
+use crate::protocol::{Incoming, Input};
 
-/// What a connection may cost before others have their turn, in units of a small command.
+/// The cost of input after which other connections have their turn, in units of the cheapest command.
 const TURN: u32 = 64;
 
-/// How long a turn that changed subscriptions keeps the connection from the next. Nothing else bounds such commands, which
-/// undo each other: without it, a few sockets would keep whole cores busy.
+/// The pause after a turn that changed subscriptions. Nothing else limits such commands: a client can subscribe and
+/// unsubscribe without end, and without the pause a few sockets could keep whole cores busy.
 const REST: Duration = Duration::from_millis(1);
 
-/// How far the bytes of a client were looked at.
+/// How far the input was handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Looked {
-    /// As far as they, or the client's leave to go on, reach.
-    Through,
-    /// The connection has had its turn: the rest waits for the next.
+pub(super) enum Handled {
+    /// To its end, or until reading paused or the connection began to end.
+    All,
+    /// To the end of the connection's turn. The rest waits for the next turn.
     Turn,
 }
 
 impl Worker {
-    /// Takes bytes from a connection's socket.
-    pub(super) fn receive(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) -> Looked {
+    /// Handles bytes from a connection's socket.
+    pub(super) fn receive(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) -> Handled {
         let now = clock::now();
-        let (mut input, mut cost, mut looked) = (bytes, 0, Looked::Through);
+        let (mut input, mut cost, mut handled) = (bytes, 0, Handled::All);
         let mut rests = false;
         connection.state.borrow_mut().pulse.heard();
         while !connection.is_ending() {
@@ -45,8 +45,8 @@ impl Worker {
             }
             if cost >= TURN && !input.is_empty() {
                 let mut state = connection.state.borrow_mut();
-                (state.waiting, state.turned, state.resting) = (Some(input.to_vec()), true, rests);
-                looked = Looked::Turn;
+                (state.waiting, state.turn_over, state.resting) = (Some(input.to_vec()), true, rests);
+                handled = Handled::Turn;
                 break;
             }
             let event = connection.state.borrow_mut().decoder.next(&mut input, &self.limits, now);
@@ -65,25 +65,25 @@ impl Worker {
             self.send(connection, pong);
         }
         self.flush();
-        if looked == Looked::Turn && rests {
+        if handled == Handled::Turn && rests {
             let resting = Rc::clone(connection);
-            self.attend(connection, async move {
+            self.spawn_for(connection, async move {
                 sleep(REST).await;
                 resting.state.borrow_mut().resting = false;
                 resting.wake();
             });
         }
-        looked
+        handled
     }
 
-    /// Queues a frame for one connection.
+    /// Queues a frame for one connection, and closes the connection if its outbox is over the limit.
     pub(crate) fn send(&self, connection: &Connection, frame: Bytes) {
         if connection.queue(self, self.backlog.frame(frame)) == super::connection::Queued::Overflow {
             self.end(connection, CloseReason::TooSlow);
         }
     }
 
-    /// Does what a frame asks for; gives what it has cost.
+    /// Handles one event from the decoder. Returns its cost.
     fn handle(self: &Rc<Self>, connection: &Rc<Connection>, event: Event<'_>) -> u32 {
         match event {
             Event::Text(text) => return self.read(connection, Incoming::Text(text)),
@@ -104,22 +104,22 @@ impl Worker {
         1
     }
 
-    /// Does what a message asks for, as its protocol reads it; gives what it has cost.
+    /// Has the connection's protocol read a message, and acts on it. Returns its cost.
     fn read(self: &Rc<Self>, connection: &Rc<Connection>, message: Incoming<'_>) -> u32 {
         self.shared.metrics.received();
-        let asked = {
+        let input = {
             let mut state = connection.state.borrow_mut();
             state.pulse.used = true;
             state.session.read(message)
         };
-        match asked {
-            Asked::For(request) => return self.ask(connection, request),
-            Asked::Handler(Incoming::Text(text)) => hand_over(connection, Message::Text(text.into_owned())),
-            Asked::Handler(Incoming::Binary(bytes)) => {
+        match input {
+            Input::Command(request) => return self.ask(connection, request),
+            Input::Handler(Incoming::Text(text)) => hand_over(connection, Message::Text(text.into_owned())),
+            Input::Handler(Incoming::Binary(bytes)) => {
                 hand_over(connection, Message::Binary(Bytes::from(bytes.into_owned())));
             }
-            Asked::Unclear { id, why } => self.fail(connection, id, &why),
-            Asked::End(reason) => self.end(connection, reason),
+            Input::Invalid { id, failure } => self.fail(connection, id, &failure),
+            Input::Close(reason) => self.end(connection, reason),
         }
         1
     }

@@ -1,9 +1,9 @@
-//! Clients that come back: exactly what they missed, at the pace at which they take it, or the plain word that it cannot
-//! be had.
+//! Resume: sends a returning client exactly the messages it missed, as fast as it reads them, or reports that they are
+//! no longer available.
 //!
-//! What is missed and what is live meet at the worker's own position: up to it the window answers, after it the hub. Until
-//! then the channel is the connection's and not the hub's, and a task of its own waits for what is yet to come: this
-//! node, older records, or the client. All of it ends with the connection, or when the client leaves the channel.
+//! The window answers up to the worker's own position, and the hub delivers everything after it. Until a channel has
+//! caught up it belongs to its connection and not to the hub. A task of its own then waits for this node, for older
+//! records, or for room in the outbox. The task ends with the connection, or when the client unsubscribes.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -20,52 +20,55 @@ use super::connection::{Connection, Offered};
 use crate::protocol::{Failure, Notice, Reply};
 use crate::window::Page;
 
-/// How long this node may need to get to where the client has been on another one.
+/// The longest time to wait until this node has read as far as the client's position, which may come from another node.
 const BEHIND: Duration = Duration::from_secs(2);
-/// After how much of that the broker is asked whether its log reaches so far.
-const MOMENT: Duration = Duration::from_millis(200);
 
-/// The pause after which the broker is asked again for what a client was promised.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How much of [`BEHIND`] passes before the node asks the broker whether its log reaches the client's position.
+const ASK_AFTER: Duration = Duration::from_millis(200);
 
-/// The most bytes that wait for a client on account of what it missed: the rest stays in the window until it has taken them.
+/// The pause between retries to read messages that a client was promised.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The most bytes of missed messages that are queued for one client. The rest stays in the window until the client has
+/// read them.
 const CHUNK: usize = 64 << 10;
 
-/// Resumes of one worker that may wait at a time; further ones are refused. Each takes about 1 KB.
+/// The most channels of one worker that may wait to catch up; further resumes are refused. Each takes about 1 KB.
 const WAITING: usize = 16_384;
 
-/// Positions that one connection may name for which the broker is asked in vain; it is not asked for further ones.
+/// The most positions of one connection for which the broker is asked without result. After that it is not asked again.
 const UNFOUNDED: u8 = 16;
 
-/// What one connection has yet to catch up with; absent while there is nothing.
+/// The channels with which one connection is catching up.
 #[derive(Default)]
 pub(super) struct Returning {
-    channels: BTreeMap<Box<str>, UnderWay>,
-    /// For how many positions the broker was asked in vain.
+    channels: BTreeMap<Box<str>, CatchingUp>,
+    /// The number of positions for which the broker was asked without result.
     unfounded: u8,
 }
 
-struct UnderWay {
+struct CatchingUp {
     catch_up: CatchUp,
-    /// Waits on its behalf, and ends with it.
-    _task: Pursuit,
+    /// Aborted when this is dropped.
+    _task: AbortOnDrop,
 }
 
-struct Pursuit(AbortHandle);
+struct AbortOnDrop(AbortHandle);
 
-impl Drop for Pursuit {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-/// What came of waiting.
+/// The outcome of waiting.
 enum Waited {
-    Go(Option<Arc<Page>>),
-    /// The log does not hold what the client names, or not any more.
-    InVain,
-    /// It cannot be said yet.
-    Late,
+    /// The catch-up can go on, with a page if one was read.
+    Ready(Option<Arc<Page>>),
+    /// The log does not hold the client's position, or no longer holds it.
+    NotHeld,
+    /// The broker or this node did not answer in time.
+    Unavailable,
 }
 
 impl Returning {
@@ -75,7 +78,7 @@ impl Returning {
 }
 
 impl Worker {
-    /// Subscribes a connection from a position on. The reply comes now or later.
+    /// Subscribes a connection to the messages after `since`. The reply comes now or later; a failure is returned.
     pub(super) fn resume(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
@@ -86,17 +89,18 @@ impl Worker {
         self.position(self.shared.log.partition_of(channel))?;
         self.check_room(connection)?;
         if self.waiting.get() >= WAITING {
-            return Err(overloaded("too many clients wait for what they missed"));
+            return Err(overloaded("too many clients are resuming"));
         }
         let mut catch_up = CatchUp::new(id, since);
-        if let Some(wait) = self.go_on(connection, channel, &mut catch_up, None) {
+        if let Some(wait) = self.advance_catch_up(connection, channel, &mut catch_up, None) {
             self.wait(connection, channel, catch_up, wait);
         }
         Ok(())
     }
 
-    /// A command to subscribe to a channel that the connection is in, or about to be in: twice is once. False if it is not.
-    pub(super) fn subscribe_again(
+    /// Handles a repeated `subscribe`, for a channel that the connection is subscribed to or catching up with. Returns
+    /// false if it is neither.
+    pub(super) fn repeat_subscribe(
         &self,
         connection: &Connection,
         id: Option<u64>,
@@ -108,26 +112,27 @@ impl Worker {
             if since.is_some_and(|since| since.partition == at.partition && since.offset > at.offset) {
                 return Err(unavailable());
             }
-            self.answer_again(connection, channel, begun, at, (id, since));
+            self.answer_repeat(connection, channel, begun, at, (id, since));
             return Ok(true);
         }
         let mut state = connection.state.borrow_mut();
-        let Some(under_way) = state.returning.as_mut().and_then(|all| all.channels.get_mut(channel)) else {
+        let Some(catching_up) = state.returning.as_mut().and_then(|all| all.channels.get_mut(channel)) else {
             return Ok(false);
         };
-        let catch_up = &mut under_way.catch_up;
+        let catch_up = &mut catching_up.catch_up;
         if catch_up.answered {
             let (begun, at) = (catch_up.since.offset.0, catch_up.at());
             drop(state);
-            self.answer_again(connection, channel, begun, at, (id, since));
-        } else if !catch_up.asked_again((id, since)) {
-            return Err(overloaded("too many commands to subscribe to this channel wait"));
+            self.answer_repeat(connection, channel, begun, at, (id, since));
+        } else if !catch_up.add_repeat((id, since)) {
+            return Err(overloaded("too many subscribe commands for this channel are pending"));
         }
         Ok(true)
     }
 
-    /// Answers somebody who has all messages since `begun`, those after `at` yet to come.
-    fn answer_again(
+    /// Answers a repeated `subscribe` of a connection that receives all messages since `begun`. Those after `at` are
+    /// still to come.
+    fn answer_repeat(
         &self,
         connection: &Connection,
         channel: &str,
@@ -142,16 +147,16 @@ impl Worker {
         self.reply(connection, id, &Reply::Subscribed { channel, at, recovered: whole });
     }
 
-    /// Gives up what is under way on a channel, which the client leaves; false if nothing is.
-    pub(super) fn leave_returning(&self, connection: &Connection, channel: &str) -> bool {
-        let Some(under_way) = self.take_back(connection, channel) else { return false };
-        let left = Failure::new("left", "the channel was left before this was answered");
-        self.refuse(connection, under_way.catch_up, &left);
+    /// Stops catching up with a channel from which the client unsubscribes. Returns false if it was not catching up.
+    pub(super) fn stop_catch_up(&self, connection: &Connection, channel: &str) -> bool {
+        let Some(catching_up) = self.remove_catch_up(connection, channel) else { return false };
+        let left = Failure::new("left", "the client unsubscribed before this was answered");
+        self.refuse(connection, catching_up.catch_up, &left);
         true
     }
 
-    /// Gives up all that is under way on a connection.
-    pub(super) fn leave_all_returning(&self, connection: &Connection) {
+    /// Stops catching up with all channels of a connection.
+    pub(super) fn stop_all_catch_ups(&self, connection: &Connection) {
         let returning = connection.state.borrow_mut().returning.take();
         if let Some(returning) = returning {
             self.waiting.set(self.waiting.get() - returning.len());
@@ -159,8 +164,8 @@ impl Worker {
         }
     }
 
-    /// Messages of a partition are lost: those who are catching up there cannot go on.
-    pub(super) fn break_off(&self, lost: Break) {
+    /// Ends all catch-ups in a partition of which messages are lost.
+    pub(super) fn break_catch_ups(&self, lost: Break) {
         let members: Vec<_> = self.returning.borrow().iter().copied().collect();
         for member in members {
             let connection = self.connections.borrow().get(member as usize).cloned();
@@ -171,15 +176,15 @@ impl Worker {
             let channels: Vec<_> = all.filter(|channel| of(channel)).cloned().collect();
             drop(state);
             for channel in channels {
-                if let Some(UnderWay { catch_up, .. }) = self.take_back(&connection, &channel) {
-                    self.give_up(&connection, &channel, catch_up, lost.reason);
+                if let Some(CatchingUp { catch_up, .. }) = self.remove_catch_up(&connection, &channel) {
+                    self.subscribe_to_new(&connection, &channel, catch_up, lost.reason);
                 }
             }
         }
     }
 
-    /// Goes on as far as is possible now; gives what is waited for, or nothing when it is over.
-    fn go_on(
+    /// Advances a catch-up as far as possible now. Returns what it must wait for, or `None` when it has ended.
+    fn advance_catch_up(
         &self,
         connection: &Connection,
         channel: &str,
@@ -189,17 +194,17 @@ impl Worker {
         let partition = self.shared.log.partition_of(channel);
         let most = CHUNK.min(self.shared.config.limits.outbox.bytes() / 2);
         loop {
-            // Known since the command was taken.
+            // The position was known when the command was accepted.
             let worker = self.position(partition).ok()?;
             let breaks = self.breaks.borrow()[usize::from(partition.0)];
             let window = &self.shared.window;
             let step = catch_up.step(worker, |at| window.owed(channel, (at, worker), breaks, CHUNK, page));
             match step {
-                Step::Wait(wait) if catch_up.answered || self.may_ask(connection) => return Some(wait),
-                Step::Wait(_) => catch_up.give_up(),
+                Step::Wait(wait) if catch_up.answered || self.may_ask_broker(connection) => return Some(wait),
+                Step::Wait(_) => catch_up.mark_unavailable(),
                 Step::Over => {
                     let done = std::mem::replace(catch_up, CatchUp::new(None, worker));
-                    self.give_up(connection, channel, done, BreakReason::Trimmed);
+                    self.subscribe_to_new(connection, channel, done, BreakReason::Trimmed);
                     return None;
                 }
                 Step::Live => {
@@ -207,36 +212,36 @@ impl Worker {
                     self.take_seat(connection, channel, catch_up.since.offset);
                     return None;
                 }
-                Step::Give { messages, to } => {
+                Step::Queue { messages, to } => {
                     self.answer(connection, channel, catch_up);
                     for message in messages {
                         match connection.offer(self, message.frame(connection.format), most) {
-                            Offered::Yes => catch_up.gave(message.record.position()),
+                            Offered::Yes => catch_up.queued_to(message.record.position()),
                             Offered::Full => return Some(Wait::Room),
                             Offered::Ending => return None,
                         }
                         self.shared.metrics.delivered(1);
                     }
-                    catch_up.gave(to);
+                    catch_up.queued_to(to);
                 }
             }
         }
     }
 
-    /// Says once that all that was missed follows.
+    /// Replies, once, that all missed messages follow.
     fn answer(&self, connection: &Connection, channel: &str, catch_up: &mut CatchUp) {
         if !std::mem::replace(&mut catch_up.answered, true) {
             let since = catch_up.since;
             let whole = Reply::Subscribed { channel, at: since, recovered: Some(true) };
             self.reply(connection, catch_up.id, &whole);
-            for again in std::mem::take(&mut catch_up.again) {
-                self.answer_again(connection, channel, since.offset.0, since, again);
+            for repeat in std::mem::take(&mut catch_up.repeats) {
+                self.answer_repeat(connection, channel, since.offset.0, since, repeat);
             }
         }
     }
 
-    /// Subscribes to what comes, and says that what was missed cannot be had, or not all of it.
-    fn give_up(&self, connection: &Connection, channel: &str, catch_up: CatchUp, reason: BreakReason) {
+    /// Subscribes to new messages only, and reports that missed messages are unavailable.
+    fn subscribe_to_new(&self, connection: &Connection, channel: &str, catch_up: CatchUp, reason: BreakReason) {
         let at = match self.position(self.shared.log.partition_of(channel)) {
             Ok(at) => at,
             Err(failure) => return self.refuse(connection, catch_up, &failure),
@@ -249,63 +254,63 @@ impl Worker {
             self.reply(connection, catch_up.id, &begun);
         }
         self.take_seat(connection, channel, at.offset);
-        for again in catch_up.again {
-            self.answer_again(connection, channel, at.offset.0, at, again);
+        for repeat in catch_up.repeats {
+            self.answer_repeat(connection, channel, at.offset.0, at, repeat);
         }
     }
 
-    /// Answers all that was not answered yet.
+    /// Answers all commands of a catch-up that are unanswered with `failure`.
     fn refuse(&self, connection: &Connection, catch_up: CatchUp, failure: &Failure) {
         let first = (!catch_up.answered).then_some(catch_up.id);
-        for id in first.into_iter().chain(catch_up.again.into_iter().map(|(id, _)| id)) {
+        for id in first.into_iter().chain(catch_up.repeats.into_iter().map(|(id, _)| id)) {
             self.fail(connection, id, failure);
         }
     }
 
-    /// Whether the broker is still asked for the positions that a client names.
-    fn may_ask(&self, connection: &Connection) -> bool {
+    /// Whether the broker may still be asked for positions that this client names.
+    fn may_ask_broker(&self, connection: &Connection) -> bool {
         let state = connection.state.borrow();
         state.returning.as_ref().is_none_or(|returning| returning.unfounded < UNFOUNDED)
     }
 
-    /// Leaves a channel to a task that waits for it.
+    /// Starts a task that waits and then goes on with the catch-up.
     fn wait(self: &Rc<Self>, connection: &Rc<Connection>, channel: &str, catch_up: CatchUp, wait: Wait) {
         if connection.is_ending() {
             return;
         }
-        let pursuit = Rc::clone(self).pursue(Rc::clone(connection), channel.into(), wait);
-        let task = Pursuit(self.attend(connection, pursuit));
-        self.put(connection, channel, UnderWay { catch_up, _task: task });
+        let task = Rc::clone(self).run_catch_up(Rc::clone(connection), channel.into(), wait);
+        let task = AbortOnDrop(self.spawn_for(connection, task));
+        self.insert_catch_up(connection, channel, CatchingUp { catch_up, _task: task });
     }
 
-    async fn pursue(self: Rc<Self>, connection: Rc<Connection>, channel: Box<str>, mut wait: Wait) {
+    async fn run_catch_up(self: Rc<Self>, connection: Rc<Connection>, channel: Box<str>, mut wait: Wait) {
         loop {
-            let (page, in_vain) = match self.wait_for(&connection, &channel, wait).await {
-                Waited::Go(page) => (page, false),
-                Waited::InVain => (None, true),
-                Waited::Late if self.answered(&connection, &channel) => {
-                    sleep(PAUSE).await;
+            let (page, not_held) = match self.wait_for(&connection, &channel, wait).await {
+                Waited::Ready(page) => (page, false),
+                Waited::NotHeld => (None, true),
+                Waited::Unavailable if self.answered(&connection, &channel) => {
+                    sleep(RETRY).await;
                     (None, false)
                 }
-                Waited::Late => return self.put_off(&connection, &channel),
+                Waited::Unavailable => return self.ask_to_retry(&connection, &channel),
             };
-            let Some(mut under_way) = self.take_back(&connection, &channel) else { return };
-            if in_vain {
-                under_way.catch_up.give_up();
+            let Some(mut catching_up) = self.remove_catch_up(&connection, &channel) else { return };
+            if not_held {
+                catching_up.catch_up.mark_unavailable();
                 let mut state = connection.state.borrow_mut();
                 let returning = state.returning.get_or_insert_default();
                 returning.unfounded = returning.unfounded.saturating_add(1);
             }
-            let next = self.go_on(&connection, &channel, &mut under_way.catch_up, page.as_deref());
+            let next = self.advance_catch_up(&connection, &channel, &mut catching_up.catch_up, page.as_deref());
             match next.filter(|_| !connection.is_ending()) {
                 Some(next) => {
                     wait = next;
-                    self.put(&connection, &channel, under_way);
+                    self.insert_catch_up(&connection, &channel, catching_up);
                 }
                 None => return self.flush(),
             }
             self.flush();
-            // Others have their turn, however fast this client reads.
+            // Lets other tasks run, however fast this client reads.
             tokio::task::yield_now().await;
         }
     }
@@ -315,34 +320,34 @@ impl Worker {
         match wait {
             Wait::Room => {
                 connection.room(self).await;
-                Waited::Go(None)
+                Waited::Ready(None)
             }
             Wait::Page(at) => match shared.window.page(&shared.log, channel, at).await {
-                Ok(Some(page)) => Waited::Go(Some(page)),
-                Ok(None) => Waited::InVain,
-                Err(_) => Waited::Late,
+                Ok(Some(page)) => Waited::Ready(Some(page)),
+                Ok(None) => Waited::NotHeld,
+                Err(_) => Waited::Unavailable,
             },
             Wait::Node(at) => {
-                if timeout(MOMENT, self.until_past(at)).await.is_ok() {
-                    return Waited::Go(None);
+                if timeout(ASK_AFTER, self.until_past(at)).await.is_ok() {
+                    return Waited::Ready(None);
                 }
                 let rest = async {
                     match shared.window.head(&shared.log, at.partition).await {
-                        // The log has never been there: the position is of another one.
-                        Ok(head) if head < at.offset => return Waited::InVain,
+                        // The log ends before this position, so the position comes from another log.
+                        Ok(head) if head < at.offset => return Waited::NotHeld,
                         Ok(_) => self.until_past(at).await,
-                        Err(_) => return Waited::Late,
+                        Err(_) => return Waited::Unavailable,
                     }
-                    Waited::Go(None)
+                    Waited::Ready(None)
                 };
-                timeout(BEHIND, rest).await.unwrap_or(Waited::Late)
+                timeout(BEHIND, rest).await.unwrap_or(Waited::Unavailable)
             }
         }
     }
 
-    /// Tells a client to try again.
-    fn put_off(&self, connection: &Connection, channel: &str) {
-        if let Some(UnderWay { catch_up, .. }) = self.take_back(connection, channel) {
+    /// Ends a catch-up with a failure that asks the client to retry.
+    fn ask_to_retry(&self, connection: &Connection, channel: &str) {
+        if let Some(CatchingUp { catch_up, .. }) = self.remove_catch_up(connection, channel) {
             self.refuse(connection, catch_up, &unavailable());
             self.flush();
         }
@@ -350,22 +355,22 @@ impl Worker {
 
     fn answered(&self, connection: &Connection, channel: &str) -> bool {
         let state = connection.state.borrow();
-        let under_way = state.returning.as_ref().and_then(|returning| returning.channels.get(channel));
-        under_way.is_some_and(|under_way| under_way.catch_up.answered)
+        let catching_up = state.returning.as_ref().and_then(|returning| returning.channels.get(channel));
+        catching_up.is_some_and(|catching_up| catching_up.catch_up.answered)
     }
 
-    fn put(&self, connection: &Connection, channel: &str, under_way: UnderWay) {
+    fn insert_catch_up(&self, connection: &Connection, channel: &str, catching_up: CatchingUp) {
         let mut state = connection.state.borrow_mut();
-        state.returning.get_or_insert_default().channels.insert(channel.into(), under_way);
+        state.returning.get_or_insert_default().channels.insert(channel.into(), catching_up);
         self.returning.borrow_mut().insert(connection.member);
         self.waiting.set(self.waiting.get() + 1);
     }
 
-    /// What is under way on a channel, if anything is; the connection has it no more.
-    fn take_back(&self, connection: &Connection, channel: &str) -> Option<UnderWay> {
+    /// Removes and returns a channel's catch-up, if there is one.
+    fn remove_catch_up(&self, connection: &Connection, channel: &str) -> Option<CatchingUp> {
         let mut state = connection.state.borrow_mut();
         let returning = state.returning.as_mut()?;
-        let under_way = returning.channels.remove(channel)?;
+        let catching_up = returning.channels.remove(channel)?;
         self.waiting.set(self.waiting.get() - 1);
         if returning.channels.is_empty() {
             self.returning.borrow_mut().remove(&connection.member);
@@ -373,10 +378,10 @@ impl Worker {
                 state.returning = None;
             }
         }
-        Some(under_way)
+        Some(catching_up)
     }
 
-    /// Waits until this worker has seen a position's record, or one after it, and all breaks that the window knows of.
+    /// Waits until this worker has reached a position and seen all breaks that the window has counted.
     async fn until_past(&self, position: Position) {
         loop {
             let moved = self.moved.notified();
@@ -392,7 +397,7 @@ impl Worker {
 }
 
 fn unavailable() -> Failure {
-    Failure::for_now("unavailable", "this node cannot tell yet what follows that position: try again")
+    Failure::for_now("unavailable", "this node cannot read the messages after that position yet: try again")
 }
 
 fn overloaded(why: &str) -> Failure {

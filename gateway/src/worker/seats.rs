@@ -1,11 +1,11 @@
-//! The channels that one connection is subscribed to: its seats in the hub.
+//! The subscriptions of one connection: its seats in the hub.
 //!
-//! Pure. Owned by the connection. Sorted, so that to subscribe and to leave costs about the same whether it has one
-//! channel or ten thousand.
+//! Pure. Owned by the connection. Sorted by channel, so that subscribing and unsubscribing stay fast with ten thousand
+//! channels.
 
 use super::hub::{ChannelId, Seat};
 
-/// A seat, and the offset after which all messages of its channel came or come over this connection.
+/// A seat, and the offset after which this connection receives all messages of the channel.
 #[derive(Debug, Clone, Copy)]
 struct Taken {
     seat: Seat,
@@ -29,28 +29,28 @@ impl Seats {
         self.0.iter().map(|taken| taken.seat)
     }
 
-    /// Whether it is subscribed to a channel, and since which offset.
+    /// The offset after which the connection receives all messages of a channel; `None` if it is not subscribed.
     pub(crate) fn since(&self, channel: ChannelId) -> Option<u64> {
         Some(self.0[self.find(channel).ok()?].since)
     }
 
-    /// Takes a seat in a channel in which it has none.
+    /// Adds a seat, in a channel in which the connection has none.
     pub(crate) fn take(&mut self, seat: Seat, since: u64) {
         let index = self.find(seat.channel).unwrap_or_else(|index| index);
         if self.0.len() == self.0.capacity() {
-            // Most connections have one channel: room for four would stay empty.
+            // Most connections have one channel. The default growth would allocate four places.
             self.0.reserve_exact(self.0.len().max(1));
         }
         self.0.insert(index, Taken { seat, since });
     }
 
-    /// Gives up the seat in a channel.
+    /// Removes and returns the seat in a channel.
     pub(crate) fn leave(&mut self, channel: ChannelId) -> Option<Seat> {
         let index = self.find(channel).ok()?;
         Some(self.0.remove(index).seat)
     }
 
-    /// The hub has given it another place in the channel.
+    /// Notes that the hub has moved the connection to another seat of the channel.
     pub(crate) fn moved(&mut self, to: Seat) {
         if let Ok(index) = self.find(to.channel) {
             self.0[index].seat = to;
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_channel_has_one_seat_wherever_it_was_taken() {
+    fn each_channel_has_one_seat_in_whatever_order_they_were_taken() {
         let (mut hub, mut seats) = (Hub::default(), Seats::default());
         let names = ["a", "b", "c", "d", "e"];
         let ids: Vec<_> = names.iter().map(|name| hub.subscribe(name, 1)).collect();

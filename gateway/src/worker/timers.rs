@@ -1,4 +1,4 @@
-//! What happens to a connection because time passes: pings, slow messages, idleness.
+//! The timers of a connection: pings, incomplete messages, idle connections.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -10,9 +10,9 @@ use crate::clock;
 use crate::close::CloseReason;
 use crate::codec;
 use crate::config::Config;
-use crate::protocol::{Notice, Said};
+use crate::protocol::{Notice, Output};
 
-/// What a connection is woken for. The serial tells it from a later one with the same number.
+/// A timer of one connection. The serial distinguishes the connection from a later one with the same member number.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timer {
     member: Member,
@@ -24,41 +24,43 @@ pub(super) struct Timer {
 enum Wake {
     /// A ping is due.
     Ping,
-    /// The answer to it is.
+    /// The answer to the ping is due.
     Pong,
-    /// The message under way should be complete.
+    /// The incomplete message must be complete.
     Message,
-    /// The connection should have been used.
+    /// The connection is closed if it was not used since the last check.
     Idle,
 }
 
-/// How much later than it should a worker may look at its timers before it counts as having stood still.
-const STANDSTILL: Duration = Duration::from_secs(1);
+/// If a worker checks its timers later than planned by more than this, it was paused.
+const PAUSED: Duration = Duration::from_secs(1);
 
-/// Tells when a worker stood still, as when its machine was paused: what clients sent meanwhile has yet to be read, so their
-/// time is not up before it had another turn.
+/// Detects that a worker was paused, for example with its machine. Clients may have answered meanwhile, so their timers
+/// are judged only after the next reads.
 #[derive(Debug)]
-struct Rhythm {
+struct Pauses {
     last: Instant,
     most: Duration,
-    broken: bool,
+    skipped: bool,
 }
 
-impl Rhythm {
+impl Pauses {
     fn new(now: Instant, most: Duration) -> Self {
-        Self { last: now, most, broken: false }
+        Self { last: now, most, skipped: false }
     }
 
-    /// Never twice in a row: a worker that is always late looks at its timers all the same.
-    fn is_broken(&mut self, now: Instant) -> bool {
+    /// Whether the worker was paused before `now`. Never true twice in a row, so that a worker that is always late
+    /// still fires its timers.
+    fn was_paused(&mut self, now: Instant) -> bool {
         let late = now.saturating_duration_since(self.last) > self.most;
         self.last = now;
-        self.broken = late && !self.broken;
-        self.broken
+        self.skipped = late && !self.skipped;
+        self.skipped
     }
 }
 
-/// Fine enough for the shortest time that is set, coarse enough to cost nothing.
+/// The tick of the timer wheel: 1/16 of the shortest configured time, from 5 to 500 ms, so that it is precise enough
+/// and costs little.
 pub(super) fn tick(config: &Config) -> Duration {
     let timing = &config.timing;
     let times = [Some(timing.ping), Some(timing.pong), timing.idle, Some(config.limits.message_time)];
@@ -67,16 +69,16 @@ pub(super) fn tick(config: &Config) -> Duration {
 }
 
 impl Worker {
-    /// Turns the wheel for as long as the worker lives.
+    /// Fires timers while the worker lives.
     pub(super) async fn keep_time(self: Rc<Self>) {
         let mut interval = tokio::time::interval(self.wheel.borrow().tick());
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut due = Vec::new();
-        let mut rhythm = Rhythm::new(clock::now(), interval.period() + STANDSTILL);
+        let mut pauses = Pauses::new(clock::now(), interval.period() + PAUSED);
         loop {
             interval.tick().await;
             let now = clock::now();
-            if rhythm.is_broken(now) {
+            if pauses.was_paused(now) {
                 continue;
             }
             self.wheel.borrow_mut().turn(now, &mut due);
@@ -92,7 +94,7 @@ impl Worker {
 
     /// Sets the timers of a new connection.
     pub(super) fn watch(&self, connection: &Connection, now: Instant) {
-        // From half to all of the interval: what connected together does not ping together.
+        // A random part, from half to all, of the interval: clients that connected together are not pinged together.
         let first = self.shared.config.timing.ping.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.schedule(connection, Wake::Ping, now + first);
         if let Some(idle) = self.shared.config.timing.idle {
@@ -100,7 +102,7 @@ impl Worker {
         }
     }
 
-    /// Has a message that has begun looked at when it should be complete.
+    /// Sets a timer for an incomplete message.
     pub(super) fn watch_message(&self, connection: &Connection, now: Instant) {
         let mut state = connection.state.borrow_mut();
         if !state.decoder.is_idle() && !std::mem::replace(&mut state.pulse.watched, true) {
@@ -113,14 +115,14 @@ impl Worker {
         match what {
             Wake::Ping => {
                 connection.state.borrow_mut().pulse.asked(now);
-                if let Said::Message(body) = self.ping(connection) {
+                if let Output::Message(body) = self.ping(connection) {
                     connection.queue(self, self.backlog.frame(body.frame()));
                 }
-                // Every WebSocket library answers this one by itself; both leave in one write.
+                // Every WebSocket library answers this ping by itself. Both pings leave in one write.
                 connection.queue(self, self.backlog.frame(codec::ping(b"")));
                 self.schedule(connection, Wake::Pong, now + timing.pong);
             }
-            // Whoever must wait is not read: its silence proves nothing.
+            // A paused connection is not read, so its silence proves nothing.
             Wake::Pong if connection.state.borrow().is_silent() => {
                 let due = connection.state.borrow().pulse.due(timing.pong);
                 if due > now {
@@ -158,7 +160,7 @@ impl Worker {
         }
     }
 
-    fn ping(&self, connection: &Connection) -> Said {
+    fn ping(&self, connection: &Connection) -> Output {
         let (state, hub, positions) = (connection.state.borrow(), self.hub.borrow(), self.positions.borrow());
         let positions = state.seats.iter().filter_map(|seat| {
             let name = hub.name(seat.channel);
@@ -179,10 +181,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_that_stood_still_reads_before_it_judges_but_not_for_ever() {
+    fn a_paused_worker_reads_before_it_fires_timers_but_skips_only_once() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let mut rhythm = Rhythm::new(start, second * 2);
-        let judged = [1, 2, 30, 31, 60, 90, 120, 121].map(|at| !rhythm.is_broken(start + second * at));
+        let mut pauses = Pauses::new(start, second * 2);
+        let judged = [1, 2, 30, 31, 60, 90, 120, 121].map(|at| !pauses.was_paused(start + second * at));
         assert_eq!(judged, [true, true, false, true, false, true, false, true]);
     }
 }

@@ -1,11 +1,11 @@
 //! Timers for all connections of a worker: a wheel of slots that turns once per tick.
 //!
-//! Pure. A timer costs sixteen bytes and fires within one tick after it is due, never before. Timers are not
-//! cancelled: whoever is woken looks whether it still matters.
+//! Pure. A timer costs sixteen bytes. It fires within one tick after it is due, never before. Timers are not cancelled:
+//! their owner checks whether they still apply.
 
 use std::time::{Duration, Instant};
 
-/// The slots; a timer further away than one turn is put back when its slot comes by.
+/// The number of slots. A timer that is due after more than one turn stays in its slot until its turn comes.
 const SLOTS: usize = 64;
 
 /// A hashed timer wheel.
@@ -14,7 +14,7 @@ pub(crate) struct Wheel<T> {
     slots: Vec<Vec<(u32, T)>>,
     tick: Duration,
     start: Instant,
-    /// Ticks that have been handled.
+    /// The number of ticks handled so far.
     now: u32,
 }
 
@@ -28,14 +28,14 @@ impl<T> Wheel<T> {
         self.tick
     }
 
-    /// Wakes `what` at the first tick that is not before `at`.
+    /// Schedules `what` for the first tick that is not before `at`.
     pub(crate) fn schedule(&mut self, at: Instant, what: T) {
         let since = at.saturating_duration_since(self.start).as_nanos();
         let due = u32::try_from(since.div_ceil(self.tick.as_nanos())).unwrap_or(u32::MAX).max(self.now + 1);
         self.slots[due as usize % SLOTS].push((due, what));
     }
 
-    /// Turns the wheel to `now`; gives what is due.
+    /// Advances the wheel to `now` and adds the timers that fire to `due`.
     pub(crate) fn turn(&mut self, now: Instant, due: &mut Vec<T>) {
         let since = now.saturating_duration_since(self.start).as_nanos();
         let target = u32::try_from(since / self.tick.as_nanos()).unwrap_or(u32::MAX);

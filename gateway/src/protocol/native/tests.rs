@@ -1,4 +1,4 @@
-//! Commands in, replies and records out.
+//! Parsing commands, and encoding replies, notices and records.
 
 use broker_adapters::{Break, BreakReason, Check, MessageId, Offset, Partition, PublishError};
 
@@ -9,7 +9,7 @@ fn position(offset: u64) -> Position {
 }
 
 #[test]
-fn every_command_is_read() {
+fn every_command_is_parsed() {
     let read = |text| format!("{:?}", parse(text).expect("a command"));
     let of = |id: &str, command: &str| format!("Request {{ id: {id}, command: {command} }}");
     assert_eq!(
@@ -31,7 +31,7 @@ fn every_command_is_read() {
 }
 
 #[test]
-fn what_is_no_command_is_refused_with_its_number_where_there_is_one() {
+fn an_invalid_command_is_refused_with_its_id_if_it_has_one() {
     for (text, id) in [
         ("", None),
         ("hello", None),
@@ -57,8 +57,8 @@ fn what_is_no_command_is_refused_with_its_number_where_there_is_one() {
     }
 }
 
-fn json(said: Said) -> String {
-    let Said::Message(body) = said else { panic!("not a message: {said:?}") };
+fn json(output: Output) -> String {
+    let Output::Message(body) = output else { panic!("not a message: {output:?}") };
     body.to_string()
 }
 

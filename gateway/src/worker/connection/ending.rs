@@ -1,7 +1,7 @@
 //! How a connection ends: in stages, each for a bounded time.
 //!
-//! Ends for real: a client that takes nothing for [`GRACE`] while its close frame is queued, or does not close for so long
-//! after it, is reset.
+//! A client is reset if it accepts no bytes for [`GRACE`] while its close frame is queued, or if it does not close
+//! within [`GRACE`] after the frame was written.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,40 +13,40 @@ use super::{Connection, State};
 use crate::clock;
 use crate::close::CloseReason;
 use crate::codec::{self, Opcode};
-use crate::protocol::{Notice, Said};
+use crate::protocol::{Notice, Output};
 use crate::worker::Worker;
 
-/// How long a client may take nothing while it is sent its last frames, and how long it may then take to close.
+/// The longest time without progress while the last frames are written, and the longest time to close after that.
 pub(in crate::worker) const GRACE: Duration = Duration::from_secs(2);
 
-/// Milliseconds up to which clients of a node that goes away are asked to wait before they come back.
+/// The upper bound, in milliseconds, of the random delay after which clients of a draining node are asked to reconnect.
 const RECONNECT: u64 = 1000;
 
-/// The end of a connection, once it has begun.
+/// The state of a connection that is ending.
 pub(super) struct Ending {
     pub(super) reason: CloseReason,
     pub(super) stage: Stage,
-    /// How long nothing may come of it.
+    /// The longest time that the stage may last without progress.
     grace: Duration,
     over: Pin<Box<Sleep>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// The handler has yet to see what came before.
+    /// Waits until the app's handler has received the earlier messages.
     Handler,
-    /// The broker has yet to answer what was published before.
+    /// Waits for answers to earlier publishes and decisions.
     Answers,
     /// The close frame is queued.
     Farewell,
-    /// All is written, and the peer's turn to close.
+    /// Everything is written. Waits for the peer to close.
     Shut,
-    /// Nothing more can be done.
+    /// The socket may be dropped.
     Over,
 }
 
 impl Stage {
-    /// Whether what came before the end is still answered.
+    /// Whether replies to earlier commands may still be queued.
     fn takes_output(self) -> bool {
         matches!(self, Self::Handler | Self::Answers)
     }
@@ -58,12 +58,12 @@ impl State {
         !self.gone && self.ending.as_ref().is_none_or(|ending| ending.stage.takes_output())
     }
 
-    /// Whether a publish, or a command that the gate has yet to decide about, is unanswered.
+    /// Whether a publish or a decision of the gate is unanswered.
     fn awaits_answers(&self) -> bool {
         self.publishing > 0 || self.deciding
     }
 
-    /// Begins a stage of the end, or the next one, and the time that it has.
+    /// Begins a stage, which may last for `grace` without progress.
     fn begin_end(&mut self, reason: CloseReason, stage: Stage, grace: Duration) {
         self.pulse.wait_from(clock::now());
         let over = Box::pin(tokio::time::sleep_until(self.pulse.due(grace).into()));
@@ -72,7 +72,8 @@ impl State {
 }
 
 impl Connection {
-    /// Brings the end one step further; the reason when the socket may be dropped.
+    /// Advances the end by one step. Ready with a reason when the socket may be dropped; ready with `None` when the
+    /// caller must check the state again.
     pub(super) fn poll_end(&self, worker: &Worker, cx: &mut Context<'_>) -> Poll<Option<CloseReason>> {
         let mut state = self.state.borrow_mut();
         let State { ending: Some(ending), outbox, pulse, inbox, .. } = &mut *state else { return Poll::Ready(None) };
@@ -83,7 +84,7 @@ impl Connection {
                 ending.stage = Stage::Over;
             }
         }
-        // Before reading: whoever never stops talking would keep us from it.
+        // Checked before reading: a client that never stops sending would otherwise postpone the deadline for ever.
         while ending.stage != Stage::Over && ending.over.as_mut().poll(cx).is_ready() {
             let (reason, stage) = (ending.reason, ending.stage);
             if stage == Stage::Handler && inbox.as_mut().is_some_and(|inbox| inbox.has_moved()) {
@@ -103,7 +104,7 @@ impl Connection {
             return Poll::Ready(Some(reason));
         }
         while ending.stage == Stage::Shut {
-            // What still comes is of no interest, but unread bytes would turn our close into a reset.
+            // Input is discarded. It must be read, because unread bytes would turn our close into a reset.
             match self.poll_read(&mut [0; 1024], cx) {
                 Poll::Ready(Some(_)) => {}
                 Poll::Ready(None) => ending.stage = Stage::Over,
@@ -119,7 +120,7 @@ impl Connection {
         Poll::Ready(Some(ending.reason))
     }
 
-    /// Starts the end. The app's handler first receives what came before.
+    /// Begins to end the connection. If the reason is in order, the app's handler first receives all earlier messages.
     pub(in crate::worker) fn end(&self, worker: &Worker, reason: CloseReason) {
         let mut state = self.state.borrow_mut();
         // Until its publishes are answered, a more specific close reason may replace this one.
@@ -143,7 +144,7 @@ impl Connection {
         self.farewell(worker, reason);
     }
 
-    /// The broker has answered a publish.
+    /// Notes that the broker has answered a publish.
     pub(in crate::worker) fn answered(&self, worker: &Worker) {
         let mut state = self.state.borrow_mut();
         let paused = state.is_paused();
@@ -152,12 +153,12 @@ impl Connection {
         self.settle(worker, paused);
     }
 
-    /// The gate has decided about a command, which was carried out.
+    /// Notes that a pending decision was made and its command carried out.
     pub(in crate::worker) fn decided(&self, worker: &Worker) {
         self.settle(worker, true);
     }
 
-    /// Ends the connection if its end has waited for this answer; reads on if reading has.
+    /// Sends the close frame if only this answer was awaited. Otherwise resumes reading if reading was paused.
     fn settle(&self, worker: &Worker, paused: bool) {
         let state = self.state.borrow();
         let due = match &state.ending {
@@ -172,7 +173,7 @@ impl Connection {
         }
     }
 
-    /// The app's handler is done: ends the connection if nothing else has.
+    /// Notes that the app's handler has returned, and ends the connection unless it is already past that stage.
     pub(crate) fn handler_done(&self, worker: &Worker, reason: CloseReason) {
         let mut state = self.state.borrow_mut();
         if let Some(inbox) = &mut state.inbox {
@@ -187,7 +188,7 @@ impl Connection {
         self.farewell(worker, reason);
     }
 
-    /// Queues the close frame as the last thing to be sent.
+    /// Queues the close frame, after which nothing is sent.
     fn farewell(&self, worker: &Worker, reason: CloseReason) {
         let mut state = self.state.borrow_mut();
         if state.gone {
@@ -201,12 +202,12 @@ impl Connection {
                 }
                 if matches!(reason, CloseReason::Drain | CloseReason::GoingAway) {
                     let hint = Notice::Reconnect { after_ms: fastrand::u64(..RECONNECT) };
-                    if let Said::Message(body) = self.format.protocol().notice(hint) {
+                    if let Output::Message(body) = self.format.protocol().notice(hint) {
                         state.push(worker, worker.backlog.frame(body.frame()));
                     }
                 }
                 let frame = match reason {
-                    // RFC 6455 §5.5.1: the answer to a close frame repeats its code.
+                    // RFC 6455 §5.5.1: the reply to a close frame repeats its code.
                     CloseReason::PeerClosed(None) => codec::frame(Opcode::Close, b""),
                     CloseReason::PeerClosed(Some(code)) => codec::close(code, ""),
                     _ => codec::close(code, &reason.text()),
@@ -219,12 +220,12 @@ impl Connection {
             inbox.end();
         }
         state.begin_end(reason, stage, worker.grace(reason));
-        state.tell_of_room();
+        state.notify_room();
         drop(state);
         self.wake();
     }
 
-    /// The peer is gone; the reason if the end had begun before.
+    /// Notes that the peer is gone. Returns the reason, which is the earlier one if the connection was already ending.
     pub(super) fn vanished(&self) -> CloseReason {
         let mut state = self.state.borrow_mut();
         if let Some(inbox) = &mut state.inbox {
@@ -233,7 +234,7 @@ impl Connection {
         state.ending.as_ref().map_or(CloseReason::PeerVanished, |ending| ending.reason)
     }
 
-    /// Has the kernel forget the connection at once, with all that it holds for it.
+    /// Resets the TCP connection, so that the kernel drops its unsent bytes at once.
     pub(in crate::worker) fn reset(&self) {
         self.stream.borrow().reset();
     }
@@ -243,11 +244,11 @@ impl Connection {
         state.gone || state.ending.is_some()
     }
 
-    /// The worker has let go of it: tasks that still wait for the broker can do nothing more with it.
+    /// Notes that the worker has removed the connection. Tasks that still hold it can queue nothing more.
     pub(in crate::worker) fn leave(&self, worker: &Worker) {
         let mut state = self.state.borrow_mut();
         state.gone = true;
         state.drop_output(worker);
-        state.tell_of_room();
+        state.notify_room();
     }
 }

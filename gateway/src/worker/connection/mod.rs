@@ -1,8 +1,8 @@
-//! One WebSocket connection: its socket, what it has yet to send, how it ends.
+//! One WebSocket connection: its socket, its outbox, and how it ends.
 //!
-//! Owned by its worker and by its one task, which reads; the worker writes to the socket directly, so that a
-//! broadcast wakes no task. Input goes through the worker's buffer; the connection has one of its own only while its client
-//! must wait.
+//! Owned by its worker and by its one task. The task reads; the worker writes to the socket directly, so that a
+//! broadcast wakes no task. Input goes through the worker's shared buffer. The connection buffers input of its own only
+//! while its reading is paused.
 
 mod ending;
 mod room;
@@ -26,7 +26,7 @@ use super::hub::Member;
 use super::outbox::Outbox;
 use super::progress::Progress;
 use super::pulse::Pulse;
-use super::receive::Looked;
+use super::receive::Handled;
 use super::resume::Returning;
 use super::seats::Seats;
 use crate::app::inbox::Inbox;
@@ -39,16 +39,16 @@ use crate::door::stream::Stream;
 use crate::gate::Identity;
 use crate::protocol::{Format, Session};
 
-/// Reads in a row before other connections get their turn.
+/// The most reads in a row before other connections get their turn.
 const READS: usize = 8;
 
-/// Publishes of one connection that wait for the broker; reading pauses while there are so many.
+/// The most publishes of one connection that may await the broker. At this number, reading pauses.
 pub(super) const PUBLISHING: u32 = 256;
 
 /// An open socket.
 pub(crate) struct Connection {
     pub(crate) member: Member,
-    /// Tells it from earlier connections with the same number.
+    /// Distinguishes this connection from earlier ones with the same `member`.
     pub(crate) serial: u32,
     pub(crate) format: Format,
     pub(crate) identity: Identity,
@@ -59,41 +59,42 @@ pub(crate) struct Connection {
     _admission: Admission,
 }
 
-/// What changes while it is open.
+/// The part of a connection that changes while it is open.
 pub(crate) struct State {
     pub(super) decoder: Decoder,
     pub(super) session: Box<dyn Session>,
     outbox: Outbox,
-    /// The socket is full; boxed, since few are at a time.
+    /// Present while the socket is full. Boxed, since few sockets are full at a time.
     blocked: Option<Box<Progress>>,
     pub(super) seats: Seats,
-    /// Channels that it comes back to, while there are any.
+    /// The channels that are catching up. Absent when there are none.
     pub(super) returning: Option<Box<Returning>>,
-    /// Wakes tasks that wait until the client has taken what is queued.
+    /// Wakes tasks that wait for room in the outbox.
     room: Option<Rc<Notify>>,
     pub(super) pulse: Pulse,
-    /// Publishes that the broker has not yet answered.
+    /// The number of publishes that await the broker's answer.
     pub(super) publishing: u32,
-    /// The gate has yet to decide about a command.
+    /// Whether a command awaits the gate's decision.
     pub(super) deciding: bool,
-    /// Bytes that were read and not yet looked at, as the client must wait: for the broker, the gate, the app or its turn.
+    /// Bytes that were read but not yet decoded, because the connection waits for the broker, the gate, the app or its
+    /// turn.
     pub(super) waiting: Option<Vec<u8>>,
-    /// They wait for the client's turn only, which is no excuse for a slow message.
-    pub(super) turned: bool,
-    /// Its next turn comes after a pause.
+    /// Whether `waiting` waits only for the connection's turn, which does not excuse a slow message.
+    pub(super) turn_over: bool,
+    /// Whether the connection pauses before its next turn.
     pub(super) resting: bool,
     /// Messages for the app's handler, if there is one.
     pub(crate) inbox: Option<Box<Inbox>>,
-    /// Waits in the worker's list of sockets to write to.
+    /// Whether the worker will write to it at the next flush.
     marked: bool,
-    /// It has left the worker, and its number may be another's.
+    /// Whether the worker has removed it, so that another connection may have its `member`.
     gone: bool,
     ending: Option<Ending>,
     waker: Option<Waker>,
 }
 
 impl Connection {
-    /// Gives as well the channel that it is to be subscribed to.
+    /// Also returns the channel to subscribe it to.
     pub(crate) fn new((member, serial): (Member, u32), arrival: Arrival, now: Instant) -> (Self, Option<String>) {
         let Arrival { stream, client, admission, identity, extensions, format, session, channel, inbox } = arrival;
         let state = State {
@@ -108,7 +109,7 @@ impl Connection {
             publishing: 0,
             deciding: false,
             waiting: None,
-            turned: false,
+            turn_over: false,
             resting: false,
             inbox,
             marked: false,
@@ -121,7 +122,7 @@ impl Connection {
         (Self { member, serial, format, identity, peer, opened: now, stream, state, _admission: admission }, channel)
     }
 
-    /// The connection's task: done when the socket may be dropped.
+    /// Polls the connection's task. Ready when the socket may be dropped.
     pub(super) fn poll(self: &Rc<Self>, worker: &Rc<Worker>, cx: &mut Context<'_>) -> Poll<CloseReason> {
         self.remember(cx.waker());
         loop {
@@ -150,25 +151,25 @@ impl Connection {
         }
     }
 
-    /// Reads and handles what is there. Pending when nothing is; ready when the state must be looked at again.
+    /// Reads and handles input. Pending when there is none; ready when the caller must check the state again.
     fn read(self: &Rc<Self>, worker: &Rc<Worker>, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(mut held) = self.resume() {
             return match worker.receive(self, &mut held) {
-                Looked::Through => Poll::Ready(()),
-                Looked::Turn => later(cx),
+                Handled::All => Poll::Ready(()),
+                Handled::Turn => later(cx),
             };
         }
         let mut buffer = worker.buffer.borrow_mut();
         for _ in 0..READS {
             match self.poll_read(&mut buffer, cx) {
-                // Output that came up meanwhile and could not be written has woken the task again.
+                // Output that a handled frame produced and that could not be written has woken the task again.
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => {
                     worker.end(self, CloseReason::PeerVanished);
                     return Poll::Ready(());
                 }
                 Poll::Ready(Some(length)) => {
-                    if worker.receive(self, &mut buffer[..length]) == Looked::Turn {
+                    if worker.receive(self, &mut buffer[..length]) == Handled::Turn {
                         return later(cx);
                     }
                 }
@@ -180,27 +181,28 @@ impl Connection {
         later(cx)
     }
 
-    /// What is to be looked at now that the client need not wait any more, if it had to.
+    /// Takes the bytes that were read before reading paused, if any.
     fn resume(&self) -> Option<Vec<u8>> {
         let mut state = self.state.borrow_mut();
         let held = state.waiting.take()?;
-        if !std::mem::take(&mut state.turned) {
+        if !std::mem::take(&mut state.turn_over) {
             state.decoder.excuse(clock::now());
         }
         Some(held)
     }
 
-    /// Bytes read; `None` at the end of the stream. Holds no borrow while they are handled.
+    /// Reads into `buffer`. Returns the number of bytes, or `None` at the end of the stream. Holds no borrow
+    /// afterwards.
     fn poll_read(&self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<Option<usize>> {
         self.stream.borrow_mut().poll_read(buffer, cx)
     }
 
-    /// Whether the client must wait: for the broker, the gate, the app, or its turn.
+    /// Whether reading is paused, for the broker, the gate, the app, or the connection's turn.
     pub(super) fn paused(&self) -> bool {
         self.state.borrow().is_paused()
     }
 
-    /// Has the connection's task look again.
+    /// Wakes the connection's task.
     pub(crate) fn wake(&self) {
         if let Some(waker) = &self.state.borrow().waker {
             waker.wake_by_ref();
@@ -216,7 +218,7 @@ impl Connection {
 }
 
 impl State {
-    /// Whether a ping had no answer that could have been read.
+    /// Whether the last ping is unanswered and no unread bytes could hold the answer.
     pub(super) fn is_silent(&self) -> bool {
         self.pulse.is_unanswered() && self.waiting.is_none()
     }
@@ -227,9 +229,9 @@ impl State {
     }
 }
 
-/// Has a task go on after all others that are ready, and after the sockets were looked at.
+/// Reschedules the task after all other ready tasks, and after the runtime has polled the sockets.
 fn later(cx: &mut Context<'_>) -> Poll<()> {
-    // A plain wake would put it before sockets that became readable meanwhile.
+    // A plain wake would run it before sockets that became readable meanwhile.
     let mut turn = std::pin::pin!(tokio::task::yield_now());
     let _pending = turn.as_mut().poll(cx);
     Poll::Pending

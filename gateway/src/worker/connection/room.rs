@@ -1,4 +1,5 @@
-//! Output that can wait: for apps and for clients that come back, who are given what there is room for and never ended.
+//! Output that waits for room in the outbox, for apps and for resumes: a full outbox delays the sender and does not
+//! close the client.
 
 use std::rc::Rc;
 
@@ -8,23 +9,23 @@ use tokio::sync::Notify;
 use super::{Connection, State};
 use crate::worker::Worker;
 
-/// The most that may be queued when there is room again, in bytes; at most a quarter of an outbox.
+/// The outbox has room again once its weight, in bytes, is at most this, or a quarter of its limit if that is less.
 const LOW: usize = 16 << 10;
 
-/// What became of an offer.
+/// The outcome of an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offered {
     /// It will be written when the worker next flushes.
     Yes,
-    /// The client must take what is queued first.
+    /// The outbox has no room until the client has read more.
     Full,
-    /// It is ending: nothing more is sent.
+    /// The connection is ending and sends nothing more.
     Ending,
 }
 
 impl Connection {
-    /// Adds a frame for the next flush if there is room for it among `most` bytes; never ends a client. One that has little
-    /// queued takes any frame.
+    /// Queues a frame for the next flush, unless the outbox would then weigh more than `most` bytes. Never closes the
+    /// client. A nearly empty outbox accepts a frame of any size.
     pub(crate) fn offer(&self, worker: &Worker, frame: &Bytes, most: usize) -> Offered {
         let mut state = self.state.borrow_mut();
         if !state.takes_output() {
@@ -41,7 +42,7 @@ impl Connection {
         Offered::Yes
     }
 
-    /// Waits until there is room for an offer, or the connection ends.
+    /// Waits until the outbox has room again or the connection ends. Cancel safe.
     pub(crate) async fn room(&self, worker: &Worker) {
         let next = || self.state.borrow_mut().next_room(worker);
         while let Some(room) = next() {
@@ -51,21 +52,21 @@ impl Connection {
 }
 
 impl State {
-    /// What to wait for, unless there is room or the connection ends.
+    /// The notification to await, or `None` if there is room or the connection is ending.
     fn next_room(&mut self, worker: &Worker) -> Option<Rc<Notify>> {
         let done = self.gone || self.ending.is_some() || self.outbox.weight() <= low(worker);
         (!done).then(|| Rc::clone(self.room.get_or_insert_default()))
     }
 
-    /// The socket has taken something.
-    pub(super) fn look_for_room(&mut self, worker: &Worker) {
+    /// Notifies waiting tasks if the outbox has room again. Called after each write that made progress.
+    pub(super) fn notify_room_if_low(&mut self, worker: &Worker) {
         if self.room.is_some() && self.outbox.weight() <= low(worker) {
-            self.tell_of_room();
+            self.notify_room();
         }
     }
 
-    /// Those who wait for room look again.
-    pub(super) fn tell_of_room(&mut self) {
+    /// Wakes all tasks that wait for room.
+    pub(super) fn notify_room(&mut self) {
         if let Some(room) = self.room.take() {
             room.notify_waiters();
         }

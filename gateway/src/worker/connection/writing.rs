@@ -1,7 +1,7 @@
-//! What a connection has yet to send, on its way to the socket.
+//! Writes a connection's outbox to its socket.
 //!
-//! A socket that takes nothing more makes its connection *blocked*: from then on its progress is watched, at no cost to those
-//! that take everything.
+//! A connection whose socket is full counts as *blocked*, and its progress is measured until the outbox is empty again.
+//! Connections that are never blocked pay nothing for this.
 
 use std::io::{ErrorKind, IoSlice};
 
@@ -14,7 +14,7 @@ use crate::worker::backlog::Frame;
 use crate::worker::outbox::SLICES;
 use crate::worker::progress::Progress;
 
-/// How writing went.
+/// The outcome of writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Written {
     All,
@@ -22,19 +22,19 @@ pub(super) enum Written {
     Broken,
 }
 
-/// The frame was queued, or the connection is behind by more than its share.
+/// The outcome of queueing a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Queued {
     /// It will be written when the worker next flushes.
     Yes,
-    /// The connection must be ended with [`CloseReason::TooSlow`].
+    /// The outbox is over its limit: the caller must end the connection with [`CloseReason::TooSlow`].
     Overflow,
-    /// It is ending: nothing more is sent.
+    /// The connection is ending and sends nothing more.
     Ending,
 }
 
 impl Connection {
-    /// Adds a frame for the next flush.
+    /// Queues a frame for the next flush.
     pub(crate) fn queue(&self, worker: &Worker, frame: Frame) -> Queued {
         let mut state = self.state.borrow_mut();
         if !state.takes_output() {
@@ -43,7 +43,7 @@ impl Connection {
         state.push(worker, frame);
         if state.is_over_share(worker) {
             drop(state);
-            // Much at once is not yet slow: what counts is what the socket does not take.
+            // A burst alone does not make a client slow: only bytes that the socket does not accept count.
             self.write(worker);
             state = self.state.borrow_mut();
             if state.is_over_share(worker) {
@@ -57,7 +57,7 @@ impl Connection {
         Queued::Yes
     }
 
-    /// Writes what is queued, as far as the socket takes it; the task goes on with the rest.
+    /// Writes as much of the outbox as the socket accepts. The connection's task writes the rest later.
     pub(crate) fn flush(&self, worker: &Worker) {
         self.state.borrow_mut().marked = false;
         if self.write(worker) != Written::All {
@@ -68,18 +68,18 @@ impl Connection {
     pub(super) fn write(&self, worker: &Worker) -> Written {
         let mut state = self.state.borrow_mut();
         let (written, bytes) = state.write(&mut self.stream.borrow_mut(), worker);
-        // Most sockets take all there is, always.
+        // Most sockets accept everything, so this is rarely needed.
         if written == Written::Blocked || state.blocked.is_some() {
             state.note(self, worker, written, bytes);
         }
         if bytes > 0 {
-            state.look_for_room(worker);
+            state.notify_room_if_low(worker);
         }
         written
     }
 
-    /// Makes room for what waits for others: the client is told that it is too slow, or, if it has been told before and does
-    /// not take even that, is reset. Gives whether it is cut off by this and nothing else.
+    /// Closes the client to free memory for others: with [`CloseReason::TooSlow`], or by a reset if it is already
+    /// ending. Returns whether the client is cut off for this reason alone.
     pub(in crate::worker) fn make_room(&self, worker: &Worker) -> bool {
         let mut state = self.state.borrow_mut();
         let Some(ending) = &mut state.ending else {
@@ -103,7 +103,7 @@ impl State {
         worker.backlog.queued(1);
     }
 
-    /// Lets go of everything that is queued.
+    /// Drops everything that is queued.
     pub(super) fn drop_output(&mut self, worker: &Worker) {
         worker.backlog.left(self.outbox.clear());
         if let Some(progress) = self.blocked.take() {
@@ -112,11 +112,11 @@ impl State {
     }
 
     fn is_over_share(&self, worker: &Worker) -> bool {
-        // The first is cheaper, and almost always says no.
+        // The first check is cheaper, and almost always decides.
         worker.backlog.is_over_share(self.outbox.weight()) && worker.backlog.is_over_share(self.outbox.behind())
     }
 
-    /// Gives as well how many bytes the socket took.
+    /// Also returns how many bytes the socket accepted.
     fn write(&mut self, stream: &mut Stream, worker: &Worker) -> (Written, usize) {
         let mut bytes = 0;
         while !self.outbox.is_empty() {
@@ -147,8 +147,8 @@ impl State {
         (written, bytes)
     }
 
-    /// Notes what a full socket took. A socket that was not full proves nothing by taking bytes: they may go no further
-    /// than the kernel.
+    /// Notes how many bytes a full socket accepted. Bytes that a socket with room accepts prove nothing: they may only
+    /// be in the kernel's buffer.
     fn note(&mut self, connection: &Connection, worker: &Worker, written: Written, bytes: usize) {
         let now = clock::now();
         let mut blocked = worker.blocked.borrow_mut();
