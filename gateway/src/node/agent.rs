@@ -1,7 +1,8 @@
-//! The answer to HAProxy's agent-check: one line to whoever connects, in its words.
+//! Answers HAProxy's agent-check with one line.
 //!
-//! Says what `/ready` says, and that a node is being drained, which no status code can. A full node
-//! says 0 %, and gets no more clients. Nothing between that and 100 %: of HAProxy's default weight, 1, any part is none.
+//! Reports what `/ready` reports, and also that the node is draining, which no status code can say. A full node answers
+//! 0 %, so it gets no more clients. There is no value between 0 % and 100 %: HAProxy's default weight is 1, so anything
+//! below 100 % becomes 0.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,12 +26,12 @@ impl Agent {
         Ok(Self { socket, address })
     }
 
-    /// Answers one caller after the other, and waits for none, until the socket is gone.
+    /// Answers callers one after the other, without waiting for any of them, until the listening socket fails.
     pub(crate) async fn run(self, health: Arc<Health>, counts: Arc<Counts>) {
         let lines = Sparingly::per(WARNING_INTERVAL);
         loop {
             match self.socket.accept().await {
-                Ok((stream, _)) => tell(&stream, &line(health.ready(), counts.is_full())),
+                Ok((stream, _)) => answer(&stream, &line(health.ready(), counts.is_full())),
                 Err(error) if endure(&error, "the agent", &lines).await => {}
                 Err(_) => return,
             }
@@ -38,14 +39,15 @@ impl Agent {
     }
 }
 
-fn tell(stream: &TcpStream, line: &str) {
-    // A fresh socket takes so few bytes at once.
+fn answer(stream: &TcpStream, line: &str) {
+    // A fresh socket accepts so few bytes at once.
     let _ = stream.try_write(line.as_bytes());
-    // What `agent-send` sent: left unread, it would turn our close into a reset.
+    // Reads what HAProxy's `agent-send` sent: unread bytes would turn our close into a reset.
     let _ = stream.try_read(&mut [0; 256]);
 }
 
-/// `drain` must be taken back by `ready` when the node is up again; what stands after `#` is for people.
+/// The line for HAProxy. After `drain`, HAProxy needs `ready` to use the server again, so `up` always comes with it.
+/// The text after `#` is for people.
 fn line(ready: Result<(), NotReady>, full: bool) -> String {
     match ready {
         Ok(()) if full => "up ready 0%\n".to_owned(),
@@ -60,10 +62,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_says_what_ready_says_in_haproxys_words() {
+    fn the_line_reports_readiness_in_haproxys_format() {
         let health = Health::default();
         let line = |full| super::line(health.ready(), full);
-        assert_eq!(line(false), "down #the broker's log is not being read: no record has come yet\n");
+        assert_eq!(line(false), "down #the broker's log is not being read: no record has been read yet\n");
         health.set_link(true);
         assert_eq!((line(false), line(true)), ("up ready 100%\n".to_owned(), "up ready 0%\n".to_owned()));
         health.drain();

@@ -1,6 +1,6 @@
-//! The core of a node, without sockets and threads: its log, its window, and what its workers share.
+//! The core of a node, without sockets and threads: its log, its window, and the state that its workers share.
 //!
-//! Wired here once, for nodes and for the nodes of simulations.
+//! Wired here once, for nodes and for simulated nodes.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::gate::Judge;
 use crate::relay::{Relay, Relayed};
 use crate::window::Window;
 
-/// Records of each partition that a node reads before it is ready: as many as repeated ids are recognised in, so that a
-/// fresh node decides like all others.
+/// The number of records of each partition that a node reads before it is ready. It equals the number of ids that
+/// deduplication remembers, so that a fresh node decides like all others.
 pub(crate) const HISTORY: u64 = 65_536;
 
 /// A node's log, window and health.
@@ -26,7 +26,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// Connects to the broker in the background, on the current runtime; `clock` gives milliseconds since 1970.
+    /// Connects to the broker in the background, on the current runtime. `clock` returns milliseconds since 1970.
     pub(crate) fn new(
         broker: Arc<dyn Broker>,
         config: Config,
@@ -45,7 +45,7 @@ impl Core {
         Self { shared: Arc::new(shared), health }
     }
 
-    /// Reads the log for these workers, until it is closed or all of them are gone.
+    /// Relays the log to these workers, until the log is closed or all workers have ended.
     pub(crate) fn relay(&self, workers: Vec<mpsc::Sender<Arc<[Relayed]>>>) -> impl Future<Output = ()> + use<> {
         let Shared { log, window, .. } = &*self.shared;
         let (health, window) = (Arc::clone(&self.health), Arc::clone(window));

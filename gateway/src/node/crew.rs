@@ -1,4 +1,4 @@
-//! The workers' threads.
+//! Starts the workers' threads.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -23,7 +23,7 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// Starts a thread for each worker; accepted sockets are served as `site` says.
+    /// Starts a thread for each worker. Accepted sockets are served with `site`.
     pub(super) fn start(
         core: &Core,
         site: Site,

@@ -1,54 +1,55 @@
-//! File descriptors: how many this process may have, and how many of them are not for clients.
+//! File descriptors: how many this process may have, and how many of them are kept from clients.
 //!
-//! Pure but for reading the limit. Linux gives a new descriptor the lowest free number. So if clients never hold one of the
-//! last numbers, those are free for the broker's links, the agent and the log, whatever clients do.
+//! Pure, except for reading the limit. Linux gives a new descriptor the lowest free number. If clients never hold the
+//! highest numbers, those stay free for the broker's links, the agent and the log.
 
 use std::os::fd::RawFd;
 
 use crate::capacity::Machine;
 use crate::config::Config;
 
-/// What a node holds from its start: standard streams, log, listeners, signals, the main thread's runtime; 20 were counted.
+/// Descriptors that a node holds from its start: standard streams, log, listeners, signals, the main thread's runtime.
+/// 20 were measured.
 const OWN: usize = 32;
-/// What each worker's runtime holds.
+/// Descriptors of each worker's runtime.
 const PER_WORKER: usize = 4;
-/// What is needed for a moment: the agent's callers, clients being turned away, look-ups of names, files that are read.
+/// Descriptors for short-lived use: the agent's callers, clients being refused, name look-ups, files that are read.
 const SPARE: usize = 16;
 
-/// The limit of this process, and the parts of it that clients cannot have.
+/// The limit of this process, and the parts of it that clients cannot use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Descriptors {
     limit: usize,
     own: usize,
-    /// The last ones.
+    /// The number of highest descriptors that are kept from clients.
     reserved: usize,
 }
 
 impl Descriptors {
-    /// Of this process with so many workers.
+    /// The descriptors of this process with `workers` workers.
     pub(crate) fn of(config: &Config, workers: usize) -> Self {
-        // Without a limit that can be read, there is none to mind.
+        // If the limit cannot be read, it is taken as unlimited.
         let limit = Machine::read().files.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         Self::new(limit, workers, broker_adapters::descriptors(config.broker.url.expose()))
     }
 
     fn new(limit: usize, workers: usize, links: usize) -> Self {
-        // Under a very low limit the clients and the node get half of it each.
+        // Under a very low limit, clients and node get half of it each.
         let part = limit / 4;
         Self { limit, own: (OWN + PER_WORKER * workers).min(part), reserved: (SPARE + links).min(part) }
     }
 
-    /// Clients that may be connected at a time, of so many that the operator allows.
+    /// The number of clients that may be connected at a time, at most `most`.
     pub(crate) fn connections(&self, most: usize) -> usize {
         most.min(self.limit - self.own - self.reserved)
     }
 
-    /// Whether a client has got a descriptor that is not for clients.
+    /// Whether a client's descriptor is one of those kept from clients.
     pub(crate) fn is_reserved(&self, descriptor: RawFd) -> bool {
         usize::try_from(descriptor).is_ok_and(|number| number >= self.limit - self.reserved)
     }
 
-    /// What to change, if clients cannot have all the connections that the operator allows.
+    /// Tells the operator what to change if the limit is too low for `most` clients.
     pub(crate) fn shortfall(&self, most: usize) -> Option<String> {
         let Self { limit, own, reserved } = self;
         let (room, needed) = (self.connections(most), most.saturating_add(own + reserved));
@@ -71,11 +72,11 @@ mod tests {
     fn the_shortfall_names_the_limit_to_set() {
         let files = Descriptors::new(1024, 2, 8);
         assert_eq!(files.shortfall(960), None);
-        let told = files.shortfall(1000).expect("too many");
+        let text = files.shortfall(1000).expect("too many");
         for word in ["files, 1024,", "for 960 of the 1000 clients", "LimitNOFILE=1064"] {
-            assert!(told.contains(word), "{word} is not in: {told}");
+            assert!(text.contains(word), "{word} is not in: {text}");
         }
-        assert_eq!(Descriptors::new(1064, 2, 8).shortfall(1000), None, "that much is enough");
+        assert_eq!(Descriptors::new(1064, 2, 8).shortfall(1000), None, "the limit that the text names is enough");
         assert_eq!(Descriptors::new(usize::MAX, 2, 8).shortfall(10_000_000), None);
     }
 

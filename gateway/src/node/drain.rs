@@ -1,26 +1,26 @@
-//! How a node goes away: the phases that all its parts see, and the pace at which clients are told.
+//! Draining a node: the phases that all its parts follow, and the pace at which clients are closed.
 //!
-//! Pure. The pace is even over the time there is, so that the other nodes take the clients over one by one; where there
-//! are few it is faster than it would have to be, since nobody feels those.
+//! Pure. The pace is even over the available time, so that the other nodes take over the clients gradually. Few clients
+//! are closed faster than that, since the cluster can take them at once.
 
 use std::time::Duration;
 
-/// Clients a second of one worker that no cluster feels coming.
+/// The clients of one worker, per second, whose reconnects are no load for the cluster.
 const GENTLE: f64 = 100.0;
 
-/// What a node is doing.
+/// The phase of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Phase {
-    /// It takes clients, though perhaps it says already that it should not be sent any.
+    /// It accepts clients. It may already report not ready.
     #[default]
     Serving,
-    /// It takes no more, and sends those it has away; HTTP goes on.
+    /// It accepts no more clients and closes the connected ones. HTTP is still served.
     Closing,
-    /// All are gone, or someone is impatient: whoever is left is told so at once.
+    /// All clients are closed, or the operator has cut the drain short. The remaining clients are closed at once.
     Over,
 }
 
-/// How many clients are to be told by when.
+/// How many clients must be closed by when.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     clients: usize,
@@ -28,12 +28,12 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// For so many clients, in this time at most.
+    /// The pace for `clients` clients within `most` time.
     pub(crate) fn new(clients: usize, most: Duration) -> Self {
         Self { clients, span: most.min(Duration::from_secs_f64(clients as f64 / GENTLE)) }
     }
 
-    /// How many of them are to be told by now, so long after the first.
+    /// How many clients must be closed at `elapsed` after the start.
     pub(crate) fn due(&self, elapsed: Duration) -> usize {
         if elapsed >= self.span {
             return self.clients;
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_take_as_long_as_they_need_and_many_all_the_time_there_is() {
+    fn few_clients_are_closed_at_the_gentle_rate_and_many_over_the_whole_time() {
         for (clients, most, expected) in
             [(0, 10, 0.0), (1, 10, 0.01), (50, 10, 0.5), (1000, 10, 10.0), (100_000, 10, 10.0)]
         {

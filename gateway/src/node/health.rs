@@ -1,7 +1,7 @@
-//! Whether this node should be sent new clients.
+//! Whether this node is ready for new clients.
 //!
-//! Ready means that records were seen through the broker, on every partition, since the link was last made, and that all
-//! parts of the node work: not that a socket is open or a ping was answered.
+//! Ready means that a record of every partition was read since the broker was last connected, and that all parts of the
+//! node work. An open socket or an answered ping is not enough.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,18 +9,19 @@ use std::time::Duration;
 
 use crate::node::vitals::{PATIENCE, Vital, Vitals};
 
-/// Characters of a reason that are shown.
+/// The most characters of a reason that are shown.
 const WORDS: usize = 300;
 
 /// The node's state as a balancer sees it.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
+    /// Whether all partitions are being read.
     link: AtomicBool,
-    /// Why there is no link, in the broker's own words, once it was tried.
+    /// Why there is no link, in the broker's own words, after the first failed attempt.
     down: Mutex<Option<String>>,
     draining: AtomicBool,
     pub(crate) vitals: Arc<Vitals>,
-    /// The longest time in which a working tail shows no record, while its link is up.
+    /// The longest time without a record in which a tail counts as working, while its link is up.
     silence: Option<Duration>,
 }
 
@@ -36,13 +37,13 @@ pub(crate) enum NotReady {
 }
 
 impl Health {
-    /// Of a node whose silent partitions get a heartbeat after so long.
+    /// The health of a node whose silent partitions get a heartbeat after `heartbeat`.
     pub(crate) fn new(heartbeat: Duration) -> Self {
-        // The tail itself ends a link after three of them.
+        // The tail itself ends a link after three heartbeats without a record.
         Self { silence: Some(4 * heartbeat + PATIENCE), ..Self::default() }
     }
 
-    /// The tail, and the relay that listens to it.
+    /// The vitals of the broker's tail and of the relay.
     pub(crate) fn relay(&self) -> (Vital, Vital) {
         (self.vitals.part("the broker's tail", self.silence), self.vitals.part("the relay", Some(PATIENCE)))
     }
@@ -58,22 +59,23 @@ impl Health {
             return Ok(());
         }
         let down = self.down.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Err(NotReady::Link(down.unwrap_or_else(|| "no record has come yet".to_owned())))
+        Err(NotReady::Link(down.unwrap_or_else(|| "no record has been read yet".to_owned())))
     }
 
-    /// All partitions show records, or one does not.
+    /// Sets whether all partitions are being read.
     pub(crate) fn set_link(&self, up: bool) {
         self.link.store(up, Ordering::Release);
     }
 
-    /// The link is gone, or cannot be made, for this reason. A part of it may be the broker's: one short line is kept.
+    /// Notes why the link was lost or cannot be made. The text may come from the broker, so only one short line is
+    /// kept.
     pub(crate) fn set_down(&self, why: &str) {
         let why = why.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS).collect();
         *self.down.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
         self.set_link(false);
     }
 
-    /// The node is going away; there is no way back.
+    /// Notes that the node drains, which is final.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }

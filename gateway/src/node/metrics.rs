@@ -1,4 +1,4 @@
-//! What the node counts, in the text format of Prometheus.
+//! The node's counters, in the text format of Prometheus.
 //!
 //! One value, passed in. Labels are bounded: reasons and outcomes, never a channel or a client.
 
@@ -24,35 +24,35 @@ pub(crate) struct Metrics {
     log_lines_dropped: Arc<AtomicU64>,
 }
 
-/// Why a connection was turned away.
+/// Why a connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// The node has all the connections it may have.
+    /// The node has `http.max_connections` connections.
     Full,
-    /// The descriptors that are left are the node's own.
+    /// Only descriptors that the node keeps for itself are left.
     Descriptors,
-    /// It has taken all that it takes in a second.
+    /// The node has accepted as many connections as it may in this second.
     Rate,
-    /// The client's address has.
+    /// The client's address has as many connections as it may have.
     Address,
-    /// The PROXY header was missing, bad or late, or came from someone who may not send it.
+    /// The PROXY header was missing, invalid or late, or came from an address that is not trusted.
     ProxyHeader,
     /// The TLS handshake failed.
     Tls,
-    /// The page that connects is of another origin.
+    /// The page's origin is not allowed.
     Origin,
-    /// It asked for a name that the node does not have.
+    /// The request names a host that is not one of the node's names.
     Host,
-    /// It is no lawful handshake for another reason.
+    /// The handshake is invalid for another reason.
     Handshake,
-    /// The head of its request is too large.
+    /// The head of the request is too large.
     Head,
-    /// There is no WebSocket at its path.
+    /// There is no WebSocket at the path.
     Path,
 }
 
 impl Refused {
-    /// All reasons, each at the index that it has as a number.
+    /// All reasons with their labels, in the order of the enum.
     pub(crate) const ALL: [(Self, &str); 11] = [
         (Self::Full, "full"),
         (Self::Descriptors, "descriptors"),
@@ -71,7 +71,7 @@ impl Refused {
 const OUTCOMES: [&str; 5] = ["stored", "rejected", "overloaded", "unavailable", "unknown"];
 
 impl Metrics {
-    /// With the log's own count of lines that it dropped.
+    /// New counters. The program's log counts its dropped lines in `log_lines_dropped`.
     pub(crate) fn new(log_lines_dropped: Arc<AtomicU64>) -> Self {
         Self { log_lines_dropped, ..Self::default() }
     }
@@ -84,22 +84,22 @@ impl Metrics {
         *self.closed.lock().unwrap_or_else(PoisonError::into_inner).entry(reason.label()).or_default() += 1;
     }
 
-    /// A client was turned away.
+    /// Counts a refused client.
     pub(crate) fn refused(&self, why: Refused) {
         self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A client was cut off because there was no room for what waited for all clients.
+    /// Counts a client that was closed because the backlog of all clients was over its limit.
     pub(crate) fn made_room(&self) {
         self.made_room.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A message came from a client.
+    /// Counts a message from a client.
     pub(crate) fn received(&self) {
         self.received.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Messages were queued for clients.
+    /// Counts messages queued for clients.
     pub(crate) fn delivered(&self, messages: usize) {
         self.delivered.fetch_add(messages as u64, Ordering::Relaxed);
     }
@@ -115,7 +115,7 @@ impl Metrics {
         self.published[outcome].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Everything, for a scrape.
+    /// All metrics, as the answer to a scrape.
     pub(crate) fn text(&self, log: &Log, ready: bool) -> String {
         let mut out = String::new();
         let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -138,30 +138,30 @@ impl Metrics {
         family("connections_closed_total", "counter", "Connections that ended, by reason.", &samples);
         let refused = Refused::ALL.iter().zip(&self.refused);
         let samples: Vec<_> = refused.map(|((_, why), n)| labelled("reason", why, n.load(Ordering::Relaxed))).collect();
-        family("connections_refused_total", "counter", "Connections turned away, by reason.", &samples);
-        let help = "Connections that ended because limits.outbox_total was used up, the slowest first.";
+        family("connections_refused_total", "counter", "Connections refused, by reason.", &samples);
+        let help = "Connections closed because limits.outbox_total was used up, slowest first.";
         family("connections_closed_for_room_total", "counter", help, &read(&self.made_room));
         family("messages_received_total", "counter", "Messages from clients.", &read(&self.received));
         family(
             "messages_delivered_total",
             "counter",
-            "Messages queued for clients, each counted for every receiver.",
+            "Messages queued for clients, counted once per receiver.",
             &read(&self.delivered),
         );
         let outcomes = OUTCOMES.iter().zip(&self.published);
         let samples: Vec<_> =
             outcomes.map(|(outcome, n)| labelled("outcome", outcome, n.load(Ordering::Relaxed))).collect();
         family("publishes_total", "counter", "Messages given to the broker, by outcome.", &samples);
-        let help = "Lines of the log that could not be written, or for which there was no room.";
+        let help = "Lines of the program's log that were dropped.";
         family("log_lines_dropped_total", "counter", help, &read(&self.log_lines_dropped));
         let counters = log.counters();
-        let help = "Records dropped because their id came before.";
+        let help = "Records dropped because a record with the same id came before.";
         family("broker_duplicates_total", "counter", help, &plain(counters.duplicates.value()));
-        let help = "Records passed over that only newer releases know, and that may be skipped.";
+        let help = "Records skipped because only newer releases know their kind.";
         family("broker_skipped_total", "counter", help, &plain(counters.skipped.value()));
-        let help = "Places where the broker's log did not go on from what was read.";
+        let help = "Places where the broker's log did not continue from the last record read.";
         family("broker_breaks_total", "counter", help, &plain(counters.breaks.value()));
-        let help = "Times that the broker was asked for records older than the window.";
+        let help = "Requests to the broker for records older than the window.";
         family("broker_read_backs_total", "counter", help, &plain(counters.read_backs.value()));
         out
     }

@@ -1,7 +1,7 @@
 //! A node: the log, the relay, the listener and the workers, from start to stop.
 //!
-//! Stop order: not ready → wait for balancers → close clients, paced, and take no more → stop listening → publishes under
-//! way → broker.
+//! Stop order: report not ready → wait for balancers → accept no more clients and close the connected ones at a steady
+//! pace → stop listening → finish pending publishes → close the broker.
 
 mod agent;
 pub(crate) mod core;
@@ -41,54 +41,60 @@ use crate::http::handshake::{HostError, Hosts, OriginError, Origins};
 use crate::http::refusals::Refusals;
 use crate::http::site::{PROBES, Site};
 
-/// Why a node does not start.
+/// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The broker's URL.
+    /// The broker's URL or its settings are invalid.
     #[error(transparent)]
     Broker(#[from] broker_adapters::ConnectError),
-    /// The list of origins.
+    /// The list of origins is invalid.
     #[error("`http.origins`")]
     Origins(#[from] OriginError),
-    /// The list of the node's own names.
+    /// The list of the node's own host names is invalid.
     #[error("`http.hosts`")]
     Hosts(#[from] HostError),
-    /// The certificate or its key.
+    /// The certificate or its key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The address to listen on.
+    /// The node cannot listen on an address.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
-    /// A thread could not be made.
+    /// A worker's thread cannot be started.
     #[error("cannot start a worker: {0}")]
     Worker(std::io::Error),
 }
 
-/// How long a node that must stop at once waits for what it has to say to leave.
+/// How long a node that must stop at once waits for its workers to send their close frames.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// A running node.
 pub struct Node {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
-    /// Where its agent does, if it has one.
+    /// The address that its HAProxy agent listens on, if it has one.
     pub agent: Option<SocketAddr>,
     core: Core,
     ingress: Arc<Ingress>,
     phase: watch::Sender<Phase>,
-    /// Ends when no worker has clients any more.
+    /// Closed once every worker has dropped its sender, which it does when it has no connections left.
     clients: mpsc::Receiver<()>,
     tasks: JoinSet<()>,
     workers: Vec<JoinHandle<()>>,
 }
 
 impl Node {
-    /// Starts a node on the current runtime and on threads of its own. The broker need not be up.
+    /// Starts a node on the current runtime and on threads of its own. The broker need not be reachable.
+    ///
+    /// # Errors
+    /// Fails if the configuration is invalid, or an address or a thread is not available.
     pub fn start(app: App, config: Config, name: String) -> Result<Self, StartError> {
         Self::start_with_log(app, config, name, Arc::default())
     }
 
-    /// The same, where the log counts the lines that it drops: `/metrics` shows their number.
+    /// Like [`start`](Self::start). `/metrics` also shows `lines_dropped`, which the program's log counts.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
     pub fn start_with_log(
         app: App,
         config: Config,
@@ -140,45 +146,46 @@ impl Node {
         }
         let (publisher, watched) = (Arc::clone(&core.shared.log), Arc::clone(vitals));
         tasks.spawn(vitals.keep("the publisher", async move { publisher.publishing_ended().await }));
-        tasks.spawn(vitals.keep("the watch over all parts", async move { watched.watch().await }));
+        tasks.spawn(vitals.keep("the health watch", async move { watched.watch().await }));
         Ok(Self { address, agent: at, core, ingress, phase, clients, tasks, workers: crew.threads })
     }
 
-    /// Waits until a part that the node cannot serve without has ended, which none does before [`stop`](Self::stop)
-    /// but by a fault; says which. What is left to do is to stop.
+    /// Waits until an essential part of the node has ended, which before [`stop`](Self::stop) happens only by a fault.
+    /// Returns a sentence that names the part. The caller should then stop the node.
     pub async fn failed(&self) -> String {
         self.core.health.vitals.ended().await
     }
 
-    /// Reads the certificate again, for handshakes to come; says whether there is one.
+    /// Reads the certificate again, for new TLS handshakes. Returns whether one is configured.
     ///
     /// # Errors
-    /// Fails for files that are no good; the certificate stays what it was.
+    /// Fails if the files cannot be used. The node then keeps its old certificate.
     pub fn reload(&self) -> Result<bool, TlsError> {
         self.ingress.reload()
     }
 
-    /// Stops the node; done when nothing of it is left, or soon after `now`, which is for the impatient. It goes on for
-    /// `wait`, so that balancers notice. Says whether there was time to do everything in order.
+    /// Stops the node. It serves for `wait` while it reports not ready, so that balancers notice, and then closes its
+    /// clients. When `now` is ready, it stops at once instead. Returns true if everything was done in order, false if
+    /// it was cut short.
     pub async fn stop(mut self, wait: Duration, now: impl Future<Output = ()>) -> bool {
         self.core.health.drain();
         let in_order = tokio::select! {
-            () = self.wind_up(wait) => true,
+            () = self.drain(wait) => true,
             () = now => false,
         };
         if !in_order {
             self.phase.send_replace(Phase::Over);
-            // Closed is what nobody looks at any more.
+            // Returns when all workers have dropped their receivers, so have ended.
             let _ = timeout(AT_ONCE, self.phase.closed()).await;
         }
         self.tasks.shutdown().await;
         in_order
     }
 
-    async fn wind_up(&mut self, wait: Duration) {
+    async fn drain(&mut self, wait: Duration) {
         sleep(wait).await;
         self.phase.send_replace(Phase::Closing);
-        // Nobody sends anything: this waits until there is nobody.
+        // Nothing is sent here; `recv` returns when every worker has dropped its sender.
         self.clients.recv().await;
         self.phase.send_replace(Phase::Over);
         self.phase.closed().await;
@@ -190,7 +197,7 @@ impl Node {
     }
 }
 
-/// What a configuration must give before anything is started.
+/// The parts that are made from the configuration before anything is started.
 struct Prepared {
     origins: Origins,
     hosts: Hosts,
@@ -209,13 +216,16 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
     Ok(Prepared { origins, hosts, tls, gate: Box::new(Open::new(config)), broker })
 }
 
-/// Says whether a node could be started with this configuration; reads the certificate, and touches neither the network
-/// nor the broker.
+/// Checks whether a node could be started with this configuration. Reads the certificate; uses neither the network nor
+/// the broker.
+///
+/// # Errors
+/// Fails as [`Node::start`] would.
 pub fn check(config: &Config) -> Result<(), StartError> {
     prepare(config).map(drop)
 }
 
-/// Adds the pages that balancers and monitoring ask for.
+/// Adds the pages for balancers and monitoring: `/live`, `/ready` and `/metrics`.
 fn with_probes(mut app: App, core: &Core) -> App {
     let [live, ready_to_serve] = PROBES;
     app.get(live, async || "live\n");

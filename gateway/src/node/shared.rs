@@ -1,4 +1,4 @@
-//! What all workers of a node share.
+//! The state that all workers of a node share.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::gate::Judge;
 use crate::window::Window;
 
-/// One value for each node; everything in it may be used by all threads.
+/// One value per node, used by all threads.
 pub(crate) struct Shared {
     /// The node's name.
     pub(crate) name: String,

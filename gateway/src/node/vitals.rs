@@ -1,7 +1,7 @@
-//! The parts that a node cannot serve without: none of them ends, or stops working, unseen.
+//! Watches the essential parts of a node, so that none of them ends or stops working unnoticed.
 //!
-//! A part holds a [`Vital`] for as long as it runs. Dropping it, by a return or a panic, ends the node; a part that does
-//! not beat for its patience makes the node not ready. Owned by [`Health`](crate::node::health::Health); looked at on the main thread.
+//! A part holds a [`Vital`] while it runs. Dropping it, by a return or a panic, ends the node. A part that does not
+//! beat in time makes the node not ready. Owned by [`Health`](crate::node::health::Health); checked on the main thread.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Time between two looks at all parts, and between two beats of a part that has nothing else to do.
+/// The interval of the checks of all parts, and of the beats of an idle part.
 pub(crate) const ROUND: Duration = Duration::from_millis(250);
 
-/// How long a worker, the relay or the main thread may take to show that it works.
+/// How long a worker or the relay may go without a beat.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The main thread may look this late: it is not late if the whole process stood still.
+/// How late the main thread's checks may be. Longer than [`PATIENCE`], to tolerate a short pause of the whole process.
 const MAIN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// All parts of a node.
@@ -30,18 +30,19 @@ pub(crate) struct Vitals {
 #[derive(Debug, Default)]
 struct State {
     parts: Vec<Part>,
-    /// The last look, once there was one.
-    looked: Option<Instant>,
+    /// The time of the last check, after the first one.
+    checked: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Part {
     name: String,
     beats: Arc<AtomicU64>,
-    /// The beats at the last look.
+    /// The number of beats at the last check.
     seen: u64,
-    /// Looks in a row that found no beat, and how many of them are too many, if any number is.
+    /// The number of checks in a row that found no new beat.
     missed: u32,
+    /// The number of missed beats from which the part counts as silent, if it must beat.
     most: Option<u32>,
 }
 
@@ -55,7 +56,7 @@ impl Part {
     }
 }
 
-/// A part's own proof that it works.
+/// Held by a part: beats while the part works, and reports its end when dropped.
 #[derive(Debug)]
 pub(crate) struct Vital {
     name: String,
@@ -71,7 +72,7 @@ impl Vital {
 
 impl Drop for Vital {
     fn drop(&mut self) {
-        // It cannot fall silent any more.
+        // A part that has ended is not checked any more.
         self.of.lock().parts.retain(|part| !Arc::ptr_eq(&part.beats, &self.beats));
         let how = if thread::panicking() { "has panicked" } else { "has ended" };
         self.of.ended.send_if_modified(|ended| {
@@ -83,7 +84,7 @@ impl Drop for Vital {
 }
 
 impl Vitals {
-    /// A part that must beat within its patience, if it has one.
+    /// Adds a part, which must beat at least once in each `patience`, if that is given.
     pub(crate) fn part(self: &Arc<Self>, name: impl Into<String>, patience: Option<Duration>) -> Vital {
         let (name, beats) = (name.into(), Arc::<AtomicU64>::default());
         let most = patience.map(|patience| u32::try_from(patience.as_millis() / ROUND.as_millis()).unwrap_or(u32::MAX));
@@ -91,7 +92,7 @@ impl Vitals {
         Vital { name, beats, of: Arc::clone(self) }
     }
 
-    /// Runs a part that shows by its end alone that something is wrong.
+    /// Runs a part that does not beat: only its end is a fault.
     pub(crate) fn keep<W: Future<Output = ()>>(
         self: &Arc<Self>,
         name: &str,
@@ -104,20 +105,20 @@ impl Vitals {
         }
     }
 
-    /// What keeps the node from serving, in words.
+    /// Describes the part that keeps the node from serving, if there is one.
     pub(crate) fn trouble(&self) -> Option<String> {
         if let Some(ended) = &*self.ended.borrow() {
             return Some(ended.clone());
         }
         let state = self.lock();
-        let late = state.looked.map(|looked| looked.elapsed()).filter(|late| *late >= MAIN_PATIENCE);
+        let late = state.checked.map(|checked| checked.elapsed()).filter(|late| *late >= MAIN_PATIENCE);
         if let Some(late) = late {
             return Some(format!("the main thread has not answered for {} s", late.as_secs()));
         }
         state.parts.iter().find(|part| part.is_silent()).map(Part::trouble)
     }
 
-    /// Waits until a part has ended; says which, and how.
+    /// Waits until a part has ended. Returns its name and how it ended.
     pub(crate) async fn ended(&self) -> String {
         let mut ended = self.ended.subscribe();
         match ended.wait_for(Option::is_some).await.map(|ended| ended.clone()) {
@@ -126,20 +127,21 @@ impl Vitals {
         }
     }
 
-    /// Looks at all parts for ever.
+    /// Checks all parts at each [`ROUND`], for ever.
     pub(crate) async fn watch(&self) {
         let mut tick = interval(ROUND);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.look();
+            self.check();
         }
     }
 
-    /// Looks are counted, not timed: a process that was itself stopped has no right to call its parts silent.
-    fn look(&self) {
+    /// Checks all parts once. Counts checks and not time, so that parts do not count as silent after the whole process
+    /// was stopped.
+    fn check(&self) {
         let mut state = self.lock();
-        state.looked = Some(Instant::now());
+        state.checked = Some(Instant::now());
         for part in &mut state.parts {
             let (beats, was_silent) = (part.beats.load(Ordering::Relaxed), part.is_silent());
             part.missed = if beats == part.seen { part.missed.saturating_add(1) } else { 0 };
@@ -162,7 +164,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_part_that_returns_or_panics_or_whose_thread_does_is_named() {
+    async fn a_part_that_returns_or_panics_or_whose_thread_panics_is_named() {
         let vitals = Arc::<Vitals>::default();
         tokio::spawn(vitals.keep("the relay", async {}));
         assert_eq!(vitals.ended().await, "the relay has ended");
@@ -172,7 +174,7 @@ mod tests {
         tokio::spawn(vitals.keep("the listener", async { panic!("a fault") }));
         assert_eq!(vitals.ended().await, "the listener has panicked");
         drop(vitals.part("another", None));
-        assert_eq!(vitals.ended().await, "the listener has panicked", "what came first is the reason");
+        assert_eq!(vitals.ended().await, "the listener has panicked", "the first part that ended is reported");
 
         let vitals = Arc::<Vitals>::default();
         let part = vitals.part("worker-1", Some(PATIENCE));
@@ -190,14 +192,14 @@ mod tests {
         let (worker, idle) = (vitals.part("worker-0", Some(PATIENCE)), vitals.part("the agent", None));
         let silent = || vitals.trouble();
         for _ in 0..3 {
-            vitals.look();
+            vitals.check();
         }
         assert_eq!(silent(), None);
-        vitals.look();
+        vitals.check();
         assert_eq!(silent().as_deref(), Some("worker-0 has not answered for 1s"));
         worker.beat();
-        assert!(silent().is_some(), "nobody has looked yet");
-        vitals.look();
+        assert!(silent().is_some(), "the parts have not been checked again");
+        vitals.check();
         assert_eq!(silent(), None);
         drop((worker, idle));
     }

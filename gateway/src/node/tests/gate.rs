@@ -1,4 +1,4 @@
-//! Decisions that take time: what follows on a connection waits, and nothing else does.
+//! Decisions that take time delay later commands of the same connection, and nothing else.
 
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
@@ -7,8 +7,8 @@ use super::*;
 use crate::gate::{Decision, Identity, Question};
 use crate::protocol::Failure;
 
-/// Decides about channels named `slow…` and about the path `/raw/late` when it is given a permit, and then allows what
-/// does not end in `no`.
+/// Waits for a permit before it decides about channels named `slow…` and about the path `/raw/late`. Then it allows all
+/// of them whose name does not end in `no`.
 struct Slow(Arc<Semaphore>);
 
 impl Judge for Slow {
@@ -35,7 +35,7 @@ async fn start_slow() -> (Node, Arc<Semaphore>) {
 }
 
 #[tokio::test]
-async fn commands_after_a_pending_decision_wait_in_their_order_and_other_connections_go_on() {
+async fn commands_after_a_pending_decision_wait_in_order_and_other_connections_go_on() {
     let (node, permits) = start_slow().await;
     let (mut waiting, mut other) = (connect(&node, "/ws").await, connect(&node, "/ws").await);
     for command in [
@@ -48,13 +48,13 @@ async fn commands_after_a_pending_decision_wait_in_their_order_and_other_connect
     }
     say(&mut other, r#"{"id":5,"ping":{}}"#).await;
     assert_eq!(next(&mut other).await, r#"{"id":5,"ok":{}}"#);
-    assert!(waiting.try_read(&mut [0; 1]).is_err(), "nothing is answered before it is decided");
+    assert!(waiting.try_read(&mut [0; 1]).is_err(), "commands are not answered before the decision");
     permits.add_permits(3);
     let mut answers = Vec::new();
     while answers.len() < 5 {
         answers.push(next(&mut waiting).await);
     }
-    // The publish is answered once it is in the log, and its message comes from there.
+    // The reply to the publish and the message itself may come in either order.
     let place = |what: &str| answers.iter().position(|answer| answer.contains(what)).expect(what);
     assert!(place(r#"{"id":1,"ok":"#) == 0 && place(r#""data":1"#) > 0 && place(r#"{"id":2,"ok":"#) > 0);
     let (refused, pong) = (place(r#"{"id":3,"error":{"code":"forbidden""#), place(r#"{"id":4,"ok":"#));
@@ -70,7 +70,7 @@ async fn a_handshake_waits_for_its_decision() {
     let mut other = connect(&node, "/raw/now").await;
     say(&mut other, "hello").await;
     assert_eq!(next(&mut other).await, "hello");
-    assert!(late.as_mut().now_or_never().is_none(), "it is not decided");
+    assert!(late.as_mut().now_or_never().is_none(), "the decision is still pending");
     permits.add_permits(1);
     let mut late = late.await;
     say(&mut late, "here").await;
@@ -91,7 +91,7 @@ async fn a_handshake_that_is_not_allowed_gets_403_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_node_that_stops_answers_what_was_pending_before_it_closes_the_connection() {
+async fn a_draining_node_answers_pending_commands_before_it_closes_the_connection() {
     let (node, permits) = start_slow().await;
     let mut client = connect(&node, "/ws").await;
     say(&mut client, r#"{"id":1,"publish":{"channel":"slow","data":1}}"#).await;

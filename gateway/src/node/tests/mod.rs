@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 
-/// Longer than any test takes that does not fail.
+/// Longer than any successful test takes.
 const PATIENT: Duration = Duration::from_secs(20);
 
 /// A broker that can be made to panic.
@@ -76,7 +76,7 @@ async fn start(app: App) -> (Node, Faulty) {
     start_with(app, None).await
 }
 
-/// The same, where this judge decides what clients may do.
+/// Like [`start`], with a judge that decides what clients may do.
 async fn start_with(app: App, judge: Option<Box<dyn Judge>>) -> (Node, Faulty) {
     let mut config = Config::default();
     config.http.listen = (Ipv4Addr::LOCALHOST, 0).into();
@@ -98,10 +98,10 @@ async fn until(mut there: impl FnMut() -> bool) {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENT, look).await.expect("it never comes");
+    timeout(PATIENT, look).await.expect("the condition becomes true in time");
 }
 
-/// An open WebSocket.
+/// Opens a WebSocket.
 async fn connect(node: &Node, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(node.address).await.expect("it listens");
     stream.write_all(handshake(path).as_bytes()).await.expect("it is open");
@@ -120,21 +120,21 @@ fn handshake(path: &str) -> String {
     )
 }
 
-/// A text frame, masked with zeros.
+/// Sends a text frame, masked with zeros.
 async fn say(stream: &mut TcpStream, text: &str) {
     let length = 0x80 | u8::try_from(text.len()).expect("short");
     let frame = [&[0x81, length, 0, 0, 0, 0], text.as_bytes()].concat();
     stream.write_all(&frame).await.expect("it is open");
 }
 
-/// The next frame's payload, which is short.
+/// Receives the payload of the next frame, which is short.
 async fn next(stream: &mut TcpStream) -> String {
     let mut payload = vec![0; timeout(PATIENT, header(stream)).await.expect("a frame comes")];
     stream.read_exact(&mut payload).await.expect("it is open");
     String::from_utf8_lossy(&payload).into_owned()
 }
 
-/// Reads the header of a frame; gives the length of its payload.
+/// Reads the header of a frame. Returns the length of its payload.
 async fn header(stream: &mut TcpStream) -> usize {
     let _opcode = stream.read_u8().await.expect("it is open");
     match stream.read_u8().await.expect("it is open") {
@@ -143,10 +143,10 @@ async fn header(stream: &mut TcpStream) -> usize {
     }
 }
 
-/// All that comes until the end.
+/// Reads until the end of the stream.
 async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // An error is an end too.
+    // An error also ends the stream.
     let _ = timeout(PATIENT, stream.read_to_end(&mut bytes)).await.expect("it ends");
     bytes
 }

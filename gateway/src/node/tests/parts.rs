@@ -1,4 +1,4 @@
-//! Parts of a node that panic, end, or stand still: each costs what it must, and is named.
+//! Parts of a node that panic, end, or hang: each has its bounded effect and is named.
 
 use std::task::{Wake, Waker};
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::app::socket::Socket;
 use crate::node::health::NotReady;
 
-/// Panics when it is to wake a task.
+/// Panics when it is woken.
 struct Bomb;
 
 impl Wake for Bomb {
@@ -18,7 +18,7 @@ impl Wake for Bomb {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_connections_task_ends_that_socket_with_1011_and_no_other() {
+async fn a_panic_in_a_connections_task_closes_only_that_socket_with_1011() {
     let mut app = App::new();
     app.ws("/bomb", async |mut socket: Socket| {
         let waker = Waker::from(Arc::new(Bomb));
@@ -46,7 +46,7 @@ async fn a_panic_in_a_connections_task_ends_that_socket_with_1011_and_no_other()
 }
 
 #[tokio::test]
-async fn a_worker_that_stands_still_makes_the_node_not_ready_by_its_name() {
+async fn a_worker_that_hangs_makes_the_node_not_ready_and_is_named() {
     let mut app = App::new();
     app.ws("/sleep", async |_socket: Socket| {
         std::thread::sleep(2 * vitals::PATIENCE + 4 * vitals::ROUND);
@@ -61,7 +61,7 @@ async fn a_worker_that_stands_still_makes_the_node_not_ready_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_tail_that_panics_ends_the_node_and_its_clients_are_sent_elsewhere() {
+async fn a_tail_that_panics_ends_the_node_and_its_clients_are_asked_to_reconnect() {
     let (node, faulty) = start(App::gateway()).await;
     let mut client = connect(&node, "/ws").await;
     faulty.reads_panic.store(true, Ordering::Relaxed);
