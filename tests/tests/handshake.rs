@@ -116,7 +116,7 @@ async fn one_subprotocol_is_spoken_and_others_are_not_promised() -> Result<()> {
         assert_eq!((response.status, response.header("sec-websocket-protocol")), (101, agreed), "{path}: {wanted}");
     }
     let line = server.line("no common subprotocol").await?;
-    for word in ["WARN", "path=/ws", "offered=\"unknown\"", "spoken=\"fanfare.v1\"", "browsers end", "1006"] {
+    for word in ["WARN", "path=/ws", "offered=\"unknown\"", "supported=\"fanfare.v1\"", "browsers close", "1006"] {
         ensure!(line.contains(word), "{word} is not in {line}");
     }
     ensure!(server.output().matches("no common subprotocol").count() < 4, "a line for each: {}", server.output());

@@ -1,6 +1,6 @@
 //! HTTP on one socket: pages and probes, and the upgrade to a WebSocket.
 //!
-//! Knows the app's routes and the rules of the handshake; what follows the upgrade is the worker's.
+//! Knows the app's routes and the rules of the handshake. After the upgrade the socket belongs to the worker.
 
 pub mod handshake;
 pub(crate) mod refusals;

@@ -1,4 +1,4 @@
-//! What a request that is refused is answered, and what the log and the metrics say of it.
+//! Answers refused requests, and reports them to the log and the metrics.
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -13,7 +13,7 @@ use crate::field::Shown;
 use crate::node::metrics::Refused;
 use crate::worker::Worker;
 
-/// Seconds after which a client whose address has too many connections may try again.
+/// `Retry-After`, in seconds, for a client whose address has too many connections.
 const TOO_MANY_RETRY: &str = "5";
 
 /// A request that may be refused.
@@ -26,12 +26,12 @@ pub(super) struct Refusing<'a> {
 }
 
 impl Refusing<'_> {
-    /// The client that asks.
+    /// The client that sent the request.
     pub(super) fn client(&self) -> Client {
         self.site.ingress.client(self.entrant, &self.head.headers)
     }
 
-    /// The refusal of a page that was asked for under a name that the node does not have.
+    /// The refusal of a request for a host that is not one of the node's names; `None` if the host is known.
     pub(super) fn stranger(&self, host: Option<Host>) -> Option<Refusal> {
         let (site, headers) = (self.site, &self.head.headers);
         let host = site.ingress.host(self.entrant, headers).or(host)?;
@@ -49,7 +49,7 @@ impl Refusing<'_> {
         refusal.into_response().map(Body::from)
     }
 
-    /// The answer to a client whose address has all the connections it may have.
+    /// The answer to a client whose address has as many connections as it may have.
     pub(super) fn too_many(&self, client: Client) -> Response<Body> {
         let (address, most) = (client.0.ip(), self.worker.shared.config.limits.connections_per_address);
         let text = format!(
@@ -61,12 +61,13 @@ impl Refusing<'_> {
         (StatusCode::TOO_MANY_REQUESTS, headers, text + "\n").into_response()
     }
 
-    /// The answer where nothing is. Only sockets are worth a line in the log: browsers ask for icons and the like.
+    /// The answer for a path without a route. Only requests for WebSockets are logged: browsers also ask for icons and
+    /// the like.
     pub(super) fn not_found(&self, wants_socket: bool) -> Response<Body> {
         let (app, path) = (&self.site.app, Shown::of(self.head.uri.path().as_bytes()));
         let text = match wants_socket {
             true => format!("no WebSocket at {path}: there are {}; `fanfare probe URL` tests one", app.paths(true)),
-            false => format!("nothing at {path}: there are {}", app.paths(false)),
+            false => format!("no page at {path}: there are {}", app.paths(false)),
         };
         if wants_socket {
             self.note(Refused::Path, self.client(), &text);
@@ -79,11 +80,11 @@ impl Refusing<'_> {
     }
 }
 
-/// What is wrong with a head that is too large.
+/// The text for a head that is too large.
 pub(super) fn too_large_text() -> String {
     format!(
-        "the request's head is larger than {} KiB or has more than {HEAD_LINES} lines: most likely cookies; give sockets a \
-         host name of their own, without cookies",
+        "the request's head is larger than {} KiB or has more than {HEAD_LINES} lines: cookies are the usual cause; serve \
+         WebSockets under a host name without cookies",
         HEAD_BYTES >> 10
     )
 }

@@ -1,7 +1,7 @@
 //! Serves one accepted socket until it is closed or becomes a WebSocket.
 //!
-//! Hyper reads the head, under limits of size and time. After the 101 only the bare socket is kept: a head or a read
-//! buffer would cost more than the connection itself.
+//! Hyper reads the request's head, under limits of size and time. After the 101 only the bare socket is kept: a head or
+//! a read buffer would cost more memory than the connection itself.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -29,24 +29,24 @@ use crate::door::listener::Admission;
 use crate::node::metrics::Refused;
 use crate::worker::Worker;
 
-/// Bytes of a request's head: more are answered with 431.
+/// The most bytes in a request's head; a larger head is answered with 431.
 pub(super) const HEAD_BYTES: usize = 16 << 10;
-/// Header lines of a request: more are answered with 431.
+/// The most header lines of a request; more are answered with 431.
 pub(super) const HEAD_LINES: usize = 64;
 
-/// How long a client may leave an answer unread. Hyper has no such limit, so a client that never reads would stay for ever.
-/// The kernel looks at growing intervals, so it may take three times as long.
+/// How long a client may leave a response unread. Hyper has no such limit, so a client that never reads would stay for
+/// ever. The kernel checks at growing intervals, so it may take three times as long.
 const UNREAD: Duration = Duration::from_secs(10);
 
-/// The client of a socket, before it has named itself in a request.
+/// The client of a socket, as far as it is known before its first request.
 #[derive(Clone, Copy)]
-struct Asker {
+struct Requester {
     entrant: Entrant,
-    /// Its address has all the connections it may have.
+    /// Whether its address already has as many connections as it may have.
     too_many: bool,
 }
 
-/// Serves one accepted socket, as HTTP and perhaps as a WebSocket after that.
+/// Serves one accepted socket with HTTP, and hands it to the worker if a request upgrades it to a WebSocket.
 pub(crate) async fn serve(
     site: Arc<Site>,
     worker: Rc<Worker>,
@@ -65,13 +65,13 @@ pub(crate) async fn serve(
     };
     stream.set_unread(Some(UNREAD));
     let place = site.ingress.place(entrant.client());
-    let asker = Asker { entrant, too_many: place.is_err() };
+    let requester = Requester { entrant, too_many: place.is_err() };
     admission.place = place.unwrap_or_default();
     let upgrade = RefCell::new(None);
-    let asked = Cell::new(0);
+    let requests = Cell::new(0);
     let service = service_fn(|request| {
-        asked.set(asked.get() + 1);
-        let answer = answer(&site, &worker, asker, request, &upgrade);
+        requests.set(requests.get() + 1);
+        let answer = answer(&site, &worker, requester, request, &upgrade);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
@@ -79,7 +79,7 @@ pub(crate) async fn serve(
         .header_read_timeout(worker.shared.config.http.head_time)
         .max_headers(HEAD_LINES)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(Worded::new(stream, &asked)), service);
+        .serve_connection(TokioIo::new(Worded::new(stream, &requests)), service);
     match Box::pin(connection.without_shutdown()).await {
         Ok(parts) => {
             let (stream, read) = (parts.io.into_inner().into_inner(), parts.read_buf);
@@ -95,21 +95,22 @@ pub(crate) async fn serve(
     }
 }
 
-/// The response to one request; notes in `upgrade` that a WebSocket follows.
+/// The response to one request. If it is a 101, stores the agreed upgrade in `upgrade`.
 async fn answer(
     site: &Site,
     worker: &Worker,
-    asker: Asker,
+    requester: Requester,
     request: Request<Incoming>,
     upgrade: &RefCell<Option<Upgrade>>,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let is_probe = PROBES.contains(&path);
-    let refusing = Refusing { site, worker, entrant: asker.entrant, head: &parts };
-    // A balancer that is not trusted has one address for all its clients: its checks must not fail for their number.
-    if asker.too_many && !is_probe {
-        return refusing.too_many(asker.entrant.client());
+    let refusing = Refusing { site, worker, entrant: requester.entrant, head: &parts };
+    // A balancer that is not trusted has one address for all its clients. Its health checks must not fail because of
+    // their number.
+    if requester.too_many && !is_probe {
+        return refusing.too_many(requester.entrant.client());
     }
     let host = match handshake::host(parts.version, &parts.uri, &parts.headers) {
         Ok(host) => host,

@@ -1,4 +1,4 @@
-//! What the HTTP side of a node knows, for all sockets.
+//! The state of a node's HTTP side, shared by all sockets.
 
 use std::sync::Arc;
 
@@ -7,17 +7,18 @@ use super::refusals::Refusals;
 use crate::app::App;
 use crate::door::ingress::Ingress;
 
-/// One value for each node; used by all threads.
+/// One value per node, used by all threads.
 pub(crate) struct Site {
-    /// The pages and the routes of sockets.
+    /// The routes of pages and WebSockets.
     pub(crate) app: App,
-    /// The pages that may connect from elsewhere.
+    /// The origins, besides the node's own, whose pages may connect.
     pub(crate) origins: Origins,
-    /// The names of the node.
+    /// The node's own host names.
     pub(crate) hosts: Hosts,
     pub(crate) ingress: Arc<Ingress>,
     pub(crate) refusals: Refusals,
 }
 
-/// What balancers ask for; answered whatever host they name, and however many connections their address has.
+/// The paths of health checks. They are answered for any host name and however many connections the caller's address
+/// has.
 pub(crate) const PROBES: [&str; 2] = ["/live", "/ready"];

@@ -1,4 +1,4 @@
-//! The upgrade of a request to a WebSocket: the terms, the gate, the 101, and the connection that follows.
+//! Upgrades a request to a WebSocket: checks the handshake, asks the gate, answers 101, and makes the connection.
 
 use std::rc::Rc;
 
@@ -21,7 +21,7 @@ use crate::protocol::{CHANNEL, Failure, Format, raw};
 use crate::worker::Worker;
 use crate::worker::arrival::Arrival;
 
-/// A connection to be, once the 101 is on the wire.
+/// An agreed upgrade: becomes a connection once the 101 is written.
 pub(super) struct Upgrade {
     endpoint: Endpoint,
     identity: Identity,
@@ -29,11 +29,11 @@ pub(super) struct Upgrade {
     channel: Option<String>,
     route: Route,
     client: Client,
-    /// Its place among those of its address, if a proxy named that only now.
+    /// Its share of its address's connection count, if the address came from a proxy's header.
     place: Option<Place>,
 }
 
-/// The 101 and what follows it, or the refusal.
+/// Decides about an upgrade request. Returns the upgrade and its 101, or the refusal as a response.
 pub(super) async fn agree(
     refusing: &Refusing<'_>,
     host: Option<Host>,
@@ -46,7 +46,7 @@ pub(super) async fn agree(
     let accepted = handshake::check(head, host.as_ref(), &terms);
     let accepted = accepted.map_err(|refusal| Box::new(refusing.refuse(refusal)))?;
     if worker.is_leaving() {
-        return Err(later("this node is going away: reconnect, to another"));
+        return Err(later("this node is draining: reconnect to another"));
     }
     if !site.ingress.lets_upgrade(entrant) {
         worker.shared.metrics.refused(Refused::Rate);
@@ -68,19 +68,19 @@ pub(super) async fn agree(
         return Err(later("the broker has not been reached yet: retry"));
     }
     let client = refusing.client();
-    // The address that the socket itself has was given its place when it was accepted.
+    // The socket's own address was counted when the socket was accepted.
     let place = match client == entrant.client() {
         true => None,
         false => site.ingress.place(client).map_err(|TooMany| Box::new(refusing.too_many(client)))?,
     };
-    if let Some(offered) = &accepted.unspoken {
-        site.refusals.unspoken(client, head.uri.path(), offered, terms.protocols);
+    if let Some(offered) = &accepted.unsupported {
+        site.refusals.unsupported(client, head.uri.path(), offered, terms.protocols);
     }
     let response = switching(&accepted);
     Ok((Upgrade { endpoint, identity, channel, route, client, place }, response))
 }
 
-/// What the path and the query say.
+/// The parts of the request that the app's handler can ask for.
 fn route(
     endpoint: &Endpoint,
     parameters: Parameters,
@@ -103,13 +103,13 @@ fn route(
     Ok(Route { channel, parameters: decoded, query: query.unwrap_or_default().to_owned(), protocol })
 }
 
-/// Makes the socket a connection that speaks the route's protocol.
+/// Makes the socket a connection with the route's protocol.
 pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admission, upgrade: Upgrade, read: &[u8]) {
     let Upgrade { endpoint, identity, channel, route, client, place } = upgrade;
     if place.is_some() {
         admission.place = place;
     }
-    // From here on, pings and the outbox decide how slow is too slow.
+    // From here on, pings and the outbox limit how slow a client may be.
     stream.set_unread(None);
     let extensions = Extensions::none();
     match endpoint {
@@ -129,7 +129,7 @@ pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admiss
     }
 }
 
-/// The answer to a client for which the gate has not opened.
+/// The answer to a client that the gate has not allowed.
 fn not_allowed(failure: Failure) -> Box<Response<Body>> {
     match failure {
         Failure { retry: true, message, .. } => later(&message),

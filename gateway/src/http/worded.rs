@@ -1,6 +1,6 @@
-//! A stream on which hyper's own refusals get words: what it cannot read as a request it answers with a bare status.
+//! A stream that adds a text to hyper's own refusals. Hyper answers a request that it cannot parse with a bare status.
 //!
-//! Knows them by this: they are heads of answers that no request of the service is waiting for.
+//! Recognises such a refusal as the head of a response that no request of the service is waiting for.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -12,23 +12,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::refuse::too_large_text;
 use crate::door::stream::Stream;
 
-/// What stands in hyper's head for a body that is not there.
+/// The header with which hyper says that a response has no body.
 const NO_BODY: &str = "content-length: 0\r\n";
 
 /// The stream of one connection.
 pub(super) struct Worded<'a, S = Stream> {
     stream: S,
-    /// Requests that the service has seen.
-    asked: &'a Cell<u64>,
-    /// Answers that were begun.
-    answered: u64,
-    /// An answer with words that has yet to be written.
-    instead: Vec<u8>,
+    /// The number of requests that the service has received.
+    requests: &'a Cell<u64>,
+    /// The number of responses that were begun.
+    responses: u64,
+    /// A response with a text that is not written completely yet.
+    replacement: Vec<u8>,
 }
 
 impl<'a, S> Worded<'a, S> {
-    pub(super) fn new(stream: S, asked: &'a Cell<u64>) -> Self {
-        Self { stream, asked, answered: 0, instead: Vec::new() }
+    pub(super) fn new(stream: S, requests: &'a Cell<u64>) -> Self {
+        Self { stream, requests, responses: 0, replacement: Vec::new() }
     }
 
     pub(super) fn into_inner(self) -> S {
@@ -36,7 +36,7 @@ impl<'a, S> Worded<'a, S> {
     }
 }
 
-/// The status of an answer, where these bytes begin one.
+/// The status of a response, if these bytes begin one.
 fn status(bytes: &[u8]) -> Option<&[u8]> {
     match bytes {
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', status @ ..] => status.get(..3),
@@ -44,12 +44,12 @@ fn status(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The same answer with words.
+/// The same response with a text. `None` if it is not one of hyper's refusals.
 fn worded(answer: &[u8]) -> Option<Vec<u8>> {
     let text = match status(answer)? {
         b"400" => {
-            "this is no HTTP/1.1 request (RFC 9112): most likely the client speaks TLS, HTTP/2 or the PROXY protocol here, \
-             and the node does not; `fanfare probe URL` tests it"
+            "this is not an HTTP/1.1 request (RFC 9112): the client probably sends TLS, HTTP/2 or a PROXY header, which \
+             this port does not expect; `fanfare probe URL` tests it"
                 .to_owned()
         }
         b"414" | b"431" => too_large_text(),
@@ -62,11 +62,11 @@ fn worded(answer: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl<S: AsyncWrite + Unpin> Worded<'_, S> {
-    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.instead.is_empty() {
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.instead))? {
+    fn poll_replacement(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.replacement.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.replacement))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => drop(self.instead.drain(..written)),
+                written => drop(self.replacement.drain(..written)),
             }
         }
         Poll::Ready(Ok(()))
@@ -89,20 +89,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Worded<'_, S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_instead(cx))?;
+        ready!(self.poll_replacement(cx))?;
         let first: &[u8] = slices.first().map_or(&[], |slice| slice);
-        // 100 (Continue) comes before the answer.
+        // 100 (Continue) comes before the actual response.
         let begins = status(first).is_some_and(|status| status != b"100");
         if begins
-            && self.answered == self.asked.get()
-            && let Some(instead) = worded(first)
+            && self.responses == self.requests.get()
+            && let Some(replacement) = worded(first)
         {
-            self.instead = instead;
+            self.replacement = replacement;
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
         if begins && written > 0 {
-            self.answered += 1;
+            self.responses += 1;
         }
         Poll::Ready(Ok(written))
     }
@@ -112,12 +112,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Worded<'_, S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_instead(cx))?;
+        ready!(self.poll_replacement(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_instead(cx))?;
+        ready!(self.poll_replacement(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
@@ -128,13 +128,13 @@ mod tests {
 
     use super::*;
 
-    /// What comes through of answers that are written one by one, each after so many requests.
+    /// What a peer receives when `answers` are written one by one, each after the given number of requests.
     async fn through(answers: &[(u64, &str)]) -> String {
         let (near, mut far) = tokio::io::duplex(8 << 10);
-        let asked = Cell::new(0);
-        let mut stream = Worded::new(near, &asked);
+        let received = Cell::new(0);
+        let mut stream = Worded::new(near, &received);
         for (requests, answer) in answers {
-            asked.set(*requests);
+            received.set(*requests);
             stream.write_all(answer.as_bytes()).await.expect("it is open");
             stream.flush().await.expect("it is open");
         }
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_bare_refusals_that_no_request_waits_for_get_words() {
+    async fn only_bare_refusals_that_no_request_waits_for_get_a_text() {
         const BARE: &str = "HTTP/1.1 431 Too Large\r\ncontent-length: 0\r\ndate: now\r\n\r\n";
         let worded = through(&[(0, BARE)]).await;
         let (head, body) = worded.split_once("\r\n\r\n").expect("a head");

@@ -1,8 +1,8 @@
-//! A host and its port, as a `Host` header, an absolute request target or an origin names them (RFC 3986 §3.2).
+//! Parses a host and its port from a `Host` header, an absolute request target or an origin (RFC 3986 §3.2).
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Lower case; an IPv6 address in its canonical form, in brackets.
+/// A host in lower case; an IPv6 address is in canonical form and in brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host {
     pub(super) name: String,
@@ -10,7 +10,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Reads `host` or `host:port`, with nothing before and nothing after. The port may be empty, which is none.
+    /// Parses `host` or `host:port`, with nothing before or after it. An empty port counts as none.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((address, port)) => (format!("[{}]", address.parse::<Ipv6Addr>().ok()?), port),
@@ -26,7 +26,7 @@ impl Host {
         };
         let port = match port.strip_prefix(':') {
             Some("") => None,
-            // `parse` alone would take a sign.
+            // `parse` alone would accept a sign.
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
             Some(_) => return None,
             None if port.is_empty() => None,
@@ -35,22 +35,23 @@ impl Host {
         Some(Self { name, port })
     }
 
-    /// Reads the bytes of a header.
+    /// Parses the bytes of a header.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         std::str::from_utf8(bytes).ok().and_then(Self::parse)
     }
 
-    /// The name without the dot that may end it (RFC 1034 §3.1).
+    /// The name without a trailing dot (RFC 1034 §3.1).
     pub(super) fn bare(&self) -> &str {
         self.name.strip_suffix('.').unwrap_or(&self.name)
     }
 
-    /// The address, where it is no name.
+    /// The address, if the host is one and not a name.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.name.trim_start_matches('[').trim_end_matches(']').parse().ok()
     }
 
-    /// Whether it means the asking machine itself: `localhost`, what is below it (RFC 6761 §6.3), or a loopback address.
+    /// Whether the host is the client's own machine: `localhost` or a name below it (RFC 6761 §6.3), or a loopback
+    /// address.
     pub(super) fn is_loopback(&self) -> bool {
         match self.address() {
             Some(address) => address.to_canonical().is_loopback(),
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+    fn a_host_is_a_name_or_an_address_with_an_optional_port() {
         for (text, expected) in [
             ("example.com", Some(("example.com", None))),
             ("EXAMPLE.com:8080", Some(("example.com", Some(8080)))),

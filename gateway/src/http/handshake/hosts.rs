@@ -1,20 +1,21 @@
-//! By which names the node is called: what a request may name as its host.
+//! The node's own host names, which a request may name as its host.
 //!
-//! A page of `evil.example`, a name that its owner lets resolve to this node (DNS rebinding), is of the same origin as the
-//! node to a browser. So a name counts only if its owner cannot be a stranger. An address has no owner, and over TLS the
-//! browser has checked the name against a certificate.
+//! In DNS rebinding, the owner of `evil.example` lets that name resolve to this node. To a browser, a page of that name
+//! then has the same origin as the node. So a name counts only if no stranger can own it. An address has no owner, and
+//! over TLS the browser has checked the name against a certificate.
 
 use std::net::IpAddr;
 
 use super::host::Host;
 use super::origins::Origins;
 
-/// The names of the node.
+/// The node's own host names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hosts {
     named: Vec<Name>,
-    /// Whether names count that no one can register: a single label, `.local` (RFC 6762) and `.internal`. Neighbours in the
-    /// network can still claim them, so they must not lead to a node that listens for its own machine only.
+    /// Whether names that cannot be registered count: a single label, `.local` (RFC 6762) and `.internal`. Other
+    /// machines in the network can still claim such names, so they do not count for a node that listens on the loopback
+    /// only.
     private: bool,
 }
 
@@ -22,11 +23,11 @@ pub struct Hosts {
 pub(super) enum Name {
     Any,
     Exact(String),
-    /// All names below it, at any depth, but not itself.
+    /// All names below this one, at any depth, but not the name itself.
     Below(String),
 }
 
-/// Why a configured host cannot be understood.
+/// Why a configured host is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "host {0:?}: write a name alone, as in example.com, or *.example.com for all below it; no scheme, port or path{1}"
@@ -34,14 +35,14 @@ pub(super) enum Name {
 pub struct HostError(String, String);
 
 impl Hosts {
-    /// The names in `entries`, those of `origins`, and what goes without saying where the node listens on `listen`.
+    /// The names in `entries` and in `origins`, and the implied names of a node that listens on `listen`.
     pub fn parse(entries: &[String], origins: &Origins, listen: IpAddr) -> Result<Self, HostError> {
         let named: Result<Vec<_>, _> = entries.iter().map(|entry| Name::parse(entry)).collect();
         let named = named?.into_iter().chain(origins.hosts()).collect();
         Ok(Self { named, private: !listen.is_loopback() })
     }
 
-    /// Whether a request for `host`, without TLS, is meant for this node.
+    /// Whether `host` is one of the node's names. For requests without TLS.
     pub(crate) fn own(&self, host: &Host) -> bool {
         host.address().is_some()
             || host.is_loopback()
@@ -73,13 +74,13 @@ impl Name {
         match self {
             Self::Any => true,
             Self::Exact(exact) => name == exact,
-            // The dot is what tells a sub-domain from `evil-example.com`.
+            // Without the dot, `evil-example.com` would count as a sub-domain of `example.com`.
             Self::Below(parent) => name.strip_suffix(parent.as_str()).is_some_and(|below| below.ends_with('.')),
         }
     }
 }
 
-/// A hint with the name in the form in which browsers send it, where that is another one.
+/// A hint with the name in the form that browsers send, if that differs; otherwise empty.
 pub(super) fn as_sent(name: &str) -> String {
     match url::Host::parse(name) {
         Ok(url::Host::Domain(sent)) if !name.is_ascii() => format!("; browsers send {name} as {sent}"),
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_word_only_names_count_that_no_stranger_can_have() {
+    fn by_default_only_names_that_no_stranger_can_own_count() {
         for (host, on_loopback, on_all) in [
             ("localhost:8080", true, true),
             ("app.localhost", true, true),
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_an_error_that_says_how_to_write_it() {
+    fn an_invalid_name_is_an_error_that_says_how_to_write_it() {
         for (entry, hint) in [
             ("https://example.com", "no scheme"),
             ("example.com:8080", "port"),

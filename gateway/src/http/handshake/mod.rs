@@ -1,7 +1,8 @@
-//! The strict upgrade check: may this HTTP request become a WebSocket (RFC 6455 §4.2), and on what terms?
+//! The strict upgrade check: whether an HTTP request may become a WebSocket (RFC 6455 §4.2), and with which
+//! subprotocol.
 //!
-//! A pure function over the request's head. Owns nothing of it: what is accepted borrows no header, so that the head can be
-//! freed. Everything else is a [`Refusal`] that says what to do.
+//! A pure function of the request's head. [`Accepted`] borrows nothing from the head, so that the head can be freed.
+//! Everything else is a [`Refusal`] that says what to do.
 
 mod host;
 mod hosts;
@@ -23,37 +24,37 @@ pub use origins::{OriginError, Origins};
 use crate::field::{Shown, elements, is_token, lists};
 use origins::{Verdict, can_be_listed};
 
-/// RFC 6455 §4.2.1 asks for 16 bytes, not for what an encoder would make of them: the key that §4.1 has as its example ends
-/// with bits that are not zero.
+/// RFC 6455 §4.2.1 requires a key that decodes to 16 bytes, not one in canonical form: the last bits of the example key
+/// in §4.1 are not zero.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
-/// On what terms a WebSocket is to be had.
+/// What an upgrade request is checked against.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms<'a> {
-    /// The names of the node.
+    /// The node's own host names.
     pub hosts: &'a Hosts,
-    /// The pages that may connect from elsewhere.
+    /// The origins, besides the node's own, whose pages may connect.
     pub origins: &'a Origins,
     /// Whether the request is known to have come over TLS.
     pub over_tls: bool,
-    /// The subprotocols that are spoken at the path.
+    /// The subprotocols that the path supports.
     pub protocols: &'static [&'static str],
 }
 
-/// What the 101 response says.
+/// The result of an accepted upgrade request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
     /// The value of `Sec-WebSocket-Accept`.
     pub accept: HeaderValue,
     /// The value of `Sec-WebSocket-Protocol`; without one, the header must not be sent.
     pub protocol: Option<&'static str>,
-    /// The subprotocols that the client offered, if none of them is spoken here, as a log may hold them.
-    pub unspoken: Option<String>,
+    /// The subprotocols that the client offered, if none of them is supported, shortened for the log.
+    pub unsupported: Option<String>,
 }
 
-/// Why a request can not become a WebSocket, or have any other answer. The text is for the client's author or the operator:
-/// it says what to do, and holds nothing of the client but printable ASCII, and not much of that.
+/// Why a request is refused. The text is for the client's author or the operator. It says what to do, and quotes at
+/// most a short piece of printable ASCII from the request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Not a GET.
@@ -62,10 +63,10 @@ pub enum Refusal {
     /// Not HTTP/1.1.
     #[error("a WebSocket handshake needs HTTP/1.1: a proxy on the way may be set to HTTP/1.0")]
     HttpVersion,
-    /// No Host, several, or one that is not a host.
+    /// The Host header is missing, repeated or invalid.
     #[error("send exactly one Host header, with a host name and optionally a port")]
     Host,
-    /// A body was announced.
+    /// The request announces a body.
     #[error("a WebSocket handshake has no body: send neither Content-Length nor Transfer-Encoding")]
     Body,
     /// `Upgrade` does not list `websocket`.
@@ -74,25 +75,26 @@ pub enum Refusal {
     /// `Connection` does not list `upgrade`.
     #[error("the Connection header must list Upgrade: a proxy on the way may remove it")]
     Connection,
-    /// Another `Sec-WebSocket-Version` than 13, or none.
-    #[error("only WebSocket version 13 is spoken here: send Sec-WebSocket-Version: 13")]
+    /// `Sec-WebSocket-Version` is missing or not 13.
+    #[error("only WebSocket version 13 is supported: send Sec-WebSocket-Version: 13")]
     WebSocketVersion,
     /// `Sec-WebSocket-Key` is missing, repeated or not 16 bytes in base64.
     #[error("send exactly one Sec-WebSocket-Key header: 16 random bytes in base64")]
     Key,
-    /// The page that connects is of another origin, which is not on the list.
+    /// The page's origin is neither the node's own nor on the list.
     #[error(
         "pages of {0} may not connect: the node needs http.origins = [\"{0}\"], or FANFARE__HTTP__ORIGINS={0}; \
          test it with `fanfare probe URL --header 'Origin: {0}'`"
     )]
     Origin(String),
-    /// The page that connects is of an origin that no list can hold.
-    #[error("the Origin header is not one that browsers send, once: {0}")]
+    /// The Origin header is repeated, or is not an origin that could be on the list.
+    #[error("send at most one Origin header, with an origin as browsers send it: {0}")]
     NoOrigin(String),
-    /// The request is for a name that the node does not have: its page may be a stranger's.
+    /// The request names a host that is not one of the node's names. Its page may belong to an attacker (DNS
+    /// rebinding).
     #[error(
-        "this node does not know itself as {0}: if that is its name, it needs http.hosts = [\"{0}\"], or \
-         FANFARE__HTTP__HOSTS={0}; behind a balancer that ends TLS, the balancer's address in http.trusted_proxies will do"
+        "{0} is not one of this node's names: if it should be, the node needs http.hosts = [\"{0}\"], or \
+          FANFARE__HTTP__HOSTS={0}; behind a balancer that ends TLS, the balancer's address in http.trusted_proxies is enough"
     )]
     Stranger(String),
     /// `Sec-WebSocket-Protocol` is not a list of distinct tokens.
@@ -101,14 +103,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// A refusal of a name that the node does not have.
+    /// A refusal of a host that is not one of the node's names.
     pub(crate) fn stranger(host: &Host) -> Self {
         Self::Stranger(Shown::of(host.bare().as_bytes()).to_string())
     }
 
     fn origin(origin: &[u8]) -> Self {
         let shown = Shown::of(origin).to_string();
-        // Shown shorter than it is, or otherwise, it would be of no use on the list.
+        // An origin that is shown shortened or altered could not be copied to the list.
         let whole = shown.as_bytes() == origin;
         if whole && can_be_listed(&shown) { Self::Origin(shown) } else { Self::NoOrigin(shown) }
     }
@@ -126,15 +128,15 @@ impl Refusal {
         }
     }
 
-    /// The headers of the response that tell a program what the text tells a person.
+    /// The headers that tell a program what the text tells a person.
     pub fn headers(&self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Method => &[("allow", "GET")],
-            // RFC 9110 §15.5.22: a 426 lists in Upgrade what would do.
+            // RFC 9110 §15.5.22: a 426 lists the required protocols in Upgrade.
             Self::Upgrade | Self::WebSocketVersion => {
                 &[("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-version", "13")]
             }
-            // What follows on the connection is, to someone, a body: to read it as a request would be smuggling.
+            // The bytes that follow may be the announced body. Reading them as a request would allow request smuggling.
             Self::Body => &[("connection", "close")],
             _ => &[],
         }
@@ -153,8 +155,9 @@ impl Refusal {
     }
 }
 
-/// The host that a request asks for, whatever it wants of it. It names exactly one (RFC 9112 §3.2); only HTTP/1.0, which old
-/// balancers use for their health checks, may name none. That of an absolute target counts before the header's (§3.2.2).
+/// The host that a request is for. Each request must name exactly one (RFC 9112 §3.2); only HTTP/1.0, which old
+/// balancers use for health checks, may name none. The host of an absolute target takes precedence over the header
+/// (§3.2.2).
 pub(crate) fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Host>, Refusal> {
     if version == Version::HTTP_10 && !headers.contains_key(header::HOST) {
         return Ok(None);
@@ -166,14 +169,14 @@ pub(crate) fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<O
     }
 }
 
-/// Whether a request asks for a WebSocket. Any other upgrade that it offers may be ignored (RFC 9110 §7.8), and of HTTP/1.0
-/// every one must be.
+/// Whether a request asks for a WebSocket. Other upgrades may be ignored, and upgrades in HTTP/1.0 must be (RFC 9110
+/// §7.8).
 pub(crate) fn is_wanted(version: Version, headers: &HeaderMap) -> bool {
     version != Version::HTTP_10 && lists(headers, "upgrade", "websocket")
 }
 
-/// Checks an upgrade request for `host`. Of the client's subprotocols, the first that is spoken here is taken; that none is,
-/// is no error.
+/// Checks an upgrade request for `host`. Selects the first of the client's subprotocols that is supported. If none is,
+/// the request is still accepted.
 pub(crate) fn check(parts: &Parts, host: Option<&Host>, terms: &Terms<'_>) -> Result<Accepted, Refusal> {
     let headers = &parts.headers;
     if parts.method != Method::GET {
@@ -201,20 +204,21 @@ pub(crate) fn check(parts: &Parts, host: Option<&Host>, terms: &Terms<'_>) -> Re
     let accept = accept(key).ok_or(Refusal::Key)?;
     check_page(headers, host, terms)?;
     let offered = offered(headers)?;
-    let spoken = |offer: &&[u8]| terms.protocols.iter().copied().find(|name| name.as_bytes() == *offer);
-    let protocol = offered.iter().find_map(spoken);
-    let unspoken = (protocol.is_none() && !offered.is_empty()).then(|| shown(&offered));
-    Ok(Accepted { accept, protocol, unspoken })
+    let supported = |offer: &&[u8]| terms.protocols.iter().copied().find(|name| name.as_bytes() == *offer);
+    let protocol = offered.iter().find_map(supported);
+    let unsupported = (protocol.is_none() && !offered.is_empty()).then(|| shown(&offered));
+    Ok(Accepted { accept, protocol, unsupported })
 }
 
-/// Checks the page that connects. No browser omits the Origin, and other clients can send any: absence gives nothing away.
+/// Checks the page's origin. Browsers always send it, and other clients can send any value, so a request without it is
+/// safe to accept.
 fn check_page(headers: &HeaderMap, host: &Host, terms: &Terms<'_>) -> Result<(), Refusal> {
     let origin = match single(headers, header::ORIGIN) {
         Some(origin) => origin,
         None if !headers.contains_key(header::ORIGIN) => return Ok(()),
-        None => return Err(Refusal::NoOrigin("there are several".to_owned())),
+        None => return Err(Refusal::NoOrigin("it was sent several times".to_owned())),
     };
-    // What is not UTF-8 is no origin.
+    // A value that is not UTF-8 does not parse as an origin.
     let text = std::str::from_utf8(origin).unwrap_or_default();
     match terms.origins.judge(text, (host, terms.hosts), terms.over_tls) {
         Verdict::Allowed => Ok(()),
@@ -223,7 +227,7 @@ fn check_page(headers: &HeaderMap, host: &Host, terms: &Terms<'_>) -> Result<(),
     }
 }
 
-/// The value of a header that must be there once.
+/// The value of a header that must be present exactly once.
 fn single(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
     let mut lines = headers.get_all(name).iter();
     match (lines.next(), lines.next()) {
@@ -232,11 +236,11 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
     }
 }
 
-/// What proves to the client that its key was read as one; `None` when it is not 16 bytes in base64.
+/// The value of `Sec-WebSocket-Accept` for a key; `None` if the key is not 16 bytes in base64.
 fn accept(key: &[u8]) -> Option<HeaderValue> {
     /// RFC 6455 §1.3.
     const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    // 18: what 24 characters can hold at most. A longer key does not fit, and is an error by that.
+    // 24 characters hold at most 18 bytes. Decoding a longer key fails because it does not fit.
     let mut decoded = [0; 18];
     if BASE64.decode_slice(key, &mut decoded) != Ok(16) {
         return None;
@@ -247,7 +251,7 @@ fn accept(key: &[u8]) -> Option<HeaderValue> {
     HeaderValue::try_from(BASE64.encode(hash.digest().bytes())).ok()
 }
 
-/// The client's subprotocols: distinct tokens (RFC 6455 §4.1), and at least one where there is the header at all.
+/// The client's subprotocols: distinct tokens (RFC 6455 §4.1), at least one if the header is present.
 fn offered(headers: &HeaderMap) -> Result<Vec<&[u8]>, Refusal> {
     let mut offered = Vec::new();
     for name in elements(headers, "sec-websocket-protocol") {
@@ -262,7 +266,8 @@ fn offered(headers: &HeaderMap) -> Result<Vec<&[u8]>, Refusal> {
     Ok(offered)
 }
 
-/// Subprotocols for a log. Some clients hide tokens among them: only the beginnings of the first few are shown.
+/// Subprotocols for the log. Some clients send secret tokens as subprotocols, so only the beginnings of the first few
+/// are shown.
 fn shown(offered: &[&[u8]]) -> String {
     const NAMES: usize = 4;
     const LENGTH: usize = 20;

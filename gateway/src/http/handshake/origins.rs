@@ -1,28 +1,28 @@
-//! Which web pages may connect: those of the node's own hosts, and those on the operator's list.
+//! Decides which web pages may connect: those of the node's own hosts, and those on the operator's list.
 //!
-//! Compares parsed parts, never text with text: a look-alike (`https://example.com.evil.org`,
+//! Compares parsed parts, never whole strings. A look-alike (`https://example.com.evil.org`,
 //! `https://example.com@evil.org`) differs in its host or does not parse.
 
 use super::host::Host;
 use super::hosts::{Hosts, Name, as_sent};
 
-/// The origins, besides the server's own host, whose pages may connect. The default is none.
+/// The origins, besides the node's own hosts, whose pages may connect. By default there are none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origins(Vec<Pattern>);
 
-/// Why a configured origin can not be understood.
+/// Why a configured origin is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
     /// There is no `://`.
     #[error("origin {0:?} has no scheme: write https://{0}, or http://{0}, as the page's own address begins")]
     Scheme(String),
-    /// The scheme is a socket's.
-    #[error("origin {0:?} is a socket's address: write that of the page, which begins with http:// or https://")]
+    /// The scheme is `ws` or `wss`.
+    #[error("origin {0:?} is a socket's address: write the page's address, which begins with http:// or https://")]
     Socket(String),
-    /// A `*` where it has no meaning.
+    /// A `*` where it is not allowed.
     #[error("origin {0:?}: a `*` stands alone or for all sub-domains, as in https://*.example.com")]
     Wildcard(String),
-    /// Neither a host nor a host and a port.
+    /// The part after the scheme is not a host with an optional port.
     #[error(
         "origin {0:?}: after the scheme comes a host and optionally a port, as in https://example.com:8443, and no path{1}"
     )]
@@ -32,17 +32,17 @@ pub enum OriginError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pattern {
     Any,
-    /// An origin without parts, as browsers send it: `null` or `file://`.
+    /// An origin without host, as browsers send it: `null` or `file://`.
     Opaque(&'static str),
     Exact(Origin),
     /// All names below the host, at any depth, but not the host itself.
     Below(Origin),
 }
 
-/// What browsers send for sandboxed frames and, some of them, for files; and what others send for files.
+/// `null` is sent for sandboxed frames, and by some browsers for files; other browsers send `file://` for files.
 const OPAQUE: [&str; 2] = ["null", "file://"];
 
-/// An origin in parts (RFC 6454 §7), lower case; a port that is its scheme's default is left out.
+/// A parsed origin (RFC 6454 §7) in lower case. The scheme's default port is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Origin {
     scheme: String,
@@ -53,39 +53,40 @@ struct Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Allowed,
-    /// It is of another origin, which is not on the list.
+    /// Its origin is neither the requested host's nor on the list.
     Foreign,
-    /// It is of the host that it asks for, and the node has no such name.
+    /// Its origin is the requested host, but that is not one of the node's names.
     Stranger,
 }
 
 impl Origins {
-    /// Reads entries such as `https://example.com`, `https://*.example.com` (its sub-domains), `null`, `file://` and `*`
-    /// (everything).
+    /// Parses entries such as `https://example.com`, `https://*.example.com` (its sub-domains), `null`, `file://` and
+    /// `*` (every origin).
     pub fn parse<T: AsRef<str>>(entries: impl IntoIterator<Item = T>) -> Result<Self, OriginError> {
         entries.into_iter().map(|entry| Pattern::parse(entry.as_ref())).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether a page of `origin`, the header's value, may connect to the server that it calls `host`; `over_tls` if it is
-    /// known to have come so.
+    /// Decides whether a page with this `Origin` header may connect to `host`. `over_tls`: the request is known to have
+    /// come over TLS.
     pub(super) fn judge(&self, origin: &str, (host, hosts): (&Host, &Hosts), over_tls: bool) -> Verdict {
         if self.0.iter().any(|pattern| pattern.is(origin)) {
             return Verdict::Allowed;
         }
-        // `null` (a sandboxed frame, a file) does not parse: it could be anyone's.
+        // `null` (a sandboxed frame, a file) does not parse: such a page could be anyone's.
         let Some(origin) = Origin::parse(origin) else { return Verdict::Foreign };
         if self.0.iter().any(|pattern| pattern.matches(&origin)) {
             return Verdict::Allowed;
         }
         match origin.is_of(host, over_tls) {
             false => Verdict::Foreign,
-            // Browsers let a page that came over TLS reach nothing without it, so the name was checked (mixed content).
+            // Browsers forbid a page that came over TLS to connect without it (mixed content). So the request came over
+            // TLS, and the browser has checked the name.
             true if origin.scheme == "https" || over_tls || hosts.own(host) => Verdict::Allowed,
             true => Verdict::Stranger,
         }
     }
 
-    /// The hosts that are named.
+    /// The hosts of the listed origins.
     pub(super) fn hosts(&self) -> impl Iterator<Item = Name> {
         self.0.iter().filter_map(|pattern| match pattern {
             Pattern::Any => Some(Name::Any),
@@ -96,7 +97,7 @@ impl Origins {
     }
 }
 
-/// Whether an origin can be put on the list as it is.
+/// Whether an origin can be put on the list unchanged.
 pub(super) fn can_be_listed(origin: &str) -> bool {
     Pattern::parse(origin).is_ok_and(|pattern| matches!(pattern, Pattern::Exact(_) | Pattern::Opaque(_)))
 }
@@ -124,7 +125,7 @@ impl Pattern {
         origin.map(wrap).ok_or_else(|| OriginError::Host(entry.to_owned(), as_sent(rest)))
     }
 
-    /// Whether it covers an origin whatever parts that has.
+    /// Whether it matches an origin as a whole, without parsing it.
     fn is(&self, origin: &str) -> bool {
         match self {
             Self::Any => true,
@@ -141,7 +142,7 @@ impl Pattern {
             Self::Below(parent) => {
                 origin.scheme == parent.scheme
                     && origin.host.port == parent.host.port
-                    // The dot is what tells a sub-domain from `evil-example.com`.
+                    // Without the dot, `evil-example.com` would count as a sub-domain of `example.com`.
                     && origin.host.name.strip_suffix(&parent.host.name).is_some_and(|below| below.ends_with('.'))
             }
         }
@@ -149,7 +150,7 @@ impl Pattern {
 }
 
 impl Origin {
-    /// Reads an origin as browsers send it: with nothing after the host and its port.
+    /// Parses an origin as browsers send it: with nothing after the host and its port.
     fn parse(text: &str) -> Option<Self> {
         let (scheme, host) = text.split_once("://")?;
         let scheme_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
@@ -167,9 +168,9 @@ impl Origin {
         Some(Self { scheme, host })
     }
 
-    /// Whether a page of this origin was served under the name `host`. A balancer that ends TLS and does not say so hides
-    /// which of the two schemes it was, so both default ports stand for none. Pages of this machine count as one another's,
-    /// whatever their names and ports. An http page can be changed on its way, so it must not reach a socket over TLS.
+    /// Whether a page of this origin was served by `host`. A balancer that ends TLS without saying so hides the scheme,
+    /// so both default ports count as none. Pages of the client's own machine count as one another's, whatever their
+    /// names and ports. A page that came over http can be changed on the way, so it must not reach a socket over TLS.
     fn is_of(&self, host: &Host, over_tls: bool) -> bool {
         let scheme = self.scheme == "https" || self.scheme == "http" && !over_tls;
         let port = host.port.filter(|port| ![80, 443].contains(port));
@@ -178,7 +179,7 @@ impl Origin {
     }
 }
 
-/// Whether it is a name as the DNS has them, or an address. A URL's host may also hold `%`, `,` and the like.
+/// Whether it is a DNS name or an address. The host of a URL may also contain `%`, `,` and the like.
 fn is_plain(name: &str) -> bool {
     name.starts_with('[') || name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_a_name_that_the_node_does_not_have_is_a_strangers() {
+    fn a_page_of_a_host_that_is_not_the_nodes_is_a_stranger() {
         for (origin, host, expected) in [
             ("http://evil.example:8080", "evil.example:8080", Verdict::Stranger),
             ("http://evil.example", "evil.example", Verdict::Stranger),
@@ -263,7 +264,7 @@ mod tests {
             ("http://example.com", "evil.example", Verdict::Foreign),
             ("http://example.com", "example.com", Verdict::Allowed),
             ("http://192.0.2.7:8080", "192.0.2.7:8080", Verdict::Allowed),
-            // Its browser has checked the certificate of the name.
+            // The browser has checked the certificate of the name.
             ("https://other.example", "other.example", Verdict::Allowed),
         ] {
             assert_eq!(judged(&[], origin, host, false), expected, "{origin} to {host}");
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_came_without_tls_does_not_reach_over_tls() {
+    fn a_page_without_tls_may_not_connect_over_tls() {
         let list = ["http://listed.org"];
         for (origin, expected) in
             [("https://example.com", true), ("http://example.com", false), ("http://listed.org", true)]
@@ -357,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_understood_in_the_list_is_an_error_that_says_how_to_write_it() {
+    fn an_invalid_entry_is_an_error_that_says_how_to_write_it() {
         for (entry, hint) in [
             ("example.com", "write https://example.com"),
             ("example.com:3000", "or http://example.com:3000"),
@@ -376,7 +377,7 @@ mod tests {
             ("https://exämple.com", "a host"),
             ("https://exämple.com", "browsers send exämple.com as xn--exmple-cua.com"),
             ("file:///", "a host"),
-            ("WSS://example.com", "that of the page"),
+            ("WSS://example.com", "write the page's address"),
         ] {
             let error = Origins::parse(["https://good.org", entry]).unwrap_err().to_string();
             assert!(error.contains(hint) && error.contains(&format!("{entry:?}")), "{entry}: {error}");

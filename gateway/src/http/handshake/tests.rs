@@ -50,9 +50,9 @@ fn stranger(host: &str) -> Option<Refusal> {
 }
 
 #[test]
-fn the_sample_of_the_rfc_is_accepted_with_its_answer() {
+fn the_example_of_the_rfc_gets_the_rfcs_answer() {
     let accept = HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    assert_eq!(checked(&[]), Ok(Accepted { accept, protocol: None, unspoken: None }));
+    assert_eq!(checked(&[]), Ok(Accepted { accept, protocol: None, unsupported: None }));
     // §4.1, item 7: the bytes 1 to 16.
     let accept = checked(&[("sec-websocket-key", &["AQIDBAUGBwgJCgsMDQ4PEC=="])]).unwrap().accept;
     assert_eq!(accept, "OfS0wDaT5NoxF2gqm7Zj2YtetzM=");
@@ -72,10 +72,10 @@ fn only_a_get_over_http_1_1_can_be_upgraded() {
     }
 }
 
-/// A header, its lines, and why the request is refused, if it is.
+/// A header, its lines, and the expected refusal, if any.
 type Case = (&'static str, &'static [&'static str], Option<Refusal>);
 
-fn hold(cases: &[Case]) {
+fn check_cases(cases: &[Case]) {
     for (name, lines, expected) in cases {
         assert_eq!(checked(&[(name, lines)]).err(), *expected, "{name}: {lines:?}");
     }
@@ -83,7 +83,7 @@ fn hold(cases: &[Case]) {
 
 #[test]
 fn each_header_of_an_upgrade_is_checked() {
-    hold(&[
+    check_cases(&[
         ("host", &[], Some(Refusal::Host)),
         ("host", &["example.com", "example.com"], Some(Refusal::Host)),
         ("host", &[""], Some(Refusal::Host)),
@@ -152,12 +152,12 @@ fn each_header_of_an_upgrade_is_checked() {
 
 #[test]
 fn each_origin_and_each_list_of_subprotocols_is_checked() {
-    hold(&[
+    check_cases(&[
         ("origin", &["https://example.com"], None),
         ("origin", &["https://listed.org"], None),
         ("origin", &["http://example.com"], None),
         ("origin", &["HTTPS://LISTED.org"], None),
-        ("origin", &["https://listed.org", "https://listed.org"], no_origin("there are several")),
+        ("origin", &["https://listed.org", "https://listed.org"], no_origin("it was sent several times")),
         ("origin", &["https://foreign.org"], foreign("https://foreign.org")),
         ("origin", &["http://localhost:5173"], foreign("http://localhost:5173")),
         ("origin", &["https://listed.org.evil.org"], foreign("https://listed.org.evil.org")),
@@ -182,7 +182,7 @@ fn each_origin_and_each_list_of_subprotocols_is_checked() {
 }
 
 #[test]
-fn a_page_of_a_name_that_the_node_does_not_have_is_kept_out() {
+fn a_page_of_a_host_that_is_not_the_nodes_is_refused() {
     for (name, origin, over_tls, expected) in [
         ("evil.example", "http://evil.example", false, stranger("evil.example")),
         ("EVIL.example:8080", "http://evil.example:8080", false, stranger("evil.example")),
@@ -201,7 +201,7 @@ fn a_page_of_a_name_that_the_node_does_not_have_is_kept_out() {
 }
 
 #[test]
-fn what_a_client_says_is_shown_short_and_printable() {
+fn a_clients_origin_is_shown_short_and_printable() {
     let long = format!("https://{}.example", "x".repeat(1000));
     for origin in ["https://a\tb", "https://\u{9b}31m.example", &long] {
         let refusal = checked(&[("origin", &[origin])]).expect_err(origin);
@@ -212,7 +212,7 @@ fn what_a_client_says_is_shown_short_and_printable() {
 }
 
 #[test]
-fn another_upgrade_is_not_wanted() {
+fn an_upgrade_to_another_protocol_is_ignored() {
     for (version, lines, expected) in [
         (Version::HTTP_11, &["websocket"][..], true),
         (Version::HTTP_11, &["WebSocket"], true),
@@ -238,7 +238,7 @@ fn every_request_names_one_host_but_http_1_0_may_name_none() {
         (Version::HTTP_10, "/", &["example.com"], named("example.com")),
         (Version::HTTP_10, "/", &[], Ok(None)),
         (Version::HTTP_10, "/", &["a", "a"], Err(Refusal::Host)),
-        // RFC 9112 §3.2.2: an absolute target counts, and Host must be there all the same.
+        // RFC 9112 §3.2.2: an absolute target takes precedence, but Host must be present too.
         (Version::HTTP_11, "http://target.example:81/", &["example.com"], named("target.example:81")),
         (Version::HTTP_11, "http://target.example/", &[], Err(Refusal::Host)),
         (Version::HTTP_11, "http://target.example/", &["a b"], Err(Refusal::Host)),
@@ -264,7 +264,7 @@ fn the_clients_first_supported_subprotocol_is_taken() {
 }
 
 #[test]
-fn unknown_subprotocols_are_shown_without_what_may_be_a_secret() {
+fn unsupported_subprotocols_are_shown_shortened_since_they_may_be_secrets() {
     for (lines, expected) in [
         (&[][..], None),
         (&["unknown, other"], None),
@@ -274,7 +274,7 @@ fn unknown_subprotocols_are_shown_without_what_may_be_a_secret() {
         (&["token, eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.secret"], Some("token, eyJhbGciOiJIUzI1NiJ9...")),
     ] {
         let accepted = checked(&[("sec-websocket-protocol", lines)]).unwrap();
-        assert_eq!(accepted.unspoken.as_deref(), expected, "{lines:?}");
+        assert_eq!(accepted.unsupported.as_deref(), expected, "{lines:?}");
     }
 }
 
