@@ -1,6 +1,6 @@
-//! Everything that ends a connection, and what follows for the client, the app, the log and the metrics: one table.
+//! All reasons that end a connection, and their effect on the client, the app, the log and the metrics, in one table.
 //!
-//! A client may decide by the code alone, so all reasons that share a code agree on whether to reconnect.
+//! A client may decide by the code alone, so all reasons with the same code agree on whether to reconnect.
 
 use std::borrow::Cow;
 
@@ -9,15 +9,15 @@ use crate::codec::Violation;
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The server has nothing more to say.
+    /// The server has finished with the connection.
     Normal,
-    /// No message for longer than the idle limit.
+    /// The client sent no message for longer than the idle limit.
     Idle,
-    /// The node is about to be gone: the drain's deadline has come, or nobody would wait for it.
+    /// The node is shutting down: the drain's deadline has passed, or the operator cut the drain short.
     GoingAway,
     /// The client broke RFC 6455.
     Protocol(Violation),
-    /// A kind of message that the protocol has no use for, such as binary where only text has a meaning.
+    /// A kind of message that the protocol does not support, such as binary where only text is allowed.
     Unsupported,
     /// A text that is not UTF-8.
     BadUtf8,
@@ -25,7 +25,7 @@ pub enum CloseReason {
     TooManyFragments,
     /// A message that took too long to arrive.
     MessageTooSlow,
-    /// More pings than anyone needs.
+    /// Far more pings than the allowed rate.
     PingFlood,
     /// A message over the size limit.
     MessageTooBig,
@@ -35,23 +35,23 @@ pub enum CloseReason {
     Drain,
     /// This node has no room for the connection.
     Overload,
-    /// The client reads more slowly than its channels speak, and its outbox is full.
+    /// The client reads more slowly than messages come, and its outbox is full.
     TooSlow,
-    /// Messages were lost, and the client's protocol has no other way to say so.
+    /// Messages were lost, and the client's protocol has no message for that.
     MessagesLost,
     /// The client's token is missing, bad or expired.
     Unauthorised,
-    /// The client may not be here.
+    /// The client is not allowed to connect.
     Forbidden,
-    /// The client did not say in time who it is.
+    /// The client did not authenticate in time.
     AuthTimeout,
     /// Another connection has taken this one's place.
     Replaced,
-    /// The client went on after it was refused for its rate many times.
+    /// The client kept sending requests after it was refused many times for its rate.
     RateLimited,
-    /// The client closed first, with this code or with none.
+    /// The client closed first, with this code or without one.
     PeerClosed(Option<u16>),
-    /// The client went without a word: end of stream, or a reset.
+    /// The connection ended without a close frame: end of stream, or a reset.
     PeerVanished,
     /// The client did not answer a ping in time.
     PingTimeout,
@@ -74,7 +74,7 @@ impl CloseReason {
         let (code, text, label, reconnect, in_order) = match self {
             Self::Normal => (Some(1000), "done", "normal", NO, YES),
             Self::Idle => (Some(1000), "idle for too long", "idle", NO, YES),
-            Self::GoingAway => (Some(1001), "this node is gone: reconnect", "going_away", YES, YES),
+            Self::GoingAway => (Some(1001), "this node is shutting down: reconnect", "going_away", YES, YES),
             Self::Protocol(_) => (Some(1002), "protocol error", "protocol_error", NO, YES),
             Self::Unsupported => {
                 (Some(1003), "this kind of message is not supported here", "unsupported_data", NO, YES)
@@ -86,17 +86,15 @@ impl CloseReason {
             Self::MessageTooBig => (Some(1009), "a message is too big", "message_too_big", NO, YES),
             Self::Internal => (Some(1011), "an internal error: reconnect", "internal", YES, NO),
             Self::Drain => (Some(1012), "this node is restarting: reconnect", "drain", YES, NO),
-            Self::Overload => {
-                (Some(1013), "this node is full, or cut off from its broker: reconnect later", "overload", YES, NO)
-            }
-            Self::Unauthorised => (Some(4401), "new token, then resume", "unauthorised", YES, NO),
+            Self::Overload => (Some(1013), "this node is full or has no broker: reconnect later", "overload", YES, NO),
+            Self::Unauthorised => (Some(4401), "no valid token: get a new one, then resume", "unauthorised", YES, NO),
             Self::Forbidden => (Some(4403), "not allowed here", "forbidden", NO, NO),
             Self::AuthTimeout => (Some(4408), "no token came in time: reconnect with one", "auth_timeout", YES, NO),
             Self::Replaced => (Some(4409), "replaced by another connection", "replaced", NO, NO),
             Self::TooSlow => (Some(4410), "reading too slowly: reconnect and resume", "too_slow", YES, NO),
             Self::MessagesLost => (Some(4411), "messages were lost: reload and reconnect", "messages_lost", YES, NO),
             Self::RateLimited => (Some(4429), "too many requests: reconnect later, and slow down", "rate", YES, NO),
-            // RFC 6455 §5.5.1: the code is echoed; where there is none, 1000 says that all is well.
+            // RFC 6455 §5.5.1: the code is echoed. Without a code, 1000 stands for a normal close.
             Self::PeerClosed(code) => (Some(code.unwrap_or(1000)), "closed by the client", "peer_closed", NO, YES),
             Self::PeerVanished => (None, "the client vanished", "peer_vanished", YES, NO),
             Self::PingTimeout => (None, "no answer to a ping", "ping_timeout", YES, NO),
@@ -104,15 +102,15 @@ impl CloseReason {
         Row { code, text, label, reconnect, in_order }
     }
 
-    /// The code of the close frame to send; `None` when no close frame can be sent, or none would be read.
+    /// The code of the close frame to send; `None` if no close frame can be sent or would be read.
     pub fn code(self) -> Option<u16> {
         self.row().code
     }
 
-    /// The reason for the close frame and the log: at most 123 bytes, so that it fits in the frame.
+    /// The text for the close frame and the log: at most 123 bytes, so that it fits in the frame.
     pub fn text(self) -> Cow<'static, str> {
         match self {
-            // The table's text alone would leave a client's author to guess which of a dozen rules it was.
+            // The table's text alone would not name which of a dozen rules was broken.
             Self::Protocol(violation) => Cow::Owned(format!("{}: {violation}", self.row().text)),
             _ => Cow::Borrowed(self.row().text),
         }
@@ -123,12 +121,12 @@ impl CloseReason {
         self.row().label
     }
 
-    /// Whether the same client can expect better from a new connection.
+    /// Whether the client should reconnect.
     pub fn reconnect(self) -> bool {
         self.row().reconnect
     }
 
-    /// Whether an app's handler still receives what came before; otherwise the client is closed at once.
+    /// Whether the app's handler first receives all earlier messages. Otherwise the connection is closed at once.
     pub fn in_order(self) -> bool {
         self.row().in_order
     }
@@ -243,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_closes_hears_its_own_code() {
+    fn a_client_that_closes_gets_its_own_code_back() {
         assert_eq!(CloseReason::PeerClosed(Some(4000)).code(), Some(4000));
         assert_eq!(CloseReason::PeerClosed(None).code(), Some(1000));
         assert_eq!(CloseReason::PeerVanished.code(), None);

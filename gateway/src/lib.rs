@@ -1,6 +1,6 @@
-//! A clustered WebSocket gateway: sockets on any node, one ordered log between the nodes.
+//! A clustered WebSocket gateway: clients connect to any node, and one ordered log connects the nodes.
 //!
-//! Build an app with [`App`], or run the program `fanfare`. ARCHITECTURE.md is the map.
+//! Build an app with [`App`], or run the program `fanfare`. ARCHITECTURE.md describes the modules.
 
 pub mod app;
 pub mod capacity;

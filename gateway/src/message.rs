@@ -1,4 +1,4 @@
-//! A record on its way to sockets: written once per format, however many receive it.
+//! A record on its way to sockets. It is encoded once per format, however many clients receive it.
 
 use std::sync::OnceLock;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::protocol::Format;
 
-/// A record and its frames, shared by all workers.
+/// A record and its encoded frames, shared by all workers.
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) record: Record,
@@ -19,7 +19,7 @@ impl Message {
         Self { record, frames: Default::default() }
     }
 
-    /// The WebSocket frame in this format, made by the first subscriber that needs it. Its tail is the body.
+    /// The WebSocket frame in this format. It is made when the first subscriber needs it.
     pub(crate) fn frame(&self, format: Format) -> &Bytes {
         self.frames[format.index()].get_or_init(|| format.protocol().message(&self.record).frame())
     }

@@ -1,7 +1,7 @@
-//! Takes records from the log to every worker of the node.
+//! Passes records from the log to every worker of the node.
 //!
-//! Owned by the node; one task. Knows which partitions are being read, and so whether the node is ready.
-//! Waits for a worker whose queue is full: the log keeps what is not read, so nothing is lost by it.
+//! One task, owned by the node. Knows which partitions are being read, and so whether the node is ready. Waits while a
+//! worker's queue is full. This loses nothing: the log keeps the records that are not read yet.
 
 use std::sync::Arc;
 
@@ -14,22 +14,22 @@ use crate::node::health::Health;
 use crate::node::vitals::ROUND;
 use crate::window::{Recent, Window};
 
-/// What workers are told, in the order of the log.
+/// An event for the workers, in the order of the log.
 #[derive(Debug)]
 pub(crate) enum Relayed {
     /// A record.
     Message(Arc<Message>),
-    /// Records that are no messages, up to this one.
+    /// Records up to this position were read and are not messages.
     At(Position),
-    /// A partition is being read; what follows comes after this position.
+    /// A partition is being read. The records that follow come after this position.
     Up(Position),
-    /// Records of a partition are missing here.
+    /// Records of a partition are lost here.
     Lost(Break),
-    /// The broker is away, or back.
+    /// The broker is unreachable, or reachable again.
     Degraded(bool),
 }
 
-/// The task's own things.
+/// The state of the relay's task.
 pub(crate) struct Relay {
     pub(crate) partitions: u16,
     pub(crate) health: Arc<Health>,
@@ -42,7 +42,7 @@ impl Relay {
     pub(crate) async fn run(self, mut tail: Tail) {
         let mut up = vec![false; usize::from(self.partitions)];
         let mut degraded = false;
-        // The relay is dropped first, so that its own fault is not called the tail's.
+        // `relay` is dropped first, so that a fault of the relay is not reported as one of the tail.
         let (reading, relay) = self.health.relay();
         let mut tick = interval(ROUND);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -51,7 +51,7 @@ impl Relay {
             let events = tokio::select! {
                 events = tail.next() => events,
                 _ = tick.tick() => {
-                    // Without a link there is nothing to read, and the node is not ready for that reason.
+                    // Without a link there is nothing to read, and the node is already not ready for that reason.
                     if !up.iter().all(|up| *up) {
                         reading.beat();
                     }
@@ -97,7 +97,8 @@ impl Relay {
         }
     }
 
-    /// The window knows of records before any worker does, so that nobody asks it for what it has yet to get.
+    /// Appends records to the window before any worker receives them, so that a worker never asks the window for a
+    /// record that it does not have yet.
     fn records(&self, partition: Partition, seen: Vec<Seen>, relayed: &mut Vec<Relayed>) {
         let recent: Vec<_> = seen.into_iter().map(Recent::from).collect();
         self.window.append(partition, &recent);

@@ -11,13 +11,13 @@ use futures_util::FutureExt;
 use super::socket::{Socket, SocketError};
 use crate::close::CloseReason;
 
-/// What a handler gives back when it is done with its socket.
+/// The result of a handler. An error closes the socket with a code for reconnecting.
 pub type Outcome = Result<(), Box<dyn Error>>;
 
 /// A handler of sockets.
 pub(crate) type SocketHandler = Arc<dyn Fn(Socket) -> Pin<Box<dyn Future<Output = Outcome>>> + Send + Sync>;
 
-/// Runs a handler to its end; the reason with which its socket is closed says how it ended.
+/// Runs a handler until it returns or panics, and closes its socket with a matching reason.
 pub(crate) async fn run(handler: SocketHandler, socket: Socket) {
     let (worker, connection) = (Rc::clone(&socket.worker), Rc::clone(&socket.connection));
     let reason = match AssertUnwindSafe(async { handler(socket).await }).catch_unwind().await {

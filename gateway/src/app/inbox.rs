@@ -1,27 +1,28 @@
-//! Messages that an app's handler has yet to receive.
+//! The queue of messages from a client to an app's handler.
 //!
-//! Owned by the connection. Bounded: while it is full the socket is not read, so the client waits. Loses:
-//! what the handler does not take before it returns.
+//! Owned by the connection. Bounded: while it is full, the socket is not read, so the client must wait. Loses the
+//! messages that are left when the handler returns.
 
 use std::collections::VecDeque;
 use std::task::{Poll, Waker};
 
 use super::message::Message;
 
-/// Messages at which reading pauses.
+/// The number of messages at which reading pauses.
 const FULL: usize = 64;
-/// Bytes at which reading pauses.
+/// The number of bytes at which reading pauses.
 const FULL_BYTES: usize = 256 << 10;
 
+/// Received messages, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     queue: VecDeque<Message>,
     bytes: usize,
-    /// No more will come.
+    /// Whether the last message is in the queue.
     ended: bool,
-    /// The handler has returned.
+    /// Whether the handler has returned.
     done: bool,
-    /// The handler has taken a message since this was last asked.
+    /// Whether the handler has taken a message since the last call of `has_moved`.
     moved: bool,
     waiting: Option<Waker>,
 }
@@ -33,7 +34,7 @@ impl Inbox {
         self.wake();
     }
 
-    /// The next message, or `None` after the last; `waker` is called when that changes.
+    /// The next message, or `None` after the last one. While pending, `waker` is woken when this changes.
     pub(crate) fn poll_next(&mut self, waker: &Waker) -> Poll<Option<Message>> {
         if let Some(message) = self.queue.pop_front() {
             self.bytes -= message.len();
@@ -51,13 +52,13 @@ impl Inbox {
         self.queue.len() >= FULL || self.bytes >= FULL_BYTES
     }
 
-    /// Nothing more will come.
+    /// Notes that no more messages will come.
     pub(crate) fn end(&mut self) {
         self.ended = true;
         self.wake();
     }
 
-    /// The handler has returned.
+    /// Notes that the handler has returned.
     pub(crate) fn finish(&mut self) {
         self.done = true;
     }

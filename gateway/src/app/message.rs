@@ -7,7 +7,7 @@ use bytes::Bytes;
 /// One message, in either direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Characters.
+    /// A text.
     Text(String),
     /// Bytes.
     Binary(Bytes),
@@ -23,7 +23,7 @@ impl Message {
         }
     }
 
-    /// Whether it holds nothing.
+    /// Whether the message is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -42,7 +42,7 @@ impl From<&str> for Message {
     }
 }
 
-/// Text as it is; of bytes, how many.
+/// Writes a text as it is, and only the number of bytes of a binary message.
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

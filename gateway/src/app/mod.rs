@@ -1,7 +1,8 @@
-//! An express-style app: pages with `get`, sockets with `ws`, then `run`, or `listen` where errors are handled elsewhere.
+//! An express-style app: add pages with `get` and sockets with `ws`, then call `run`, or `listen` to handle errors
+//! yourself.
 //!
-//! Handlers of sockets run on the worker that owns the socket and need not be `Send`. A panic in one ends its
-//! own socket with 1011 and no other.
+//! A handler runs on the worker that owns its socket, and need not be `Send`. A panic in a handler closes only its own
+//! socket, with 1011.
 
 pub(crate) mod handler;
 pub(crate) mod inbox;
@@ -20,20 +21,20 @@ use self::socket::Socket;
 use crate::field;
 use crate::protocol::Format;
 
-/// The parameters of a path by name, percent-encoded.
+/// The names and values of a path's parameters, still percent-encoded.
 pub(crate) type Parameters = Vec<(String, String)>;
 
-/// What speaks at a path that takes WebSockets.
+/// What serves the WebSockets of a path.
 #[derive(Clone)]
 pub(crate) enum Endpoint {
     /// One of the gateway's protocols.
     Gateway(Format),
-    /// A handler, whose sockets share a channel.
+    /// An app's handler. All its sockets share a channel.
     Handler { channel: String, handler: SocketHandler, protocols: &'static [&'static str] },
 }
 
 impl Endpoint {
-    /// The subprotocols that are spoken there.
+    /// The subprotocols that it supports.
     pub(crate) fn protocols(&self) -> &'static [&'static str] {
         match self {
             Self::Gateway(format) => format.protocol().names(),
@@ -42,33 +43,34 @@ impl Endpoint {
     }
 }
 
-/// The routes of a server.
+/// The routes of pages and sockets that a node serves.
 #[derive(Default, Clone)]
 pub struct App {
     pub(crate) pages: axum::Router,
     paths: matchit::Router<()>,
-    /// By path, the place in `endpoints`.
+    /// The index in `endpoints`, by path.
     sockets: matchit::Router<usize>,
     endpoints: Vec<Endpoint>,
-    /// What was added, in that order: scheme and path.
+    /// The scheme and path of each route, in the order in which they were added.
     pub(crate) routes: Vec<(&'static str, String)>,
-    /// The program's name and version, where it says them.
+    /// The program's name and version, if set.
     pub(crate) program: Option<(&'static str, &'static str)>,
 }
 
-/// A route of sockets that was just added.
+/// A newly added route of sockets, for setting its options.
 #[derive(Debug)]
 pub struct SocketRoute<'a>(&'a mut Endpoint);
 
 impl SocketRoute<'_> {
-    /// The subprotocols that the handler speaks. Of those that a client offers, the first that is among them is agreed on,
-    /// and [`Socket::protocol`] says which. By default there are none: browsers end a connection whose page offered some.
+    /// Sets the subprotocols that the handler supports. The first one that the client offers and that is among them is
+    /// selected, and [`Socket::protocol`] returns it. By default there are none: browsers then close a connection whose
+    /// page offered some.
     ///
     /// # Panics
-    /// If a name is not a token (RFC 9110 §5.6.2): a mistake in the program.
+    /// If a name is not a token (RFC 9110 §5.6.2), which is a mistake in the program.
     pub fn protocols(self, names: &'static [&'static str]) {
         for name in names {
-            assert!(field::is_token(name.as_bytes()), "{name:?} cannot be a subprotocol: it is no token");
+            assert!(field::is_token(name.as_bytes()), "{name:?} cannot be a subprotocol: it is not a token");
         }
         if let Endpoint::Handler { protocols, .. } = self.0 {
             *protocols = names;
@@ -109,29 +111,30 @@ impl App {
     /// Answers GET requests with an axum handler.
     ///
     /// # Panics
-    /// If the path has a handler already or does not begin with `/`: a mistake in the program.
+    /// If the path already has a handler or does not begin with `/`, which is a mistake in the program.
     pub fn get<H: Handler<T, ()>, T: 'static>(&mut self, path: &str, handler: H) {
         self.pages = std::mem::take(&mut self.pages).route(path, routing::get(handler));
         added(path, self.paths.insert(path, ()));
         self.routes.push(("http", path.to_owned()));
     }
 
-    /// What the program is called and its version, for `--version` and `--help`: `app.called("chat",
-    /// env!("CARGO_PKG_VERSION"))`. By default it has the name of its file, and says on which library it is built.
+    /// Sets the program's name and version for `--version` and `--help`: `app.called("chat",
+    /// env!("CARGO_PKG_VERSION"))`. By default the name is that of the program's file, and the version is the
+    /// library's.
     pub fn called(&mut self, name: &'static str, version: &'static str) {
         self.program = Some((name, version));
     }
 
-    /// What takes WebSockets at this path, and the path's parameters.
+    /// The endpoint that serves WebSockets at this path, and the path's parameters.
     pub(crate) fn socket(&self, path: &str) -> Option<(Endpoint, Parameters)> {
         let found = self.sockets.at(path).ok()?;
         let parameters = found.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         Some((self.endpoints[*found.value].clone(), parameters))
     }
 
-    /// The paths that there are, in a few words; `sockets` alone, or the pages too.
+    /// A short list of the paths: of sockets only if `sockets` is true, otherwise of pages too.
     pub(crate) fn paths(&self, sockets: bool) -> String {
-        /// So many are named at most.
+        /// The most paths in the list.
         const NAMED: usize = 16;
         let wanted = |(scheme, _): &&(&'static str, String)| !sockets || *scheme == "ws";
         let routes: Vec<_> = self.routes.iter().filter(wanted).map(|(_, path)| path.as_str()).collect();
@@ -142,18 +145,19 @@ impl App {
         }
     }
 
-    /// Whether a GET without an upgrade has an answer here.
+    /// Whether there is a page at this path.
     pub(crate) fn has_page(&self, path: &str) -> bool {
         self.paths.at(path).is_ok()
     }
 
-    /// Takes WebSockets; the handler is called once for each. `{name}` in the path matches one segment.
+    /// Adds a route of WebSockets. The handler is called once for each socket. `{name}` in the path matches one
+    /// segment.
     ///
-    /// All sockets of the route, on all nodes, get what any of them broadcasts. The socket is closed when the
-    /// handler returns. `app.ws(…).protocols(&["chat.v2"])` names the subprotocols that it speaks.
+    /// All sockets of the route, on all nodes, receive what any of them broadcasts. The socket is closed when the
+    /// handler returns. `app.ws(…).protocols(&["chat.v2"])` sets the subprotocols that the handler supports.
     ///
     /// # Panics
-    /// If the path has a handler already: a mistake in the program.
+    /// If the path already has a handler, which is a mistake in the program.
     pub fn ws<H>(&mut self, path: &str, handler: H) -> SocketRoute<'_>
     where
         H: AsyncFn(Socket) -> Outcome + Send + Sync + 'static,
@@ -163,7 +167,8 @@ impl App {
             let handler = Arc::clone(&handler);
             Box::pin(async move { handler(socket).await })
         });
-        // Braces: clients of the gateway cannot name such a channel, so they cannot reach into an app.
+        // Channel names of the gateway's clients must not contain braces, so these clients cannot reach an app's
+        // channel.
         self.endpoint(path, Endpoint::Handler { channel: format!("{{app}}{path}"), handler, protocols: &[] })
     }
 

@@ -1,6 +1,6 @@
-//! A client's socket as the handler of an app sees it.
+//! A client's socket, as an app's handler uses it.
 //!
-//! Lives on its worker's thread. What comes in waits in a bounded inbox; while that is full the client waits.
+//! Lives on its worker's thread. Incoming messages wait in a bounded inbox; while it is full, the client must wait.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,16 +16,17 @@ use crate::codec::{self, Opcode};
 use crate::worker::Worker;
 use crate::worker::connection::{Connection, Offered};
 
-/// Why something could not be done with a socket.
+/// Why an operation on a socket failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SocketError {
-    /// The client is gone, or going.
+    /// The connection is closed or closing.
     #[error("the socket is closed")]
     Closed,
-    /// The client has yet to read what was sent before; nothing of this message was sent. [`Socket::ready`] waits for it.
-    #[error("the client has yet to read what was sent before: wait for `ready`")]
+    /// The outbox is full, and nothing of this message was sent. [`Socket::ready`] waits until the client has read
+    /// enough.
+    #[error("the client has not read earlier messages yet: wait for `ready`")]
     Full,
-    /// The broker did not take the message.
+    /// The broker did not accept the message.
     #[error(transparent)]
     Publish(#[from] PublishError),
 }
@@ -37,19 +38,19 @@ pub struct Socket {
     pub(crate) route: Route,
 }
 
-/// What the request said.
+/// The parts of the upgrade request that the handler can ask for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Route {
     /// The channel that all sockets of the route share.
     pub(crate) channel: String,
     pub(crate) parameters: HashMap<String, String>,
     pub(crate) query: String,
-    /// The subprotocol that was agreed on.
+    /// The selected subprotocol.
     pub(crate) protocol: Option<&'static str>,
 }
 
 impl Socket {
-    /// The client's next message; `None` once it is gone. Cancel safe.
+    /// The client's next message; `None` after the connection has ended. Cancel safe.
     pub async fn recv(&mut self) -> Option<Message> {
         let connection = &self.connection;
         let message = std::future::poll_fn(|cx| match &mut connection.state.borrow_mut().inbox {
@@ -57,15 +58,17 @@ impl Socket {
             None => Poll::Ready(None),
         })
         .await;
-        // There is room again: reading goes on if it had paused.
+        // The inbox has room again, so reading resumes if it had paused.
         connection.wake();
         message
     }
 
-    /// Sends to this client only. Waits in the client's outbox (`limits.outbox`); the order is kept.
+    /// Sends to this client only, in order. Returns at once; the message waits in the client's outbox
+    /// (`limits.outbox`).
     ///
     /// # Errors
-    /// [`SocketError::Full`] while the outbox has no room for it, which ends nobody: await [`Socket::ready`], then send again.
+    /// [`SocketError::Full`] while the outbox has no room for it. The connection stays open: await [`Socket::ready`],
+    /// then send again. [`SocketError::Closed`] if the connection has ended.
     pub fn send(&self, message: impl Into<Message>) -> Result<(), SocketError> {
         let frame = match message.into() {
             Message::Text(text) => codec::frame(Opcode::Text, text.as_bytes()),
@@ -75,7 +78,7 @@ impl Socket {
         let offer = || connection.offer(worker, &frame, worker.shared.config.limits.outbox.bytes());
         let mut offered = offer();
         if offered == Offered::Full {
-            // Much at once is not yet too much: what counts is what the socket does not take.
+            // A burst alone does not fill an outbox: only bytes that the socket does not accept count.
             connection.flush(worker);
             offered = offer();
         }
@@ -87,14 +90,19 @@ impl Socket {
         }
     }
 
-    /// Waits until the client has read so much that [`Socket::send`] takes another message, or is gone. Cancel safe.
+    /// Waits until [`Socket::send`] accepts another message, or the connection has ended. Cancel safe.
     pub async fn ready(&self) {
         self.connection.room(&self.worker).await;
     }
 
-    /// Sends to every client of this route, on every node, this one included, in one order for all.
+    /// Sends to every client of this route, on every node, including this client. All receive messages in the same
+    /// order.
     ///
-    /// Done when the broker has stored the message; fails by the publish deadline.
+    /// Returns when the broker has stored the message.
+    ///
+    /// # Errors
+    /// [`SocketError::Publish`] if the broker did not confirm the message, at the latest after
+    /// `broker.publish_timeout`.
     pub async fn broadcast(&self, message: impl Into<Message>) -> Result<(), SocketError> {
         let payload = match message.into() {
             Message::Text(text) => Payload::Text(text.into()),
@@ -108,18 +116,18 @@ impl Socket {
         Ok(result.map(|_at| ())?)
     }
 
-    /// Ends the connection once all that was sent is written.
+    /// Closes the connection after all sent messages are written.
     pub fn close(&self) {
         self.worker.end(&self.connection, CloseReason::Normal);
     }
 
-    /// Whether something sent now may still arrive.
+    /// Whether the connection is open, so that a message sent now may arrive.
     #[must_use]
     pub fn is_open(&self) -> bool {
         !self.connection.is_ending()
     }
 
-    /// The subprotocol that was agreed on: the first of the client's that the route names.
+    /// The selected subprotocol: the first one that the client offered and that the route supports.
     #[must_use]
     pub fn protocol(&self) -> Option<&'static str> {
         self.route.protocol
@@ -131,19 +139,19 @@ impl Socket {
         &self.worker.shared.name
     }
 
-    /// The client's address, also behind trusted proxies; the port is 0 if these do not tell it.
+    /// The client's address, also behind trusted proxies. The port is 0 if the proxies do not report it.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.connection.peer.0
     }
 
-    /// A part of the path: of `/rooms/blue` for the route `/rooms/{room}`, `room` is `blue`.
+    /// A parameter of the path: for the route `/rooms/{room}` and the path `/rooms/blue`, `room` is `blue`.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<&str> {
         self.route.parameters.get(name).map(String::as_str)
     }
 
-    /// What follows the `?` of the request, as it was sent.
+    /// The query after the `?` of the request, not decoded.
     #[must_use]
     pub fn query(&self) -> &str {
         &self.route.query

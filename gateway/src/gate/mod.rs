@@ -1,7 +1,7 @@
-//! The one place that decides what a client may do: handshakes and the commands of every protocol ask here.
+//! Decides what a client may do: the handshake and the commands of all protocols ask here, and nowhere else.
 //!
-//! A decision may take time. While it does, the commands that follow on that connection wait in their order, and all
-//! other connections go on. Waiting is bounded in time, by [`PATIENCE`], and in number, by those who ask.
+//! A decision may take time. Meanwhile later commands on that connection wait in order, and other connections go on.
+//! [`PATIENCE`] limits the time of a decision; the callers limit the number of pending ones.
 
 mod names;
 
@@ -16,10 +16,10 @@ use crate::protocol::Failure;
 /// How long a decision may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// For whom a connection speaks.
+/// The proven identity of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Identity {
-    /// For anyone: the client has proven nothing.
+    /// The client has proven no identity.
     Anonymous,
 }
 
@@ -34,28 +34,29 @@ pub(crate) enum Question<'a> {
     Publish { channel: &'a str },
 }
 
-/// Whether a client may do it, and if not, why.
+/// Whether an action is allowed, and if not, why.
 pub(crate) type Verdict = Result<(), Failure>;
 
-/// A verdict that is yet to come.
+/// A pending verdict.
 pub(crate) type Pending = Pin<Box<dyn Future<Output = Verdict>>>;
 
 /// The answer to a question.
 pub(crate) enum Decision {
-    /// It is decided.
+    /// The verdict, at once.
     Now(Verdict),
-    /// It takes time; ask for the verdict with [`verdict`].
+    /// A verdict that takes time. Await it with [`verdict`].
     #[cfg_attr(not(test), expect(dead_code, reason = "decisions that wait come with tokens and hooks"))]
     Later(Pending),
 }
 
-/// Decides.
+/// Decides what clients may do.
 pub(crate) trait Judge: Send + Sync {
-    /// Whether a client may do what it asks for. Never blocks: what takes time is a [`Decision::Later`].
+    /// Decides whether a client may do what it asks for. Must not block: a decision that takes time is a
+    /// [`Decision::Later`].
     fn judge(&self, identity: Identity, question: Question<'_>) -> Decision;
 }
 
-/// Lets every client do everything, on every channel whose name is a good one.
+/// Allows every client everything, on every channel with a valid name.
 #[derive(Debug)]
 pub(crate) struct Open {
     /// The longest name of a channel, in bytes.
@@ -77,14 +78,14 @@ impl Judge for Open {
     }
 }
 
-/// Waits for a verdict, for a bounded time.
+/// Waits for a verdict, for at most [`PATIENCE`].
 pub(crate) async fn verdict(pending: Pending) -> Verdict {
     let late =
         |_| Err(Failure::for_now("unavailable", "it took too long to decide whether this is allowed: try again"));
     timeout(PATIENCE, pending).await.unwrap_or_else(late)
 }
 
-/// The failure of a question for which there is no room among those that wait.
+/// The failure of a question when too many decisions are pending.
 pub(crate) fn too_many() -> Failure {
     Failure::for_now("overloaded", "too many decisions are pending on this node: try again")
 }
@@ -96,12 +97,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_decision_that_never_comes_is_a_failure_to_retry_after_a_bounded_time() {
         let begin = tokio::time::Instant::now();
-        let failure = verdict(Box::pin(std::future::pending())).await.expect_err("it never comes");
+        let failure = verdict(Box::pin(std::future::pending())).await.expect_err("the decision never comes");
         assert_eq!((failure.code, failure.retry, begin.elapsed()), ("unavailable", true, PATIENCE));
     }
 
     #[test]
-    fn without_rules_every_good_name_is_allowed() {
+    fn without_rules_every_valid_name_is_allowed() {
         let open = Open::new(&Config::default());
         for (question, allowed) in [
             (Question::Connect { path: "/" }, true),

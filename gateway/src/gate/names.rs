@@ -1,8 +1,9 @@
-//! Which names a channel may have.
+//! Checks the names of channels.
 
 use crate::protocol::Failure;
 
-/// A channel's name may be any text that is safe in logs and URLs and cannot be mistaken for a pattern.
+/// Checks that a channel's name is at most `most` bytes long, safe in logs and URLs, and cannot be mistaken for a
+/// pattern.
 pub(super) fn check(name: &str, most: usize) -> Result<(), Failure> {
     let refuse = |why: String| Err(Failure::new("bad_channel", why));
     if name.is_empty() || name.len() > most {
@@ -12,7 +13,7 @@ pub(super) fn check(name: &str, most: usize) -> Result<(), Failure> {
         |c: &char| c.is_control() || c.is_whitespace() || matches!(c, '{' | '}' | '*' | '\u{2028}' | '\u{2029}');
     match name.chars().find(forbidden) {
         Some(c) => {
-            refuse(format!("a channel's name may not hold {c:?}: no spaces, control characters, `{{`, `}}` or `*`"))
+            refuse(format!("a channel's name must not contain {c:?}: no spaces, control characters, `{{`, `}}` or `*`"))
         }
         None => Ok(()),
     }
@@ -23,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_channel_name_is_safe_in_logs_and_no_pattern() {
+    fn a_channel_name_is_safe_in_logs_and_not_a_pattern() {
         for good in ["a", "news", "chat:room-1", "/ws/echo", "größe", "a.b_c@d#e?f=g&h", "日本語"] {
             assert_eq!(check(good, 255), Ok(()), "{good}");
         }
