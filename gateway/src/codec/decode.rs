@@ -1,8 +1,8 @@
-//! Bytes from one peer to complete events.
+//! Decodes bytes from one peer to complete events.
 //!
-//! Owned, in a node, by that client's worker. Idle, it is two words and no heap; while a frame or a message is
-//! incomplete, it owns one box and the bytes that arrived, which it gives away with the event.
-//! Never buffers ahead of a limit: a length is judged by the header, before its payload.
+//! Owned, in a node, by that client's worker. An idle decoder is two words and owns no heap memory. While a frame or a
+//! message is incomplete, it owns one box and the bytes received, which it hands over with the event. Never buffers
+//! beyond a limit: a length is checked when its header arrives, before its payload.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -22,21 +22,21 @@ mod tests;
 #[derive(Debug)]
 pub struct Decoder {
     extensions: Extensions,
-    /// What comes is from a client.
+    /// Whether frames must be masked, which is so for frames of a client.
     masked: bool,
     partial: Option<Box<Partial>>,
 }
 
-/// What has begun and not ended: part of a header, of a frame, of a message, or of a control frame inside a message.
+/// Incomplete input: part of a header, of a frame, of a message, or of a control frame inside a message.
 #[derive(Debug)]
 struct Partial {
     since: Instant,
     head: [u8; Frame::HEADER_MAX],
     head_length: usize,
-    /// The frame that the next input byte belongs to; at least one byte of it is to come.
+    /// The frame that the next input byte belongs to. At least one byte of it is missing.
     frame: Option<Frame>,
     message: Option<Message>,
-    /// The payload so far of `frame`, when that is a control frame.
+    /// The payload received so far of `frame`, if that is a control frame.
     control: Vec<u8>,
 }
 
@@ -53,18 +53,19 @@ enum Body {
 }
 
 impl Decoder {
-    /// A server's decoder for a connection that has just been upgraded.
+    /// A server's decoder, for a connection that was just upgraded.
     pub fn new(extensions: Extensions) -> Self {
         Self { extensions, masked: true, partial: None }
     }
 
-    /// A client's.
+    /// A client's decoder.
     pub fn of_client(extensions: Extensions) -> Self {
         Self { masked: false, ..Self::new(extensions) }
     }
 
-    /// Takes bytes from the front of `input`, unmasking them in place, up to the end of the next event; `None` when all
-    /// of the input is taken and no event is complete. Call until `None`; after an error or [`Event::Close`], no more.
+    /// Takes bytes from the front of `input`, up to the end of the next event, and unmasks them in place. Returns
+    /// `None` when all of the input is taken and no event is complete. Call it until it returns `None`, and not again
+    /// after an error or [`Event::Close`].
     pub fn next<'b>(
         &mut self,
         input: &mut &'b mut [u8],
@@ -97,25 +98,25 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Whether no frame and no message is under way, so that no memory is owned.
+    /// Whether no frame and no message is incomplete, so that no memory is owned.
     pub fn is_idle(&self) -> bool {
         self.partial.is_none()
     }
 
-    /// Whether what is under way has been so for longer than [`Limits::message_time`]; for a sweep by timer, since a
-    /// client that sends nothing more never gets to [`Decoder::next`].
+    /// Whether a frame or message is incomplete for longer than [`Limits::message_time`]. For timers, since a client
+    /// that sends nothing more causes no call of [`Decoder::next`].
     pub fn overdue(&self, limits: &Limits, now: Instant) -> bool {
         self.partial.as_ref().is_some_and(|partial| now.saturating_duration_since(partial.since) > limits.message_time)
     }
 
-    /// Starts the clock of what is under way anew: until now it was not the client who was slow.
+    /// Restarts the time of an incomplete message, because the delay until now was not the client's.
     pub fn excuse(&mut self, now: Instant) {
         if let Some(partial) = &mut self.partial {
             partial.since = now;
         }
     }
 
-    /// Reads a header from the input, or its beginning from what an earlier input left.
+    /// Reads a header from the input, which may continue a header that an earlier input began.
     fn header(&mut self, input: &mut &mut [u8], now: Instant) -> Result<Option<Frame>, Violation> {
         let (extensions, masked) = (self.extensions, self.masked);
         if self.partial.as_ref().is_none_or(|partial| partial.head_length == 0)
@@ -136,7 +137,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Judges a frame by its header and by the message under way, before any of its payload is kept.
+    /// Checks a frame's header against the limits and the incomplete message, before any of its payload is kept.
     fn admit(&mut self, frame: Frame, limits: &Limits) -> Result<Frame, Violation> {
         let message = self.partial.as_mut().and_then(|partial| partial.message.as_mut());
         let (length, fragments) = match (frame.opcode, message) {
@@ -214,7 +215,7 @@ impl Decoder {
         })
     }
 
-    /// Frees the box when nothing is under way any more.
+    /// Frees the box when nothing is incomplete.
     fn release(&mut self) {
         if self.partial.as_ref().is_some_and(|partial| partial.frame.is_none() && partial.message.is_none()) {
             self.partial = None;

@@ -1,4 +1,5 @@
-//! Frames, never fragmented: a server's have no mask, a client's have one (RFC 6455 §5.1, §5.4).
+//! Encodes frames. They are never fragmented (RFC 6455 §5.4). A server's frames have no mask, a client's have one
+//! (§5.1).
 
 use bytes::Bytes;
 
@@ -25,7 +26,7 @@ impl AsRef<[u8]> for Header {
     }
 }
 
-/// The header of an unfragmented frame with `length` bytes of payload, to be sent before it in one vectored write.
+/// The header of an unfragmented frame with `length` bytes of payload, for a vectored write of header and payload.
 pub fn header(opcode: Opcode, length: usize) -> Header {
     const FIN: u8 = 0x80;
     let mut bytes = [0; 10];
@@ -49,7 +50,8 @@ pub fn header(opcode: Opcode, length: usize) -> Header {
     Header { bytes, length: end }
 }
 
-/// A whole frame, in one allocation. Control frames have their own functions, which keep them within [`CONTROL_MAX`].
+/// A whole frame, in one allocation. Control frames have functions of their own, which keep them within
+/// [`CONTROL_MAX`].
 pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
     join(opcode, &[payload])
 }
@@ -70,7 +72,7 @@ pub fn pong(payload: &[u8]) -> Bytes {
     frame(Opcode::Pong, &payload[..payload.len().min(CONTROL_MAX)])
 }
 
-/// A whole frame from a client. Who sends other people's bytes needs a mask that nobody can guess (RFC 6455 §10.3).
+/// A whole frame from a client. If the payload comes from others, the mask must be unpredictable (RFC 6455 §10.3).
 pub fn masked(opcode: Opcode, payload: &[u8], mask: [u8; 4]) -> Bytes {
     let header = header(opcode, payload.len());
     let mut bytes = Vec::with_capacity(header.as_slice().len() + mask.len() + payload.len());
@@ -84,7 +86,7 @@ pub fn masked(opcode: Opcode, payload: &[u8], mask: [u8; 4]) -> Bytes {
 fn join(opcode: Opcode, payload: &[&[u8]]) -> Bytes {
     let length = payload.iter().map(|part| part.len()).sum();
     let header = header(opcode, length);
-    // Filled exactly: a `Vec` with spare room would cost `Bytes` a second allocation.
+    // Exact capacity: with spare capacity, `Bytes` would need a second allocation.
     let mut bytes = Vec::with_capacity(header.as_slice().len() + length);
     bytes.extend_from_slice(header.as_slice());
     for part in payload {

@@ -1,10 +1,10 @@
-//! One frame as it comes: the header's rules, the mask, and what a close frame holds (RFC 6455 §5, §7.4).
+//! Decodes one frame: the rules of the header, the mask, and the payload of a close frame (RFC 6455 §5, §7.4).
 //!
 //! Stateless: knows nothing of messages, so nothing of continuation or limits.
 
 use super::{CONTROL_MAX, CloseFrame, Extensions, Violation};
 
-/// What a frame is (RFC 6455 §5.2).
+/// The kind of a frame (RFC 6455 §5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
@@ -16,7 +16,7 @@ pub enum Opcode {
     Binary = 0x2,
     /// The end of the connection.
     Close = 0x8,
-    /// A question whether the other side is alive.
+    /// Asks whether the other side is alive.
     Ping = 0x9,
     /// The answer to a ping.
     Pong = 0xA,
@@ -40,14 +40,14 @@ impl Opcode {
     }
 }
 
-/// A frame whose header is read and whose payload is (still) to come.
+/// A frame whose header is read and whose payload is not, or not completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) opcode: Opcode,
     pub(super) fin: bool,
-    /// Payload bytes yet to come.
+    /// Payload bytes that are not read yet.
     pub(super) remaining: u64,
-    /// Turned so that its first byte masks the next payload byte; zeros in a frame without one.
+    /// The mask, rotated so that its first byte is for the next payload byte. Zeros in a frame without a mask.
     mask: [u8; 4],
 }
 
@@ -55,8 +55,8 @@ impl Frame {
     /// The longest header, in bytes.
     pub(super) const HEADER_MAX: usize = 14;
 
-    /// Reads a header from the front of `bytes`; with it, how long the header is. `None` when it is cut short: even
-    /// then, each rule is checked on the bytes that are there. Frames of a client are `masked`, those of a server not.
+    /// Reads a header from the front of `bytes`. Returns it with its length in bytes, or `None` if it is incomplete.
+    /// The rules are checked on an incomplete header too. `masked`: the frames come from a client.
     pub(super) fn parse(
         bytes: &[u8],
         extensions: Extensions,
@@ -87,7 +87,7 @@ impl Frame {
         Ok(Some((Self { opcode, fin, remaining, mask }, mask_at + mask.len())))
     }
 
-    /// Unmasks the next bytes of the payload in place and counts them off.
+    /// Unmasks the next bytes of the payload in place, and subtracts them from `remaining`.
     pub(super) fn unmask(&mut self, payload: &mut [u8]) {
         let [a, b, c, d] = self.mask;
         let mask = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
@@ -103,8 +103,8 @@ impl Frame {
     }
 }
 
-/// The payload length, given its 7-bit form and the bytes after it; with it, where in the frame the
-/// mask, or the payload, begins.
+/// The payload length, from its 7-bit form and the bytes after it, and the offset in the frame of the mask or, without
+/// one, of the payload.
 fn length(short: u8, after: &[u8]) -> Result<Option<(u64, usize)>, Violation> {
     let (length, minimum, mask_at) = match short {
         126 => match after.first_chunk() {
@@ -126,7 +126,7 @@ fn length(short: u8, after: &[u8]) -> Result<Option<(u64, usize)>, Violation> {
     Ok(Some((length, mask_at)))
 }
 
-/// What a close frame's payload says; `None` when it is empty.
+/// Decodes the payload of a close frame; `None` if it is empty.
 pub(super) fn close_payload(payload: &[u8]) -> Result<Option<CloseFrame>, Violation> {
     if payload.is_empty() {
         return Ok(None);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_close_codes_allowed_on_the_wire_are_those_registered_or_private() {
+    fn registered_and_private_close_codes_are_allowed_on_the_wire() {
         for code in 0..=u16::MAX {
             let allowed = match code {
                 1004..=1006 | 1015 => false,

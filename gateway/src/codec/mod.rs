@@ -1,9 +1,9 @@
-//! The WebSocket wire format (RFC 6455): bytes to events, payloads to frames. As the server sees it, and for
-//! `fanfare probe` as a client does.
+//! The WebSocket wire format (RFC 6455): decodes bytes to events and encodes payloads to frames, for the server and, in
+//! `fanfare probe`, for a client.
 //!
-//! Pure state: no sockets, no clock of its own, no tasks. Strict: what RFC 6455 forbids is a [`Violation`], found as
-//! soon as the byte that breaks the rule has arrived.
-//! Owns memory only while a frame or a message is incomplete, and never more than the bytes that arrived ask for.
+//! Pure state: no sockets, no clock of its own, no tasks. Strict: everything that RFC 6455 forbids is a [`Violation`],
+//! found as soon as the byte that breaks the rule arrives. Owns memory only while a frame or a message is incomplete,
+//! and never more than the bytes received so far need.
 
 mod decode;
 mod encode;
@@ -17,10 +17,10 @@ pub use decode::Decoder;
 pub use encode::{Header, close, frame, header, masked, ping, pong};
 pub use frame::Opcode;
 
-/// The most payload a control frame can hold, in bytes (RFC 6455 §5.5).
+/// The longest payload of a control frame, in bytes (RFC 6455 §5.5).
 pub const CONTROL_MAX: usize = 125;
 
-/// What one client may make a decoder hold, and for how long.
+/// Limits for the messages of one client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The longest message, in bytes of payload, over all its fragments.
@@ -37,7 +37,7 @@ impl Default for Limits {
     }
 }
 
-/// What the handshake agreed on that changes which frames are legal.
+/// The extensions that the handshake agreed on. They change which frames are legal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extensions {
     /// The RSV bits (mask 0x70 of a frame's first byte) that have a meaning.
@@ -51,10 +51,11 @@ impl Extensions {
     }
 }
 
-/// One complete thing that the other side sent. Borrowed when it lay whole, in one frame, in the input; else owned.
+/// A complete message or control frame from the other side. Borrowed if it was a single frame that was contiguous in
+/// the input, otherwise owned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event<'b> {
-    /// A text message: valid UTF-8, checked once, as its bytes arrived.
+    /// A text message: valid UTF-8, checked once, when its bytes arrived.
     Text(Cow<'b, str>),
     /// A binary message.
     Binary(Cow<'b, [u8]>),
@@ -62,27 +63,27 @@ pub enum Event<'b> {
     Ping(Cow<'b, [u8]>),
     /// A pong of at most [`CONTROL_MAX`] bytes, asked for or not.
     Pong(Cow<'b, [u8]>),
-    /// The other side ends the connection; `None` when it gave no code. Nothing after it has a meaning (RFC 6455
-    /// §5.5.1).
+    /// The other side closes; `None` if it gave no code. Bytes after it must be ignored (RFC 6455 §5.5.1).
     Close(Option<CloseFrame>),
 }
 
-/// Why the other side says that it closes.
+/// The code and reason of the other side's close frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseFrame {
-    /// A code that may be on the wire (RFC 6455 §7.4), so it may be echoed.
+    /// A code that is allowed on the wire (RFC 6455 §7.4), so it may be echoed.
     pub code: u16,
-    /// At most 123 bytes, often empty; not to be trusted.
+    /// At most 123 bytes, often empty. Not trusted.
     pub reason: String,
 }
 
-/// How the other side broke the protocol or a limit. The connection must end: the decoder is of no use afterwards.
+/// How the other side broke the protocol or exceeded a limit. The connection must end: the decoder cannot be used
+/// afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// RFC 6455 §5.1: a client masks every frame.
     #[error("a client frame is not masked")]
     Unmasked,
-    /// RFC 6455 §5.1: a server masks none.
+    /// RFC 6455 §5.1: a server masks no frame.
     #[error("a server frame is masked")]
     Masked,
     /// RFC 6455 §5.2: no agreed extension gives this RSV bit a meaning.
@@ -97,7 +98,7 @@ pub enum Violation {
     /// RFC 6455 §5.5: control frames are never fragmented.
     #[error("a control frame is fragmented")]
     ControlFragmented,
-    /// RFC 6455 §5.4: a continuation frame with nothing to continue.
+    /// RFC 6455 §5.4: a continuation frame without a message to continue.
     #[error("a continuation frame continues nothing")]
     StrayContinuation,
     /// RFC 6455 §5.4: a new text or binary frame before the last fragment of a message.
@@ -118,7 +119,7 @@ pub enum Violation {
     /// RFC 6455 §8.1: a text message or a close reason that is not UTF-8.
     #[error("text is not valid UTF-8")]
     BadUtf8,
-    /// Longer than [`Limits::message`], in one frame or in many; found before it is buffered.
+    /// Longer than [`Limits::message`], in one frame or in many. Found before the payload is buffered.
     #[error("a message is too big")]
     MessageTooBig,
     /// More frames than [`Limits::fragments`].

@@ -1,15 +1,15 @@
-//! Text that arrives in pieces, checked once, as it arrives.
+//! Checks text that arrives in pieces, each byte once, as it arrives.
 //!
-//! Owns the text so far and the up to 3 bytes of a character that a piece cut in two. Fail-fast: a byte that can not
-//! continue valid UTF-8 is an error in the push that brings it, not at the end of the message (Autobahn 6.4.3, 6.4.4).
+//! Owns the text so far and up to 3 bytes of a character that was cut in two. Fails fast: a byte that cannot continue
+//! valid UTF-8 is an error when it arrives, not at the end of the message (Autobahn 6.4.3, 6.4.4).
 
 use super::Violation;
 
-/// A text message under way.
+/// An incomplete text message.
 #[derive(Debug, Default)]
 pub(super) struct Text {
     valid: String,
-    /// The first `carried` bytes: the beginning of a character, so far legal.
+    /// The first `carried` bytes are the beginning of a character, valid so far.
     carry: [u8; 4],
     carried: u8,
 }
@@ -39,7 +39,7 @@ impl Text {
         }
         match str::from_utf8(bytes) {
             Ok(text) => self.valid.push_str(text),
-            // `error_len` is none only when the end, and nothing else, is what is wrong.
+            // `error_len` is `None` only if the text ends inside a character.
             Err(error) if error.error_len().is_none() => {
                 let (whole, cut) = bytes.split_at(error.valid_up_to());
                 self.valid.push_str(str::from_utf8(whole).map_err(|_| Violation::BadUtf8)?);
@@ -61,7 +61,7 @@ impl Text {
 mod tests {
     use super::*;
 
-    /// How many bytes are taken before the first error, when they come one by one; `None` when all are good.
+    /// The number of bytes that are accepted one by one before the first error; `None` if all are valid.
     fn fails_at(bytes: &[u8]) -> Option<usize> {
         let mut text = Text::default();
         for (at, byte) in bytes.iter().enumerate() {
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn an_impossible_byte_is_found_as_it_arrives() {
+    fn an_invalid_byte_is_found_as_it_arrives() {
         for (bytes, at) in [
             (&b"\xCE\xBA\xE1\xBD\xB9\xF4\x90\x80\x80"[..], 6), // Autobahn 6.4: beyond U+10FFFF, known by its 2nd byte
             (b"a\xED\xA0\x80", 2),                             // a surrogate
@@ -98,7 +98,7 @@ mod tests {
             for cut in 0..=bytes.len() {
                 let mut text = Text::default();
                 text.push(&bytes[..cut]).unwrap();
-                assert_eq!(text.len(), cut, "what is carried counts");
+                assert_eq!(text.len(), cut, "the bytes of an incomplete character count");
                 text.push(&bytes[cut..]).unwrap();
                 assert_eq!(text.len(), bytes.len());
                 assert_eq!(text.finish().unwrap().chars().next(), Some(character));

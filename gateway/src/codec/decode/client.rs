@@ -1,4 +1,4 @@
-//! The client's half, for tests: masked frames, legal or not.
+//! A client's frames for tests, legal or not.
 
 use crate::codec::Event;
 
@@ -27,7 +27,7 @@ pub(super) fn sent(first: u8, payload: &[u8]) -> Vec<u8> {
     masked(first, [0x37, 0xFA, 0x21, 0x3D], payload)
 }
 
-/// The same event, owning what it holds.
+/// The same event with owned content.
 pub(super) fn owned(event: Event<'_>) -> Event<'static> {
     match event {
         Event::Text(text) => Event::Text(text.into_owned().into()),

@@ -1,4 +1,4 @@
-//! What holds for every sequence of messages, every fragmentation and every split of the bytes.
+//! Properties that hold for every sequence of messages, every fragmentation and every split of the bytes.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::codec::CloseFrame;
 #[derive(Debug, Clone)]
 struct Sent {
     message: Event<'static>,
-    /// Where the message is cut into fragments; repeats give empty ones.
+    /// Where the message is cut into fragments. Repeated positions give empty fragments.
     cuts: Vec<Index>,
     /// Control frames, each before the fragment it names (modulo how many there are).
     controls: Vec<(Index, Event<'static>)>,
@@ -24,7 +24,7 @@ fn messages() -> impl Strategy<Value = Vec<Sent>> {
     let bytes = || vec(any::<u8>(), 0..=125);
     let message = prop_oneof![
         any::<String>().prop_map(|text| Event::Text(text.into())),
-        // More than ASCII, less than noise: characters of each width side by side.
+        // Characters of each width side by side.
         vec(prop::sample::select(vec!["a", "é", "€", "😀"]), 0..200)
             .prop_map(|characters| Event::Text(characters.concat().into())),
         vec(any::<u8>(), 0..300).prop_map(|bytes| Event::Binary(bytes.into())),
@@ -45,7 +45,7 @@ fn close() -> impl Strategy<Value = Option<CloseFrame>> {
     prop::option::of((code, "[a-zé€]{0,40}").prop_map(|(code, reason)| CloseFrame { code, reason }))
 }
 
-/// The bytes of all messages and of the close frame at the end, and the events they must give.
+/// The bytes of all messages and of the close frame at the end, and the expected events.
 fn wire(messages: &[Sent], close: &Option<CloseFrame>) -> (Vec<u8>, Vec<Event<'static>>) {
     let (mut bytes, mut events) = (Vec::new(), Vec::new());
     for Sent { message, cuts, controls, mask } in messages {
@@ -81,7 +81,8 @@ fn wire(messages: &[Sent], close: &Option<CloseFrame>) -> (Vec<u8>, Vec<Event<'s
     (bytes, events)
 }
 
-/// Decodes `bytes`, split at `splits`; with the events, how it ended: well, and then whether idle, or by a violation.
+/// Decodes `bytes`, split at `splits`. Returns the events, and whether the decoder is idle at the end, or the
+/// violation.
 fn decode(bytes: &[u8], splits: &[Index]) -> (Vec<Event<'static>>, Result<bool, Violation>) {
     let limits = Limits { message: 70_000, ..Limits::default() };
     let now = Instant::now();
@@ -107,18 +108,18 @@ fn decode(bytes: &[u8], splits: &[Index]) -> (Vec<Event<'static>>, Result<bool, 
     (events, Ok(decoder.is_idle()))
 }
 
-/// Split points: few, or one before each byte.
+/// Up to 39 split points.
 fn splits() -> impl Strategy<Value = Vec<Index>> {
     vec(any::<Index>(), 0..40)
 }
 
 proptest! {
     #[test]
-    fn what_was_sent_is_what_is_decoded(messages in messages(), close in close(), splits in splits()) {
+    fn all_sent_messages_are_decoded_in_order(messages in messages(), close in close(), splits in splits()) {
         let (bytes, events) = wire(&messages, &close);
         let (decoded, end) = decode(&bytes, &splits);
         prop_assert_eq!(decoded, events);
-        prop_assert_eq!(end, Ok(true), "all memory is given back");
+        prop_assert_eq!(end, Ok(true), "all memory is freed");
     }
 
     #[test]

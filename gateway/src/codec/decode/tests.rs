@@ -7,7 +7,7 @@ use super::client::{owned, sent};
 use super::*;
 use crate::codec::CloseFrame;
 
-/// All events of `wire`, and the violation that ended it, when its bytes come in pieces of `piece` bytes.
+/// Decodes `wire` in pieces of `piece` bytes. Returns all events, and the violation that ended the decoding, if any.
 fn decode(wire: &[u8], piece: usize, limits: &Limits) -> (Vec<Event<'static>>, Result<(), Violation>) {
     let mut decoder = Decoder::new(Extensions::none());
     let now = Instant::now();
@@ -25,7 +25,7 @@ fn decode(wire: &[u8], piece: usize, limits: &Limits) -> (Vec<Event<'static>>, R
     (events, Ok(()))
 }
 
-/// Asserts the same end, whole and byte by byte.
+/// Asserts that decoding ends in the same way for the whole input and byte by byte.
 fn assert_ends(name: &str, wire: &[u8], limits: &Limits, expected: Result<(), Violation>) {
     for piece in [wire.len(), 1] {
         assert_eq!(decode(wire, piece, limits).1, expected, "{name}, {piece} bytes at a time");
@@ -88,7 +88,7 @@ fn each_broken_rule_has_its_violation() {
 }
 
 #[test]
-fn a_header_is_judged_by_the_bytes_that_are_there() {
+fn an_incomplete_header_is_checked_by_the_bytes_that_arrived() {
     let limits = Limits::default();
     for (wire, violation) in [
         (&b"\x83"[..], Violation::ReservedOpcode(3)),
@@ -104,7 +104,7 @@ fn a_header_is_judged_by_the_bytes_that_are_there() {
 }
 
 #[test]
-fn messages_up_to_the_limits_are_whole() {
+fn messages_up_to_the_limits_are_decoded_whole() {
     let limits = Limits { message: 70_000, ..Limits::default() };
     for length in [0, 1, 125, 126, 127, 0xFFFF, 0x1_0000, 70_000] {
         let payload = vec![0x5A; length];
@@ -154,7 +154,7 @@ fn bad_text_fails_at_the_byte_that_breaks_it() {
 }
 
 #[test]
-fn fragments_are_counted_the_empty_ones_too() {
+fn empty_fragments_are_counted_too() {
     let limits = Limits { fragments: 3, ..Limits::default() };
     let four = [sent(0x02, b""), sent(0x00, b""), sent(0x89, b""), sent(0x00, b""), sent(0x80, b"")].concat();
     let three = [sent(0x02, b""), sent(0x00, b""), sent(0x89, b""), sent(0x80, b"")].concat();
@@ -166,7 +166,7 @@ fn fragments_are_counted_the_empty_ones_too() {
 }
 
 #[test]
-fn a_message_has_its_time_from_the_first_byte_to_the_last() {
+fn the_time_of_a_message_counts_from_its_first_byte() {
     let limits = Limits::default();
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
@@ -177,7 +177,7 @@ fn a_message_has_its_time_from_the_first_byte_to_the_last() {
     assert_eq!(decoder.next(&mut first, &limits, at(0)), Ok(None));
     assert!(!decoder.overdue(&limits, at(30)));
     assert!(decoder.overdue(&limits, at(31)));
-    // A ping does not wind the clock up again.
+    // A ping does not restart the time.
     assert_eq!(decoder.next(&mut rest, &limits, at(30)), Ok(Some(ping(b""))));
     assert_eq!(decoder.next(&mut rest, &limits, at(31)), Err(Violation::MessageTooSlow));
 
@@ -186,7 +186,11 @@ fn a_message_has_its_time_from_the_first_byte_to_the_last() {
     let (mut first, mut rest) = wire.split_at_mut(3);
     assert_eq!(decoder.next(&mut first, &limits, at(0)), Ok(None));
     decoder.excuse(at(60));
-    assert_eq!(decoder.next(&mut rest, &limits, at(90)), Ok(Some(text("held up"))), "it was we who were slow");
+    assert_eq!(
+        decoder.next(&mut rest, &limits, at(90)),
+        Ok(Some(text("held up"))),
+        "the delay was the node's, so the time restarted"
+    );
 
     let mut decoder = Decoder::new(Extensions::none());
     for minute in 0..3 {
@@ -194,12 +198,12 @@ fn a_message_has_its_time_from_the_first_byte_to_the_last() {
         let (mut head, mut tail) = (&mut head[..3], &mut tail[3..]);
         assert_eq!(decoder.next(&mut head, &limits, at(60 * minute)), Ok(None));
         assert_eq!(decoder.next(&mut tail, &limits, at(60 * minute + 30)), Ok(Some(text("whole"))));
-        assert!(!decoder.overdue(&limits, at(60 * minute + 59)), "idle is not slow");
+        assert!(!decoder.overdue(&limits, at(60 * minute + 59)), "an idle decoder is never overdue");
     }
 }
 
 #[test]
-fn a_whole_frame_is_borrowed_and_leaves_the_decoder_idle() {
+fn a_complete_frame_is_borrowed_and_leaves_the_decoder_idle() {
     let mut decoder = Decoder::new(Extensions::none());
     let mut wire = [sent(0x81, b"text"), sent(0x82, b"bin"), sent(0x89, b"?"), sent(0x8A, b"!")].concat();
     let mut input = &mut wire[..];
