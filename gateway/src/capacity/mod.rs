@@ -23,7 +23,7 @@ use crate::columns::{grouped, wrapped};
 /// The load to plan for.
 #[derive(Debug, Clone, PartialEq, Eq, Args, Serialize)]
 pub struct Options {
-    /// Open connections in all.
+    /// Open connections on all nodes together.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub connections: u64,
     /// Nodes; the cluster must carry all connections if one node is lost.

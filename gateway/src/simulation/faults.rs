@@ -225,7 +225,7 @@ fn garbage(kind: u8, rng: &mut Rng) -> Bytes {
         1 => bytes.clear(),
         // A header with lengths beyond the end of the record.
         2 => bytes = [&[b'F', 1, 1, 0][..], &[0xff; 30]].concat(),
-        // A record of a newer release that older nodes may skip: a record like any other, and no loss.
+        // A record of a newer release that older nodes may skip. Skipping it is not a loss.
         3 => bytes = [&[b'F', 2, 77, 1][..], &rng.u128(..).to_be_bytes(), &[0; 8], &bytes].concat(),
         _ => bytes.insert(0, 0),
     }
