@@ -1,6 +1,45 @@
-//! A clustered WebSocket gateway: clients connect to any node, and one ordered log connects the nodes.
+//! A clustered WebSocket gateway, as a library and as the program `fanfare`.
 //!
-//! Build an app with [`App`], or run the program `fanfare`. ARCHITECTURE.md describes the modules.
+//! Clients connect to any node. The nodes share one broker, an ordered log that they read again after every fault, so a message
+//! published on one node reaches the subscribers of all nodes, in one order.
+//!
+//! # A first app
+//!
+//! Pages with [`App::get`], sockets with [`App::ws`], then [`App::run`]. With `--broker redis://host`, several processes of this
+//! program are one chat:
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! use gateway::{App, Html, Socket};
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> ExitCode {
+//!     let mut app = App::new();
+//!     app.get("/", async || Html("<h1>A chat</h1>"));
+//!     app.ws("/chat", async |mut socket: Socket| {
+//!         socket.send(format!("Welcome to {}", socket.node()))?;
+//!         while let Some(message) = socket.recv().await {
+//!             socket.broadcast(message).await?;
+//!         }
+//!         Ok(())
+//!     });
+//!     app.run("127.0.0.1:3000").await
+//! }
+//! ```
+//!
+//! The app has the same flags, configuration, health pages and commands as `fanfare`, which is [`App::gateway`].
+//!
+//! # Layout
+//!
+//! - [`app`]: the API above. [`program`]: the command line around it. [`config`]: the settings.
+//! - [`node`]: builds all parts of a node and stops them in order.
+//! - `door`, [`http`], `gate`: what comes before a connection speaks: sockets and TLS, requests and handshakes, decisions.
+//! - [`codec`], `protocol`: bytes to events to commands, and back. Pure.
+//! - `worker`: one thread with its connections. `relay`, `window`, `message`: records on their way from the log to the workers.
+//! - [`close`]: the table of all ends. [`probe`], [`capacity`]: the commands that look at a deployment.
+//!
+//! ARCHITECTURE.md in the repository is the map, with the invariants and the way of one message.
 
 pub mod app;
 pub mod capacity;
