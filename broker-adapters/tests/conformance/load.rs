@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use broker_adapters::{Log, PublishError};
+use law::{History, Outcome, Report};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::fixture::PATIENCE;
-use crate::history::{History, Outcome, Report};
 use crate::node::{DEADLINE, Follower, SETTINGS, channel_in, text};
 
 /// How far behind its deadline a publish may end on a busy machine.

@@ -7,8 +7,6 @@
 
 mod cases;
 mod fixture;
-#[allow(unreachable_pub, dead_code, reason = "also included by other tests, which have clients that come back")]
-mod history;
 #[cfg(feature = "kafka")]
 mod kafka_server;
 mod load;

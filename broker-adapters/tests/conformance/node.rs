@@ -9,12 +9,12 @@ use broker_adapters::{
     Break, Broker, Budget, Log, MessageId, NewRecord, Partition, Payload, Position, PublishError, Record, Resume,
     Settings, Tail, TailEvent, Timing,
 };
+use law::{History, ReaderId};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::fixture::{Fixture, PATIENCE};
-use crate::history::{History, ReaderId};
 
 pub(crate) const SETTINGS: Settings = Settings { partitions: 4, retention: 100_000 };
 /// Short, so that a dead link is found soon.

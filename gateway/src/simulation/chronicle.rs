@@ -4,9 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use broker_adapters::Position;
+use law::Outcome;
 use tokio::time::Instant;
-
-use super::law::Outcome;
 
 /// One step of a client on a channel.
 #[derive(Debug)]

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use broker_adapters::Position;
 use fastrand::Rng;
+use law::Outcome;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use self::wire::masked;
-use super::law::Outcome;
 use super::pipe::{End, pipe};
 use super::world::World;
 

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use broker_adapters::Position;
+use law::{History, Outcome, Report};
 
 use super::chronicle::{Chronicle, Event, Intent, Step, Trace};
-use super::law::{History, Outcome, Report};
 use super::ledger::{Ledger, Written};
 
 /// Expectations beyond the law.

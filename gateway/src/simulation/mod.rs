@@ -10,9 +10,6 @@ mod chronicle;
 mod client;
 mod faults;
 mod judge;
-#[path = "../../../broker-adapters/tests/conformance/history.rs"]
-#[allow(dead_code, unreachable_pub, clippy::needless_borrowed_reference)]
-mod law;
 mod ledger;
 mod node;
 mod panics;

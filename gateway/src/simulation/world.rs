@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use law::Report;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -14,7 +15,6 @@ use super::chronicle::Chronicle;
 use super::client::Client;
 use super::faults::{Fault, Plan};
 use super::judge::{Expected, judge};
-use super::law::Report;
 use super::node::Node;
 use super::pipe::End;
 use crate::config::{ByteSize, Config};

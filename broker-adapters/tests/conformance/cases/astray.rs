@@ -8,11 +8,11 @@ use broker_adapters::{
     Append, AppendError, BreakReason, Broker, Capabilities, Entry, Epoch, LinkError, Offset, Opened, Partition, Resume,
     Start, Stored,
 };
+use law::History;
 use tokio::time::Instant;
 
 use super::outage::BACK;
 use crate::fixture::Fixture;
-use crate::history::History;
 use crate::load::{Load, flowing, verdict};
 use crate::node::{BUDGET, Follower, SETTINGS, Seen, channel_in, cluster, log, log_on, say};
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use broker_adapters::{ENVELOPE_OVERHEAD, Extension, Extensions, MessageId, NewRecord, Payload, PublishError, Resume};
 use bytes::Bytes;
+use law::History;
 use tokio::time::Instant;
 
 use crate::fixture::Fixture;
-use crate::history::History;
 use crate::node::{DEADLINE, Follower, node, publish, say};
 
 pub(crate) async fn every_channel_name_arrives_unchanged(broker: Arc<dyn Fixture>) {

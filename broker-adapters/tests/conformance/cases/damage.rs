@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use broker_adapters::{Append, Break, BreakReason, Partition, Position, PublishError, Resume};
 use bytes::Bytes;
+use law::{History, Outcome};
 use tokio::time::Instant;
 
 use super::outage::BACK;
 use crate::fixture::Fixture;
-use crate::history::{History, Outcome};
 use crate::load::{Load, flowing, publish, verdict};
 use crate::node::{
     DEADLINE, Follower, SETTINGS, Seen, channel_in, cluster, log, log_without_heartbeats, node, say, text,

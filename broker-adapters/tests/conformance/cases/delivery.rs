@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use broker_adapters::{Offset, Partition, Position, Resume};
+use law::History;
 use tokio::time::Instant;
 
 use crate::fixture::Fixture;
-use crate::history::History;
 use crate::load::{Load, flowing, verdict};
 use crate::node::{DEADLINE, Follower, SETTINGS, Seen, channel_in, cluster, log, node, publish, say, text, text_of};
 

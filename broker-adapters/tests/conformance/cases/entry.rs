@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_adapters::{Broker, LinkErrorKind, Partition, PublishError, Resume, Settings, Start};
+use law::History;
 use tokio::time::Instant;
 
 use crate::fixture::{Fixture, PATIENCE};
-use crate::history::History;
 use crate::load::Load;
 use crate::node::{BUDGET, Follower, HEARTBEAT, SETTINGS, Seen, log, log_on, node, publish, say, text};
 

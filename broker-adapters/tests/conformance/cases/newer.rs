@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use broker_adapters::{Append, BreakReason, Broker, Partition, Position, Resume};
 use bytes::Bytes;
+use law::History;
 use tokio::time::Instant;
 
 use crate::fixture::Fixture;
-use crate::history::History;
 use crate::node::{DEADLINE, Follower, SETTINGS, Seen, channel_in, cluster, say, text_of};
 
 const PARTITION: Partition = Partition(1);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_adapters::{Broker, PublishError, Resume};
+use law::History;
 use tokio::time::{Instant, sleep};
 
 use crate::fixture::{Fixture, PATIENCE};
-use crate::history::History;
 use crate::node::{BUDGET, Follower, SETTINGS, Seen, log_on, text};
 
 /// Messages of one publisher.

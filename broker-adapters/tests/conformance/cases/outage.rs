@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use broker_adapters::{Budget, PublishError};
 use futures_util::future::join_all;
+use law::History;
 use real_brokers::Direction;
 use tokio::time::{Instant, sleep};
 
 use crate::fixture::Fixture;
-use crate::history::History;
 use crate::load::{Load, SLACK, flowing, verdict};
 use crate::node::{DEADLINE, Follower, HEARTBEAT, SETTINGS, Seen, cluster, log, log_on, node, say, text};
 

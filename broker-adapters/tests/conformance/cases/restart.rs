@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use broker_adapters::PublishError;
+use law::History;
 use tokio::time::{Instant, sleep};
 
 use super::outage::BACK;
 use crate::fixture::{Fixture, PATIENCE};
-use crate::history::History;
 use crate::load::{Load, flowing, verdict};
 use crate::node::{Follower, Seen, cluster, log, node, say, text};
 

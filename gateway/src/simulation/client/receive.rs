@@ -3,12 +3,12 @@
 use std::rc::Rc;
 
 use broker_adapters::Position;
+use law::Outcome;
 use serde_json::Value;
 
 use super::wire::frame;
 use super::{Asked, Client, Interest};
 use crate::simulation::chronicle::Step;
-use crate::simulation::law::Outcome;
 
 impl Client {
     /// Handles bytes from the node.
