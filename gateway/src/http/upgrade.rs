@@ -114,7 +114,7 @@ pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admiss
     let extensions = Extensions::none();
     match endpoint {
         Endpoint::Gateway(format) => {
-            let (session, inbox) = (format.protocol().open(channel.as_deref()), None);
+            let (session, inbox) = (format.protocol().open(), None);
             let arrival = Arrival { stream, client, admission, identity, extensions, format, session, channel, inbox };
             worker.adopt(arrival, read);
         }

@@ -11,7 +11,7 @@ mod reply;
 #[cfg(test)]
 mod shout;
 
-use broker_adapters::Record;
+use broker_adapters::{Payload, Record};
 
 pub(crate) use self::body::Body;
 pub(crate) use self::command::{Command, Failure, Request, message_id};
@@ -40,8 +40,8 @@ pub(crate) trait Protocol: Sync {
     /// The names of its subprotocols, from which the handshake selects one.
     fn names(&self) -> &'static [&'static str];
 
-    /// Begins a session, with the channel that the path names, if any.
-    fn open(&self, channel: Option<&str>) -> Box<dyn Session>;
+    /// Begins a session. Without state of its own it takes no memory.
+    fn open(&self) -> Box<dyn Session>;
 
     /// Encodes a record for the subscribers of its channel. Called once for each record, however many receive it.
     fn message<'a>(&self, record: &'a Record) -> Body<'a>;
@@ -73,6 +73,8 @@ pub(crate) enum Incoming<'a> {
 pub(crate) enum Input<'a> {
     /// A command, to be carried out.
     Command(Request<'a>),
+    /// Content to publish on the channel that the connection's path names.
+    Publish(Payload),
     /// A message for the app's handler.
     Handler(Incoming<'a>),
     /// An invalid message. The client is sent the failure.

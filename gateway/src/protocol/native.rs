@@ -40,7 +40,7 @@ impl Protocol for Native {
         &[NAME]
     }
 
-    fn open(&self, _channel: Option<&str>) -> Box<dyn Session> {
+    fn open(&self) -> Box<dyn Session> {
         Box::new(Self)
     }
 

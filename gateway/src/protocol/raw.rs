@@ -6,14 +6,14 @@
 
 use broker_adapters::{Payload, Record};
 
-use super::{Body, Command, Incoming, Input, Notice, Output, Protocol, Reply, Request, Session};
+use super::{Body, Incoming, Input, Notice, Output, Protocol, Reply, Session};
 use crate::close::CloseReason;
 
 /// The protocol.
 pub(crate) struct Raw;
 
-/// A session that publishes on one channel.
-struct OnChannel(Box<str>);
+/// A session that publishes on the connection's channel.
+struct OnChannel;
 
 /// A session whose messages go to an app's handler.
 pub(crate) struct ToHandler;
@@ -27,8 +27,8 @@ impl Protocol for Raw {
         &["fanfare.raw"]
     }
 
-    fn open(&self, channel: Option<&str>) -> Box<dyn Session> {
-        Box::new(OnChannel(channel.unwrap_or_default().into()))
+    fn open(&self) -> Box<dyn Session> {
+        Box::new(OnChannel)
     }
 
     fn message<'a>(&self, record: &'a Record) -> Body<'a> {
@@ -57,10 +57,7 @@ impl Protocol for Raw {
 impl Session for OnChannel {
     fn read<'a>(&mut self, message: Incoming<'a>) -> Input<'a> {
         match message {
-            Incoming::Text(text) => {
-                let (channel, payload) = (self.0.to_string().into(), Payload::Text(text.into_owned().into()));
-                Input::Command(Request { id: None, command: Command::Publish { channel, payload, key: None } })
-            }
+            Incoming::Text(text) => Input::Publish(Payload::Text(text.into_owned().into())),
             Incoming::Binary(_) => Input::Close(CloseReason::Unsupported),
         }
     }

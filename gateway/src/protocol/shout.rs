@@ -2,14 +2,14 @@
 
 use broker_adapters::{Payload, Record};
 
-use super::{Body, Command, Incoming, Input, Notice, Output, Protocol, Reply, Request, Session};
+use super::{Body, Incoming, Input, Notice, Output, Protocol, Reply, Session};
 use crate::close::CloseReason;
 
 /// The protocol.
 pub(crate) struct Shout;
 
-/// A connection and its channel.
-struct Shouter(String);
+/// A connection that shouts on its channel.
+struct Shouter;
 
 impl Protocol for Shout {
     fn path(&self) -> &'static str {
@@ -20,8 +20,8 @@ impl Protocol for Shout {
         &["shout"]
     }
 
-    fn open(&self, channel: Option<&str>) -> Box<dyn Session> {
-        Box::new(Shouter(channel.unwrap_or_default().to_owned()))
+    fn open(&self) -> Box<dyn Session> {
+        Box::new(Shouter)
     }
 
     fn message<'a>(&self, record: &'a Record) -> Body<'a> {
@@ -46,8 +46,7 @@ impl Protocol for Shout {
 impl Session for Shouter {
     fn read<'a>(&mut self, message: Incoming<'a>) -> Input<'a> {
         let Incoming::Text(text) = message else { return Input::Close(CloseReason::Unsupported) };
-        let (channel, payload) = (self.0.clone().into(), Payload::Text(text.into_owned().into()));
-        Input::Command(Request { id: None, command: Command::Publish { channel, payload, key: None } })
+        Input::Publish(Payload::Text(text.into_owned().into()))
     }
 }
 

@@ -112,7 +112,7 @@ fn arrival(end: End) -> Arrival {
         identity: Identity::Anonymous,
         extensions: Extensions::none(),
         format: Format::NATIVE,
-        session: native::Native.open(None),
+        session: native::Native.open(),
         channel: None,
         inbox: None,
     }

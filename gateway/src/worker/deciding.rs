@@ -6,6 +6,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use broker_adapters::Payload;
+
 use super::Worker;
 use super::connection::Connection;
 use crate::gate::{self, Decision, Identity, Pending, Question, Verdict};
@@ -63,6 +65,14 @@ impl Worker {
             Some(Decision::Later(pending)) => self.decide(connection, request.into_owned(), pending),
         }
         cost
+    }
+
+    /// Publishes on the channel that the connection's path names: its only one. Returns the cost.
+    pub(super) fn publish_here(self: &Rc<Self>, connection: &Rc<Connection>, payload: Payload) -> u32 {
+        let seat = connection.state.borrow().seats.iter().next();
+        let Some(channel) = seat.map(|seat| self.hub.borrow().name(seat.channel).to_owned()) else { return 1 };
+        let command = Command::Publish { channel: channel.into(), payload, key: None };
+        self.ask(connection, Request { id: None, command })
     }
 
     fn decide(self: &Rc<Self>, connection: &Rc<Connection>, request: Request<'static>, pending: Pending) {

@@ -114,6 +114,7 @@ impl Worker {
         };
         match input {
             Input::Command(request) => return self.ask(connection, request),
+            Input::Publish(payload) => return self.publish_here(connection, payload),
             Input::Handler(Incoming::Text(text)) => hand_over(connection, Message::Text(text.into_owned())),
             Input::Handler(Incoming::Binary(bytes)) => {
                 hand_over(connection, Message::Binary(Bytes::from(bytes.into_owned())));
