@@ -9,6 +9,8 @@ mod connect;
 mod file;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(any(feature = "rabbitmq", feature = "redis"))]
+mod line;
 mod log;
 pub mod memory;
 #[cfg(feature = "rabbitmq")]
@@ -16,6 +18,8 @@ pub mod rabbitmq;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod stored;
+#[cfg(any(feature = "rabbitmq", feature = "redis"))]
+mod tls;
 #[cfg(any(feature = "kafka", feature = "rabbitmq", feature = "redis"))]
 mod turns;
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]

@@ -10,9 +10,9 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use super::line::Line;
 use super::watch::Watch;
 use super::words;
-use super::writer::Line;
 use crate::broker::{Append, AppendError, LinkError, Stored};
 use crate::stored::position::Offset;
 

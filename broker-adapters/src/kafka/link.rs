@@ -1,205 +1,198 @@
-//! Clients of Kafka: how they are set up, and what must hold before one is used.
+//! A client that reads some partitions: what must hold before it is used, where it begins, and what its errors mean.
 //!
-//! Everything here blocks: it is called on threads made for it. The settings' reasons stand beside them.
+//! Kafka counts from 0 and the log from 1: Kafka's offset is one less than the log's.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::client::Client;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::BaseConsumer;
-use rdkafka::producer::ThreadedProducer;
+use bytes::Bytes;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Message, Offset as Raw, TopicPartitionList};
 use tokio::runtime::Handle;
 
-use super::known::Known;
-use super::url::Address;
-use super::watch::{DEBUG, Watch};
-use super::words::failed;
-use crate::broker::LinkError;
-use crate::stored::position::Epoch;
+use super::dial::Dialer;
+use super::ours;
+use super::watch::Watch;
+use super::words::{explain, failed};
+use crate::broker::{Entry, LinkError, Start};
+use crate::stored::position::{Epoch, Offset, Partition};
 
-/// The longest wait for one answer, before looking at what the client has told meanwhile.
-const GLANCE: Duration = Duration::from_millis(200);
-/// The pause before asking again for what Kafka is just making.
-const SOON: Duration = Duration::from_millis(20);
+/// The longest wait for one answer about offsets.
+const ANSWER: Duration = Duration::from_secs(1);
+/// For handling what a client has told meanwhile.
+const EVENTS: Duration = Duration::from_millis(1);
 
-/// Common to all clients.
-const COMMON: &[(&str, &str)] = &[
-    ("client.id", "fanfare"),
-    ("debug", DEBUG),
-    // The broker would make a topic of its own taste; this adapter makes it as its URL says.
-    ("allow.auto.create.topics", "false"),
-    ("enable.metrics.push", "false"),
-    ("socket.nagle.disable", "true"),
-    ("socket.connection.setup.timeout.ms", "2000"),
-    // Back soon after Kafka is (default: up to 10 s).
-    ("reconnect.backoff.ms", "50"),
-    ("reconnect.backoff.max.ms", "500"),
-    ("retry.backoff.ms", "50"),
-    ("retry.backoff.max.ms", "500"),
-    // A topic that Kafka does not know is believed to be missing after this (default 30 s).
-    ("topic.metadata.propagation.max.ms", "1000"),
-];
-
-const PRODUCER: &[(&str, &str)] = &[
-    // One order per partition, and no record twice, through librdkafka's own retries.
-    ("enable.idempotence", "true"),
-    ("acks", "all"),
-    // A record that is not confirmed by then is unknown, and tried again above (default 5 min).
-    ("message.timeout.ms", "3000"),
-    // A connection that owes an answer for that long is replaced (default 60 s).
-    ("socket.timeout.ms", "2000"),
-    // What comes together is sent together anyway; nobody waits for more to come.
-    ("linger.ms", "0"),
-    // The log's budget is the bound; this is above what it lets out at a time (default 1 GiB).
-    ("queue.buffering.max.kbytes", "32768"),
-];
-
-const CONSUMER: &[(&str, &str)] = &[
-    // librdkafka wants a name; no group is joined and nothing is ever committed.
-    ("group.id", "fanfare"),
-    ("enable.auto.commit", "false"),
-    ("enable.auto.offset.store", "false"),
-    // A position that is gone is an error, not a jump to the end.
-    ("auto.offset.reset", "error"),
-    // A foreign transaction that hangs must not hold up the log.
-    ("isolation.level", "read_uncommitted"),
-    ("socket.timeout.ms", "5000"),
-    // The broker answers at the first record; this only bounds an idle request.
-    ("fetch.wait.max.ms", "500"),
-    ("fetch.error.backoff.ms", "50"),
-    // How long reading pauses when the queue was full (default 1 s).
-    ("fetch.queue.backoff.ms", "1"),
-    // Bounds what a slow owner piles up per reader (defaults 100,000 and 64 MiB).
-    ("queued.min.messages", "10000"),
-    ("queued.max.messages.kbytes", "16384"),
-    ("fetch.max.bytes", "8388608"),
-];
-
-/// Makes clients.
-pub(super) struct Dialer {
-    pub(super) address: Address,
-    pub(super) partitions: u16,
-    pub(super) known: Arc<Known>,
-    /// Held while a topic is examined: whoever needs it too waits for the result.
-    examining: Mutex<()>,
+/// A client that reads some partitions. Lives on the thread of its reader.
+pub(super) struct Link {
+    pub(super) dialer: Arc<Dialer>,
+    pub(super) consumer: BaseConsumer<Watch>,
+    pub(super) epoch: Epoch,
 }
 
-impl Dialer {
-    pub(super) fn new(address: Address, partitions: u16) -> Self {
-        Self { address, partitions, known: Arc::default(), examining: Mutex::default() }
+/// Where a partition begins and ends, in the log's offsets; `next` is behind the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub(super) first: u64,
+    pub(super) next: u64,
+}
+
+impl Extent {
+    /// The offset from which to read.
+    pub(super) fn begin(self, start: Start) -> u64 {
+        start.first(Offset(self.next)).0.clamp(self.first, self.next)
+    }
+}
+
+impl Link {
+    /// Connects, and makes sure that the topic holds this log.
+    pub(super) fn dial(dialer: Arc<Dialer>, ends: bool, runtime: &Handle, until: Instant) -> Result<Self, LinkError> {
+        let link = Self::connect(dialer, ends, runtime, until)?;
+        link.dialer.examined(link.epoch, || ours::examine(&link, runtime, until))?;
+        Ok(link)
     }
 
-    /// A client that reads. With `ends` it also tells when it has come to the end of a partition.
-    pub(super) fn consumer(&self, ends: bool) -> Result<BaseConsumer<Watch>, LinkError> {
-        self.client(CONSUMER, &[("enable.partition.eof", if ends { "true" } else { "false" })])
-    }
-
-    /// A client that writes. No batch of it is larger than what the topic takes: Kafka refuses those as a whole.
-    pub(super) fn producer(&self, largest: usize) -> Result<ThreadedProducer<Watch>, LinkError> {
-        let largest = largest.to_string();
-        self.client(PRODUCER, &[("message.max.bytes", &largest), ("batch.size", &largest)])
-    }
-
-    fn client<C: FromClientConfigAndContext<Watch>>(
-        &self,
-        settings: &[(&str, &str)],
-        more: &[(&str, &str)],
-    ) -> Result<C, LinkError> {
-        let mut config = self.address.client();
-        for (key, value) in COMMON.iter().chain(settings).chain(more) {
-            config.set(*key, *value);
-        }
-        config.set_log_level(RDKafkaLogLevel::Debug);
-        let watch = Watch::new(&self.address.topic, Arc::clone(&self.known));
-        config.create_with_context(watch).map_err(|error| self.named(failed(&error)))
-    }
-
-    /// Examines this topic, unless it was found good before.
-    pub(super) fn examined(
-        &self,
-        epoch: Epoch,
-        examine: impl FnOnce() -> Result<(), LinkError>,
-    ) -> Result<(), LinkError> {
-        let _one_at_a_time = self.examining.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.known.is_good(epoch) {
-            examine()?;
-            self.known.good(epoch);
-        }
-        Ok(())
-    }
-
-    /// Waits until Kafka answers, and makes sure that the topic is there and fits. `poll` serves the client.
-    pub(super) fn agree<C: ClientContext>(
-        &self,
-        client: &Client<C>,
-        watch: &Watch,
-        poll: impl Fn(),
+    /// A client that knows the topic's epoch and reads nothing yet.
+    pub(super) fn connect(
+        dialer: Arc<Dialer>,
+        ends: bool,
         runtime: &Handle,
         until: Instant,
-    ) -> Result<(), LinkError> {
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let answer = client.fetch_metadata(Some(&self.address.topic), left.min(GLANCE));
-            poll();
-            let why = match answer {
-                Ok(metadata) => match self.fits(&metadata, runtime, until)? {
-                    None => {
-                        // It has found a way in.
-                        watch.take_trouble();
-                        return Ok(());
-                    }
-                    Some(why) => {
-                        std::thread::sleep(SOON);
-                        LinkError::new(why)
-                    }
-                },
-                Err(error) => match watch.take_trouble() {
-                    Some(trouble) => return Err(self.named(trouble)),
-                    None => watch.last_trouble().map_or_else(|| failed(&error), LinkError::new),
-                },
-            };
-            if Instant::now() >= until {
-                return Err(self.named(why));
+    ) -> Result<Self, LinkError> {
+        let consumer = dialer.consumer(ends)?;
+        // Nothing is assigned yet: there are only events.
+        let poll = || drop(consumer.poll(EVENTS));
+        dialer.agree(consumer.client(), consumer.context(), poll, runtime, until)?;
+        let told = Instant::now() + ANSWER;
+        let epoch = loop {
+            match consumer.context().epoch() {
+                Some(epoch) => break epoch,
+                None if Instant::now() < told => poll(),
+                None => {
+                    return Err(dialer.named(LinkError::set_up("it gives topics no ids, as Kafka does from 2.8 on")));
+                }
             }
-        }
-    }
-
-    /// Says what is still missing.
-    fn fits(
-        &self,
-        metadata: &rdkafka::metadata::Metadata,
-        runtime: &Handle,
-        until: Instant,
-    ) -> Result<Option<String>, LinkError> {
-        let name = &self.address.topic;
-        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
-            return Ok(Some("it does not speak of the topic".into()));
         };
-        let here = self.partitions;
-        match topic.error().map(RDKafkaErrorCode::from) {
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => {
-                self.make_topic(metadata.brokers().len(), runtime, until)?;
-                Ok(Some(format!("topic `{name}` is being made")))
+        Ok(Self { dialer, consumer, epoch })
+    }
+
+    /// Asks the leaders, all partitions in two questions. A new topic has none at first.
+    pub(super) fn extents(&self, partitions: &[Partition], until: Instant) -> Result<Vec<Extent>, LinkError> {
+        loop {
+            let first = self.offsets(partitions, Raw::Beginning);
+            let next = first.and_then(|first| Ok((first, self.offsets(partitions, Raw::End)?)));
+            let why = match next {
+                Ok((first, next)) => {
+                    let extents = first.into_iter().zip(next).map(|(first, next)| Extent { first, next });
+                    return Ok(extents.collect());
+                }
+                Err(why) => why,
+            };
+            drop(self.consumer.poll(EVENTS));
+            if let Some(trouble) = self.consumer.context().take_trouble() {
+                return Err(self.dialer.named(trouble));
             }
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Err(self.named(self.no_right("see"))),
-            Some(code) => Ok(Some(format!("topic `{name}`: {code}"))),
-            None if topic.partitions().len() == usize::from(here) => Ok(None),
-            None => Err(self.named(LinkError::set_up(format!(
-                "topic `{name}` has {there} partitions, this node is set to {here}: set this node to {there}, or \
-                 start a new log with another topic in the broker's URL",
-                there = topic.partitions().len()
-            )))),
+            if Instant::now() >= until {
+                return Err(self.dialer.named(why));
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// An error that says which Kafka it is about.
-    pub(super) fn named(&self, error: impl Into<LinkError>) -> LinkError {
-        let LinkError { kind, why } = error.into();
-        let name = format!("Kafka at {}: ", self.address.hosts);
-        // What looked before an append may have said it.
-        LinkError::of(kind, if why.starts_with(&name) { why } else { name + &why })
+    fn offsets(&self, partitions: &[Partition], which: Raw) -> Result<Vec<u64>, String> {
+        let topic = &self.dialer.address.topic;
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition_offset(topic, partition.0.into(), which).map_err(|error| explain(&error))?;
+        }
+        let answer = self.consumer.offsets_for_times(list, ANSWER).map_err(|error| explain(&error))?;
+        let offset = |partition: &Partition| {
+            let found = answer.find_partition(topic, partition.0.into());
+            let found = found.ok_or_else(|| format!("nothing is said of partition {}", partition.0))?;
+            found.error().map_err(|error| format!("partition {}: {}", partition.0, explain(&error)))?;
+            match found.offset() {
+                Raw::Offset(offset) => Ok(u64::try_from(offset).unwrap_or(0).saturating_add(1)),
+                other => Err(format!("partition {} has {other:?} for an offset", partition.0)),
+            }
+        };
+        partitions.iter().map(offset).collect()
+    }
+
+    /// Begins to read, once in a client's life: librdkafka ends the process when an assignment is replaced twice before the
+    /// first one has stopped (its issue 5573).
+    pub(super) fn assign(&self, begins: impl Iterator<Item = (Partition, u64)>) -> Result<(), LinkError> {
+        let failed = |error: KafkaError| self.dialer.named(failed(&error));
+        let mut list = TopicPartitionList::new();
+        for (partition, begin) in begins {
+            let begin = Raw::Offset(i64::try_from(begin.saturating_sub(1)).unwrap_or(i64::MAX));
+            list.add_partition_offset(&self.dialer.address.topic, partition.0.into(), begin).map_err(failed)?;
+        }
+        self.consumer.assign(&list).map_err(failed)
+    }
+
+    pub(super) fn entry(&self, message: &BorrowedMessage<'_>) -> Result<Entry, LinkError> {
+        let (partition, offset) = (u16::try_from(message.partition()), u64::try_from(message.offset()));
+        let (Ok(partition), Ok(offset)) = (partition, offset) else {
+            return Err(self.dialer.named(LinkError::protocol("it gave a record without a place")));
+        };
+        Ok(Entry {
+            partition: Partition(partition),
+            epoch: Some(self.epoch),
+            offset: Offset(offset.saturating_add(1)),
+            previous: None,
+            bytes: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
+        })
+    }
+
+    /// Whether the client is of no more use.
+    pub(super) fn judge(&self, error: &KafkaError) -> Result<(), LinkError> {
+        use RDKafkaErrorCode as Code;
+        if let Some(trouble) = self.consumer.context().take_trouble() {
+            return Err(self.dialer.named(trouble));
+        }
+        match error.rdkafka_error_code() {
+            // One broker of several, for which librdkafka finds another; or the group, which is not used.
+            Some(
+                Code::BrokerTransportFailure
+                | Code::OperationTimedOut
+                | Code::Resolve
+                | Code::LeaderNotAvailable
+                | Code::NotLeaderForPartition
+                | Code::CoordinatorLoadInProgress
+                | Code::CoordinatorNotAvailable
+                | Code::NotCoordinator
+                | Code::GroupAuthorizationFailed,
+            ) => Ok(()),
+            _ if matches!(error, KafkaError::PartitionEOF(_)) => Ok(()),
+            Some(Code::TopicAuthorizationFailed) => Err(self.dialer.named(self.dialer.no_right("read"))),
+            Some(Code::UnknownTopicOrPartition) => Err(self.dialer.named("the topic was deleted")),
+            Some(Code::AutoOffsetReset) => Err(self.dialer.named("the position is gone from the topic")),
+            _ => Err(self.dialer.named(failed(error))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_begins_at_what_is_kept() {
+        for (first, next, start, begin) in [
+            (1, 1, Start::Head, 1),
+            (1, 8, Start::Head, 7),
+            (8, 8, Start::Head, 8),
+            (5, 8, Start::At(Offset(3)), 5),
+            (5, 8, Start::At(Offset(6)), 6),
+            (5, 8, Start::At(Offset(8)), 8),
+            (5, 8, Start::At(Offset(20)), 8),
+            (1, 1, Start::At(Offset(0)), 1),
+            (1, 8, Start::Back(3), 5),
+            (5, 8, Start::Back(100), 5),
+        ] {
+            assert_eq!(Extent { first, next }.begin(start), begin, "{first}..{next} {start:?}");
+        }
     }
 }

@@ -6,7 +6,9 @@
 //! what an unclean election loses, and the tails tell it.
 
 mod append;
+mod dial;
 mod known;
+mod line;
 mod link;
 mod ours;
 mod read;
@@ -14,7 +16,6 @@ mod topic;
 mod url;
 mod watch;
 mod words;
-mod writer;
 
 use std::sync::Arc;
 
@@ -25,9 +26,9 @@ use tokio::time::Instant;
 use crate::broker::{Append, AppendError, Broker, Capabilities, Entry, LinkError, Opened, Start, Stored};
 use crate::connect::{ConnectError, Settings};
 use crate::stored::position::{Offset, Partition};
-use link::Dialer;
+use dial::Dialer;
+use line::Line;
 use url::Address;
-use writer::Line;
 
 /// The largest envelope: with its batch it fits into the 1,048,588 bytes that a topic takes by default.
 const MAX_BYTES: usize = 900 << 10;
@@ -72,7 +73,7 @@ impl Broker for Kafka {
     }
 
     async fn redial(&self) {
-        self.appends.hang_up().await;
+        self.appends.renew().await;
     }
 
     async fn close(&self) {

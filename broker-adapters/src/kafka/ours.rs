@@ -9,8 +9,8 @@ use rdkafka::Message;
 use rdkafka::consumer::Consumer;
 use tokio::runtime::Handle;
 
-use super::link::Dialer;
-use super::read::{Extent, Link};
+use super::dial::Dialer;
+use super::link::{Extent, Link};
 use super::words::failed;
 use crate::broker::LinkError;
 use crate::stored::envelope;

@@ -8,7 +8,7 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::runtime::Handle;
 
-use super::link::Dialer;
+use super::dial::Dialer;
 use super::url::{Address, Retention};
 use super::words::{self, failed};
 use crate::broker::LinkError;

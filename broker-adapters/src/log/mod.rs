@@ -181,32 +181,6 @@ impl Log {
         Ok(dense.collect())
     }
 
-    /// Up to `most` records right before a position, oldest first and without a hole; fewer where the log begins or after
-    /// a record that cannot be read, none if the log does not hold that position's record any more. Ends within 5 s.
-    pub async fn read_back(&self, before: Position, most: usize) -> Result<Vec<Seen>, LinkError> {
-        let Position { partition, offset, check } = before;
-        let read = timeout(OPEN_TIMEOUT, self.shared.broker.read_back(partition, offset.next(), most + 1)).await;
-        let entries =
-            read.map_err(|_| LinkError::new(format!("no answer from the broker within {OPEN_TIMEOUT:?}")))??;
-        let mut entries = entries.iter().rev().map_while(|entry| {
-            let envelope = envelope::read(&entry.bytes).ok()?;
-            Some(envelope.seen(partition, entry.offset))
-        });
-        if !entries.next().is_some_and(|anchor| anchor.offset == offset && anchor.check == check) {
-            return Ok(Vec::new());
-        }
-        let mut next = offset;
-        let mut seen: Vec<_> = entries
-            .take_while(|seen| {
-                let dense = seen.offset.next() == next;
-                next = seen.offset;
-                dense
-            })
-            .collect();
-        seen.reverse();
-        Ok(seen)
-    }
-
     /// Waits until nothing can be published any more because of a fault in this library. A tail shows the same by its end.
     pub async fn publishing_ended(&self) {
         self.publisher.ended().await;

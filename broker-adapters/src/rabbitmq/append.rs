@@ -16,11 +16,12 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::time::{Instant, timeout_at};
 
-use super::line::Line;
-use super::link::{Dialer, Link};
+use super::dial::Dialer;
+use super::link::Link;
 use super::url::Address;
 use super::words::{self, explain, failed};
 use crate::broker::{Append, AppendError, LinkError, LinkErrorKind, Stored};
+use crate::line::Line;
 use crate::stored::position::Partition;
 
 /// How long RabbitMQ may owe a confirm, beside the time for the bytes under way.
@@ -53,7 +54,7 @@ struct Sent<'a> {
     late: Instant,
 }
 
-pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> Vec<Outcome> {
+pub(super) async fn append(line: &Line<Dialer>, batch: &[Append], deadline: Instant) -> Vec<Outcome> {
     let not_stored = |error: LinkError| vec![Err(AppendError::NotStored(error)); batch.len()];
     let (link, turn) = match line.turn(deadline).await {
         Ok(given) => given,

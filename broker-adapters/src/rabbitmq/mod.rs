@@ -7,8 +7,8 @@
 
 mod agree;
 mod append;
+mod dial;
 mod lane;
-mod line;
 mod link;
 mod ours;
 mod read;
@@ -23,10 +23,10 @@ use tokio::time::Instant;
 
 use crate::broker::{Append, AppendError, Broker, Capabilities, Entry, LinkError, Opened, Start, Stored};
 use crate::connect::{ConnectError, Settings};
+use crate::line::Line;
 use crate::stored::position::{Offset, Partition};
 use crate::writes::Writes;
-use line::Line;
-use link::Dialer;
+use dial::Dialer;
 use url::Address;
 
 /// The largest envelope: the largest message of RabbitMQ 4 (before, it was 128 MiB), with some room.
@@ -37,8 +37,8 @@ pub(crate) const DESCRIPTORS: usize = 16;
 /// A log in RabbitMQ.
 pub struct RabbitMq {
     dialer: Arc<Dialer>,
-    appends: Line,
-    reads: Line,
+    appends: Line<Dialer>,
+    reads: Line<Dialer>,
 }
 
 impl RabbitMq {
@@ -74,8 +74,8 @@ impl Broker for RabbitMq {
     }
 
     async fn redial(&self) {
-        self.appends.hang_up().await;
-        self.reads.hang_up().await;
+        self.appends.renew().await;
+        self.reads.renew().await;
     }
 
     async fn close(&self) {

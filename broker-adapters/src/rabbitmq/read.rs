@@ -9,12 +9,13 @@ use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use super::append;
+use super::dial::Dialer;
 use super::lane::{Begin, Lane};
-use super::line::Line;
-use super::link::{Dialer, Link};
+use super::link::Link;
 use super::url::Address;
 use super::words;
 use crate::broker::{Append, AppendError, Entry, LinkError, OPEN_TIMEOUT, Opened, Reader, Standing, Start};
+use crate::line::{Dial, Line};
 use crate::log::wall_clock;
 use crate::stored::envelope;
 use crate::stored::position::{Offset, Partition};
@@ -29,7 +30,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) async fn open(
     dialer: &Arc<Dialer>,
-    appends: &Line,
+    appends: &Line<Dialer>,
     from: &[(Partition, Start)],
 ) -> Result<Opened, LinkError> {
     let link = dialer.dial().await?;
@@ -55,7 +56,7 @@ pub(super) async fn open(
 async fn lasts(
     link: &Link,
     address: &Address,
-    appends: &Line,
+    appends: &Line<Dialer>,
     partitions: &[Partition],
 ) -> Result<Vec<Offset>, LinkError> {
     let lanes = partitions.iter().map(|&partition| {
@@ -66,7 +67,7 @@ async fn lasts(
     try_join_all(lanes.iter_mut().map(|lane| last(lane, appends))).await
 }
 
-async fn last(lane: &mut Lane, appends: &Line) -> Result<Offset, LinkError> {
+async fn last(lane: &mut Lane, appends: &Line<Dialer>) -> Result<Offset, LinkError> {
     loop {
         let mark =
             Append { partition: lane.partition, bytes: envelope::heartbeat(MessageId::random(), wall_clock(), None) };
@@ -127,7 +128,7 @@ impl Reader for RabbitReader {
 }
 
 pub(super) async fn read_back(
-    line: &Line,
+    line: &Line<Dialer>,
     partition: Partition,
     before: Offset,
     most: usize,

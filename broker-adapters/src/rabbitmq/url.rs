@@ -3,19 +3,13 @@
 //! `amqp[s]://[user[:password]@]host[:port][/vhost][?prefix=NAME][&max-bytes=SIZE][&ca=FILE]`. Nothing here
 //! ever shows the password.
 
-use std::fmt::Display;
 use std::path::Path;
-use std::sync::Arc;
 
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use url::Url;
 
 use crate::connect::ConnectError;
-use crate::file::read_file;
+use crate::tls::Tls;
 
 const OPTIONS: &str = "`prefix`, `max-bytes`, `ca` and `adopt`";
 /// Bytes that a partition keeps, if the URL does not say.
@@ -39,13 +33,6 @@ pub(super) struct Address {
     pub(super) adopt: bool,
     /// The names of all streams begin with it and a dot.
     pub(super) prefix: String,
-}
-
-/// How to make a connection private.
-pub(super) struct Tls {
-    pub(super) connector: TlsConnector,
-    /// The name that the certificate must hold.
-    pub(super) name: ServerName<'static>,
 }
 
 fn wrong(why: impl Into<String>) -> ConnectError {
@@ -136,39 +123,6 @@ fn size(text: &str) -> Result<u64, ConnectError> {
     let bytes = unit.zip(number.parse::<u64>().ok()).and_then(|(unit, number)| number.checked_mul(unit));
     let bytes = bytes.filter(|bytes| (LEAST..=i64::MAX as u64).contains(bytes));
     bytes.ok_or_else(|| wrong("`max-bytes` takes a size such as 256MiB, at least 64KiB"))
-}
-
-impl Tls {
-    fn new(host: &str, ca: Option<&Path>) -> Result<Self, ConnectError> {
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| wrong(format!("`{host}` cannot be the name in a certificate")))?;
-        let mut roots = RootCertStore::empty();
-        let from = match ca {
-            Some(file) => {
-                let unreadable =
-                    |error: &dyn Display| wrong(format!("the CA file {} cannot be used: {error}", file.display()));
-                let content = read_file(file).map_err(|error| unreadable(&error))?;
-                for certificate in CertificateDer::pem_slice_iter(&content) {
-                    let added = roots.add(certificate.map_err(|error| unreadable(&error))?);
-                    added.map_err(|error| wrong(format!("the CA file {}: {error}", file.display())))?;
-                }
-                file.display().to_string()
-            }
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                "this system (is `ca-certificates` installed?); or name a file with `?ca=FILE`".to_owned()
-            }
-        };
-        if roots.is_empty() {
-            return Err(wrong(format!("no CA certificates in {from}")));
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| wrong(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
-    }
 }
 
 #[cfg(test)]

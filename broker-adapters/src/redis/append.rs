@@ -3,17 +3,19 @@
 use redis::{Pipeline, Value};
 use tokio::time::Instant;
 
-use super::link::{Line, NoAnswer};
-use super::refusal::refusal;
+use super::dial::Dialer;
+use super::link::NoAnswer;
 use super::url::Address;
 use super::value;
+use super::words::refusal;
 use crate::broker::{Append, AppendError, Stored};
+use crate::line::Line;
 use crate::stored::position::{Epoch, Offset};
 
 type Outcome = Result<Stored, AppendError>;
 
 pub(super) async fn append(
-    line: &Line,
+    line: &Line<Dialer>,
     address: &Address,
     keep: usize,
     batch: &[Append],

@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, Error, RootCertStore, crypto};
 
-use super::refusal::Refusal;
+use super::words::Refusal;
 use crate::broker::LinkError;
 
 /// How long each question may take.

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use super::diagnosis::{diagnose, is_about_certificate};
 use super::link::Link;
 use super::primary::Primary;
-use super::refusal::{FOLLOW, refusal};
 use super::url::Address;
+use super::words::{FOLLOW, refusal};
 use crate::broker::LinkError;
 
 /// The longest that making a connection may take, log-in included.
@@ -68,7 +68,7 @@ impl Dialer {
     }
 
     /// Connects, logs in, and makes sure that this node fits to the log.
-    pub(super) async fn dial(&self) -> Result<Link, LinkError> {
+    pub(super) async fn connect(&self) -> Result<Link, LinkError> {
         let error = match timeout(DIAL, self.dial_each()).await {
             Ok(Ok(link)) => return Ok(link),
             Ok(Err(Failure::Known(error))) => error,

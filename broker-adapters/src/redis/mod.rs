@@ -11,9 +11,9 @@ mod dial;
 mod link;
 mod primary;
 mod read;
-mod refusal;
 mod url;
 mod value;
+mod words;
 
 use std::sync::Arc;
 
@@ -22,9 +22,9 @@ use tokio::time::Instant;
 
 use crate::broker::{Append, AppendError, Broker, Capabilities, Entry, LinkError, Opened, Start, Stored};
 use crate::connect::{ConnectError, Settings};
+use crate::line::Line;
 use crate::stored::position::{Offset, Partition};
 use dial::Dialer;
-use link::Line;
 use url::Address;
 
 /// The largest envelope. Redis itself takes 512 MB.
@@ -36,8 +36,8 @@ pub(crate) const DESCRIPTORS: usize = 8;
 pub struct Redis {
     dialer: Arc<Dialer>,
     retention: usize,
-    appends: Line,
-    reads: Line,
+    appends: Line<Dialer>,
+    reads: Line<Dialer>,
 }
 
 impl Redis {
@@ -71,8 +71,8 @@ impl Broker for Redis {
     }
 
     async fn redial(&self) {
-        self.appends.hang_up().await;
-        self.reads.hang_up().await;
+        self.appends.renew().await;
+        self.reads.renew().await;
     }
 
     async fn close(&self) {

@@ -5,11 +5,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::dial::Dialer;
-use super::link::{Line, Link, NoAnswer};
+use super::link::{Link, NoAnswer};
 use super::primary::{Current, outdated};
-use super::refusal::refusal;
 use super::value;
+use super::words::refusal;
 use crate::broker::{Entry, LinkError, OPEN_TIMEOUT, Opened, Reader, Standing, Start};
+use crate::line::{Dial, Line};
 use crate::stored::position::{Offset, Partition};
 
 /// How long one `XREAD` waits at the server, in milliseconds.
@@ -131,7 +132,7 @@ fn last_id(offset: u64) -> String {
 }
 
 pub(super) async fn read_back(
-    line: &Line,
+    line: &Line<Dialer>,
     key: &str,
     partition: Partition,
     before: Offset,

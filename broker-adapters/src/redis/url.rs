@@ -3,18 +3,13 @@
 //! `redis[s]://[[user]:password@]host[:port][/database][?prefix=NAME][&adopt=true][&ca=FILE]`. Nothing here ever shows the
 //! password.
 
-use std::fmt::{self, Display};
+use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
 use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use crate::connect::ConnectError;
-use crate::file::read_file;
+use crate::tls::Tls;
 
 /// Where Redis is, how to log in, and under which names the log is kept there.
 pub(super) struct Address {
@@ -24,13 +19,6 @@ pub(super) struct Address {
     pub(super) tls: Option<Tls>,
     prefix: String,
     adopt: bool,
-}
-
-/// How to make a connection private.
-pub(super) struct Tls {
-    pub(super) connector: TlsConnector,
-    /// The name that the certificate must hold.
-    pub(super) name: ServerName<'static>,
 }
 
 impl Address {
@@ -94,40 +82,6 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Redis at {}:{}", self.host, self.port)
-    }
-}
-
-impl Tls {
-    fn new(host: &str, ca: Option<&Path>) -> Result<Self, ConnectError> {
-        let wrong = |why: String| ConnectError::Url(why);
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| wrong(format!("`{host}` cannot be the name in a certificate")))?;
-        let mut roots = RootCertStore::empty();
-        let from = match ca {
-            Some(file) => {
-                let unreadable =
-                    |error: &dyn Display| wrong(format!("the CA file {} cannot be used: {error}", file.display()));
-                let content = read_file(file).map_err(|error| unreadable(&error))?;
-                for certificate in CertificateDer::pem_slice_iter(&content) {
-                    let added = roots.add(certificate.map_err(|error| unreadable(&error))?);
-                    added.map_err(|error| wrong(format!("the CA file {}: {error}", file.display())))?;
-                }
-                file.display().to_string()
-            }
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                "this system (is `ca-certificates` installed?); or name a file with `?ca=FILE`".to_owned()
-            }
-        };
-        if roots.is_empty() {
-            return Err(wrong(format!("no CA certificates in {from}")));
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| wrong(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
     }
 }
 

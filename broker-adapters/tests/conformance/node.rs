@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broker_adapters::{
-    Break, Broker, Budget, Log, MessageId, NewRecord, Partition, Payload, Position, PublishError, Record, Resume,
-    Settings, Tail, TailEvent, Timing,
+    Break, Broker, Budget, LinkError, Log, MessageId, NewRecord, Offset, Partition, Payload, Position, PublishError,
+    Record, Resume, Settings, Tail, TailEvent, Timing,
 };
 use law::{History, ReaderId};
 use tokio::sync::Notify;
@@ -66,6 +66,16 @@ pub(crate) async fn publish(log: &Log, channel: &str, payload: &str) -> Result<O
 /// Publishes a text, which must work.
 pub(crate) async fn say(log: &Log, channel: &str, payload: &str) -> Option<Position> {
     publish(log, channel, payload).await.unwrap_or_else(|error| panic!("`{payload}` on {channel}: {error}"))
+}
+
+/// Up to `most` records right before a position, oldest first; none if the log does not hold its record any more.
+pub(crate) async fn read_back(log: &Log, before: Position, most: u64) -> Result<Vec<broker_adapters::Seen>, LinkError> {
+    let Position { partition, offset, check } = before;
+    let from = Offset(offset.0.saturating_sub(most).max(1));
+    let count = usize::try_from(offset.0 - from.0).expect("few records") + 1;
+    let mut seen = log.read_from(partition, from, count).await?;
+    let anchor = seen.pop().filter(|last| last.offset == offset && last.check == check);
+    Ok(if anchor.is_some() { seen } else { Vec::new() })
 }
 
 /// A channel of this partition.

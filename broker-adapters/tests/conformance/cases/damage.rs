@@ -12,7 +12,7 @@ use super::outage::BACK;
 use crate::fixture::Fixture;
 use crate::load::{Load, flowing, publish, verdict};
 use crate::node::{
-    DEADLINE, Follower, SETTINGS, Seen, channel_in, cluster, log, log_without_heartbeats, node, say, text,
+    DEADLINE, Follower, SETTINGS, Seen, channel_in, cluster, log, log_without_heartbeats, node, read_back, say, text,
 };
 
 fn told(seen: &Seen, reason: BreakReason) -> usize {
@@ -212,7 +212,7 @@ pub(crate) async fn a_position_of_a_wiped_log_is_told(broker: Arc<dyn Fixture>) 
     say(&log, "room", "new").await;
     late.until_has("new").await;
     assert_eq!((late.seen().texts(), told(&late.seen(), BreakReason::Reset)), (vec!["new".to_owned()], 1));
-    assert!(log.read_back(old, 10).await.expect("readable").is_empty(), "nothing of the new log passes for the old");
+    assert!(read_back(&log, old, 10).await.expect("readable").is_empty(), "nothing of the new log passes for the old");
 }
 
 pub(crate) async fn a_record_that_cannot_be_read_is_told_and_passed_over(broker: Arc<dyn Fixture>) {

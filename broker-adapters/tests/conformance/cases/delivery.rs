@@ -9,7 +9,9 @@ use tokio::time::Instant;
 
 use crate::fixture::Fixture;
 use crate::load::{Load, flowing, verdict};
-use crate::node::{DEADLINE, Follower, SETTINGS, Seen, channel_in, cluster, log, node, publish, say, text, text_of};
+use crate::node::{
+    DEADLINE, Follower, SETTINGS, Seen, channel_in, cluster, log, node, publish, read_back, say, text, text_of,
+};
 
 pub(crate) async fn messages_arrive_once_and_in_one_order_on_every_node(broker: Arc<dyn Fixture>) {
     let history = History::default();
@@ -116,7 +118,7 @@ pub(crate) async fn older_records_can_be_read_back(broker: Arc<dyn Fixture>) {
     follower.until_has("99").await;
     let last = follower.seen().records[99].position();
     let older = async |before: Position, most| {
-        let seen = log.read_back(before, most).await.expect("readable");
+        let seen = read_back(&log, before, most).await.expect("readable");
         seen.into_iter().filter_map(|seen| seen.message).collect::<Vec<_>>()
     };
     let all = older(last, 1000).await;

@@ -8,7 +8,7 @@ use law::History;
 use tokio::time::Instant;
 
 use crate::fixture::Fixture;
-use crate::node::{DEADLINE, Follower, SETTINGS, Seen, channel_in, cluster, say, text_of};
+use crate::node::{DEADLINE, Follower, SETTINGS, Seen, channel_in, cluster, read_back, say, text_of};
 
 const PARTITION: Partition = Partition(1);
 /// The lowest flag: a reader that does not know the record may skip it.
@@ -57,7 +57,7 @@ pub(crate) async fn newer_records_that_may_be_skipped_are_no_loss(broker: Arc<dy
     let most = usize::try_from(last.offset.0 - first.offset.0).expect("few records") + 1;
     let all = logs[0].read_from(PARTITION, first.offset, most).await.expect("readable");
     assert_eq!((all.len(), all.iter().filter(|seen| seen.message.is_some()).count()), (most, 4));
-    let older = logs[0].read_back(last, most).await.expect("readable");
+    let older = read_back(&logs[0], last, most as u64).await.expect("readable");
     let older: Vec<_> = older.into_iter().filter_map(|seen| seen.message).collect();
     assert_eq!(older.iter().map(text_of).collect::<Vec<_>>(), words(0..3), "nothing is a hole");
     // Before, at and after each record that was skipped.

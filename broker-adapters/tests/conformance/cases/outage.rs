@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::fixture::Fixture;
 use crate::load::{Load, SLACK, flowing, verdict};
-use crate::node::{DEADLINE, Follower, HEARTBEAT, SETTINGS, Seen, cluster, log, log_on, node, say, text};
+use crate::node::{DEADLINE, Follower, HEARTBEAT, SETTINGS, Seen, cluster, log, log_on, node, read_back, say, text};
 
 /// How soon delivery is back once the broker can be reached.
 pub(crate) const BACK: Duration = Duration::from_secs(5);
@@ -152,14 +152,14 @@ pub(crate) async fn reading_back_over_a_dead_wire_fails_in_time(broker: Arc<dyn 
         follower.until_has(payload).await;
     }
     let last = follower.seen().records[1].position();
-    assert!(!log.read_back(last, 10).await.expect("readable").is_empty());
+    assert!(!read_back(&log, last, 10).await.expect("readable").is_empty());
     broker.stall(0, &[Direction::ToBroker, Direction::FromBroker]);
     let begin = Instant::now();
-    assert!(log.read_back(last, 10).await.is_err());
+    assert!(read_back(&log, last, 10).await.is_err());
     assert!(begin.elapsed() < BACK + SLACK, "ended only after {:?}", begin.elapsed());
     broker.mend(0);
     follower.until_up_within(BACK).await;
-    assert!(!log.read_back(last, 10).await.expect("readable").is_empty());
+    assert!(!read_back(&log, last, 10).await.expect("readable").is_empty());
 }
 
 pub(crate) async fn short_deadlines_are_kept_behind_long_ones(broker: Arc<dyn Fixture>) {

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::append::Ticket;
-use super::link::Dialer;
+use super::dial::Dialer;
 use super::read;
 use super::watch::Watch;
 use crate::broker::{Append, LinkError};
@@ -166,7 +166,7 @@ impl Line {
     }
 
     /// The next append makes a new producer; what is under way with this one is not confirmed any more.
-    pub(super) async fn hang_up(&self) {
+    pub(super) async fn renew(&self) {
         self.state.lock().await.writer = None;
     }
 
