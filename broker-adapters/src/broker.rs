@@ -1,6 +1,6 @@
 //! What an adapter implements: append bytes, open a reader, read back.
 //!
-//! An adapter never retries, never hides a reconnect and never decides what was lost: it reports, and
+//! An adapter never retries, never hides a reconnect and never decides what was lost. It reports, and
 //! [`Log`](crate::Log) applies the rules. It owns its connections to the broker and nothing else.
 
 use std::time::Duration;
@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 use crate::stored::position::{Check, Epoch, Offset, Partition};
 
-/// A broker: a number of ordered partitions to append to and to read from any offset that is still kept.
+/// A broker: a number of ordered partitions. Records are appended to them, and read from any offset that is still kept.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
     /// What this broker can promise. Constant for the life of the value.
     fn capabilities(&self) -> Capabilities;
 
-    /// Appends a batch and says of each record what became of it, in the batch's order.
+    /// Appends a batch. Gives the outcome of each record, in the batch's order.
     ///
     /// Order: records of one partition are stored in the order given, and of two calls polled by one task the
     /// one first polled is applied first as long as both succeed. An append that finds the connection replaced waits for
@@ -63,7 +63,7 @@ pub struct Capabilities {
     pub durable: bool,
     /// The largest envelope it takes, in bytes.
     pub max_bytes: usize,
-    /// Appends that it takes best at a time: few and large ones where each is a question and an answer, many small
+    /// How many appends to have under way at a time: few large ones where each is one request with one answer, many small
     /// ones where the client library sends record by record and joins them itself. At least 1.
     pub pipeline: usize,
 }
@@ -102,13 +102,13 @@ pub enum AppendError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
 pub struct LinkError {
-    /// What helps.
+    /// Whether a retry may help, or a change is needed.
     pub kind: LinkErrorKind,
-    /// What happened, for people. Never holds a password.
+    /// The reason, in words. Never holds a password.
     pub why: String,
 }
 
-/// What helps against a link's failure.
+/// The kinds of failures of a link, by what helps against them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkErrorKind {
     /// The broker does not answer, or takes nothing for now: the next try may work.
@@ -117,12 +117,12 @@ pub enum LinkErrorKind {
     Refused,
     /// The broker, its data or this node is set up in a way in which the log cannot work.
     SetUp,
-    /// The answers are not those of such a broker.
+    /// The server's answers are not those of this kind of broker: the next try may work.
     Protocol,
 }
 
 impl LinkErrorKind {
-    /// Whether somebody must change something before a try can work.
+    /// Whether an operator must change something before a try can work.
     #[must_use]
     pub fn needs_change(self) -> bool {
         matches!(self, Self::Refused | Self::SetUp)
@@ -145,7 +145,7 @@ impl LinkError {
         Self::of(LinkErrorKind::SetUp, why)
     }
 
-    /// The answers are not those of such a broker.
+    /// The server's answers are not those of this kind of broker.
     pub fn protocol(why: impl std::fmt::Display) -> Self {
         Self::of(LinkErrorKind::Protocol, why)
     }
@@ -171,16 +171,17 @@ impl From<&str> for LinkError {
 /// Where a reader begins in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// At the last record there is, inclusive; in an empty log, at the first one to come.
+    /// At the last record, inclusive; in an empty log, at the first one to come.
     Head,
     /// At this record, inclusive, or the first one after it that is still kept.
     At(Offset),
-    /// So many records before the end, or at the first one that is still kept.
+    /// So many records before the end, or the first one that is still kept.
     Back(u64),
 }
 
 impl Start {
-    /// The offset to read first in a partition whose next record will be `next`; what is kept may begin after it.
+    /// The offset to read first in a partition whose next record will be `next`. The first record that is kept may come
+    /// after it.
     #[must_use]
     pub fn first(self, next: Offset) -> Offset {
         match self {

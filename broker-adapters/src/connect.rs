@@ -1,11 +1,11 @@
-//! Picks the adapter by the URL's scheme: the one place that knows them all.
+//! Picks the adapter by the URL's scheme. The only place that knows all adapters.
 
 use std::sync::Arc;
 
 use crate::broker::Broker;
 use crate::memory::Memory;
 
-/// What every adapter must know of the log.
+/// What every adapter must know about the log.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// Number of partitions; the same on all nodes.

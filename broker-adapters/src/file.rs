@@ -1,13 +1,13 @@
-//! Reads a file that a configuration names: a regular one, and not larger than such a file can be.
+//! Reads a file that a configuration names: only regular files, and only up to 1 MiB.
 //!
-//! A device or a pipe could be read for ever, and a large file by mistake fill the memory.
+//! A device or a pipe could be read for ever, and a large file could fill the memory.
 
 use std::fs::{self, File, FileType};
 use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-/// The largest file that is read, in bytes. A system's list of all CAs has about a quarter of it.
+/// The largest file that is read, in bytes. A system's list of all CAs has about a quarter of that.
 const MOST: u64 = 1 << 20;
 
 /// The content of a regular file of at most 1 MiB; symbolic links are followed.

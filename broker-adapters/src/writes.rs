@@ -1,7 +1,7 @@
-//! Whether the broker takes what this node writes: noted where it appends, heeded where it reads.
+//! Whether the broker takes what this node writes. Appends note it; readers act on it.
 //!
-//! A node that can read but not write would be ready while each of its publishes fails. So a refusal that no retry
-//! mends ends the readers with its reason, and a reader opens only after something was stored again.
+//! A node that can read but not write would be ready while each of its publishes fails. So a refusal that needs a change
+//! ends the readers with its reason, and a reader opens only after something was stored again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::broker::LinkError;
 
-/// What became of the last thing that was written.
+/// The outcome of the last write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 enum Last {
     #[default]
@@ -17,11 +17,11 @@ enum Last {
     Stored,
     /// It may work the next time: a broker that was away, replicas that were missing.
     Failed,
-    /// It will not work until somebody changes something at the broker.
+    /// It will not work until an operator changes something at the broker.
     Refused(LinkError),
 }
 
-/// What became of this node's writes. Shared by all connections of an adapter.
+/// The outcome of this node's writes. Shared by all connections of an adapter.
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
     last: watch::Sender<Last>,

@@ -1,6 +1,6 @@
 //! What only Kafka can do to a log, on a real server. All that it shares with others is in the conformance suite.
 
-#![allow(clippy::print_stdout, reason = "tests print what they were told")]
+#![allow(clippy::print_stdout, reason = "tests print the reasons that brokers give")]
 #![cfg(feature = "kafka")]
 
 use std::sync::Arc;
@@ -76,7 +76,7 @@ fn assert_says(why: &str, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_url_that_does_not_fit_to_the_port_is_told_what_to_change() {
+async fn a_url_that_does_not_fit_the_port_is_refused_with_what_to_change() {
     let kafka = kafka().await;
     let plain = kafka.inside();
     let ca = kafka.process().file("ca.pem").display().to_string();
@@ -96,7 +96,7 @@ async fn a_url_that_does_not_fit_to_the_port_is_told_what_to_change() {
 }
 
 #[tokio::test]
-async fn more_copies_than_brokers_are_told_apart_from_other_faults() {
+async fn more_copies_than_brokers_are_refused_with_both_numbers() {
     let url = kafka().await.named_url("copies");
     let why = refusal(&*broker(&format!("{url}?replication=3"))).await;
     assert_says(&why, &["`?replication=3`", "`?replication=1`", "has 1"]);

@@ -1,5 +1,5 @@
 //! What only RabbitMQ can do to a log, on a real server. All that it shares with others is in the conformance suite.
-#![allow(clippy::print_stdout, reason = "tests print what they were told")]
+#![allow(clippy::print_stdout, reason = "tests print the reasons that brokers give")]
 #![cfg(feature = "rabbitmq")]
 
 use std::sync::Arc;
@@ -150,14 +150,14 @@ async fn a_password_that_is_changed_while_a_node_runs_is_a_refusal_until_it_is_s
     until(&mut tail, |event| matches!(event, TailEvent::Up { .. })).await;
 }
 
-/// Waits until a tail has told this.
+/// Waits until a tail gives this event.
 async fn until(tail: &mut Tail, what: impl Fn(&TailEvent) -> bool) {
-    let told = async { while !tail.next().await.expect("the log is open").iter().any(&what) {} };
-    timeout(PATIENCE, told).await.expect("in time");
+    let event = async { while !tail.next().await.expect("the log is open").iter().any(&what) {} };
+    timeout(PATIENCE, event).await.expect("in time");
 }
 
 #[tokio::test]
-async fn whatever_keeps_a_node_out_is_told_with_what_to_change() {
+async fn each_refusal_says_what_to_change() {
     let (server, broker) = server().await;
     let control = async |words: &[&str]| server.tool(words).await.expect("RabbitMQ obeys");
     assert!(broker.append(&[append(0, "a log")], soon()).await[0].is_ok());
@@ -197,7 +197,7 @@ async fn whatever_keeps_a_node_out_is_told_with_what_to_change() {
 }
 
 #[tokio::test]
-async fn too_few_channels_are_told_with_what_to_change() {
+async fn too_few_channels_are_refused_with_what_to_change() {
     let (server, broker) = server().await;
     let set = |most: u32| format!("application:set_env(rabbit, channel_max, {most}).");
     server.tool(&["eval", &set(13)]).await.expect("RabbitMQ obeys");

@@ -44,7 +44,7 @@ async fn append(broker: &dyn Broker, text: &str) -> Result<(Epoch, u64), AppendE
     Ok((epoch, offset.0))
 }
 
-/// The epoch and the next offset of the partition, as a reader is told.
+/// The epoch and the next offset of the partition, as a reader gets them.
 async fn standing(broker: &dyn Broker) -> Result<(Epoch, u64), String> {
     let opened = broker.open(&[(PARTITION, Start::Head)]).await.map_err(|error| error.why)?;
     Ok((opened.standings[0].epoch, opened.standings[0].next.0))
@@ -57,7 +57,7 @@ async fn refused(broker: &dyn Broker) -> String {
     why
 }
 
-/// All that the partition keeps; every record must be of the epoch that is told.
+/// All that the partition keeps; every record must be of the epoch that the reader got.
 async fn kept(broker: &dyn Broker) -> Vec<Entry> {
     let mut opened = broker.open(&[(PARTITION, Start::Back(1000))]).await.expect("it opens");
     let (epoch, next) = (opened.standings[0].epoch, opened.standings[0].next);
@@ -70,7 +70,7 @@ async fn kept(broker: &dyn Broker) -> Vec<Entry> {
 }
 
 #[tokio::test]
-async fn keys_of_somebody_else_are_refused_and_left_alone() {
+async fn keys_of_another_program_are_refused_and_left_alone() {
     let server = server(0).await;
     let keys: [Words; 8] = [
         &["SET", "fanfare:settings", "x"],
@@ -117,7 +117,7 @@ async fn a_log_that_was_made_before_there_was_a_mark_goes_on() {
 }
 
 #[tokio::test]
-async fn a_damaged_partition_begins_anew_for_whoever_comes_first() {
+async fn a_damaged_partition_begins_anew_with_the_first_who_opens_or_appends() {
     let server = server(0).await;
     let damages: [Words; 16] = [
         &["XADD", LOG, GREATEST, "who", "a stranger"],
@@ -250,7 +250,7 @@ async fn a_server_without_room_for_clients_says_so() {
 }
 
 #[tokio::test]
-async fn whoever_could_not_append_is_not_let_read_either() {
+async fn a_node_that_could_not_append_is_not_let_read_either() {
     let server = server(0).await;
     let broker = broker(&server.inside_url());
     append(&*broker, "first").await.expect("stored");
@@ -286,7 +286,7 @@ async fn every_link_leaves_a_primary_that_was_demoted() {
     broker.read_back(PARTITION, Offset(2), 1).await.expect("readable");
     follow(&second, &first).await;
 
-    // The name still leads to the old one: nobody gets in there.
+    // The name still leads to the old one, which lets no node in.
     tool(&second, &["REPLICAOF", "NO", "ONE"]).await;
     follow(&first, &second).await;
     let lost = append(&*broker, "two").await;
@@ -358,8 +358,8 @@ async fn a_user_who_lacks_a_right_is_refused() {
     }
 }
 
-/// Waits until a tail has told this.
+/// Waits until a tail gives this event.
 async fn until(tail: &mut Tail, what: impl Fn(&TailEvent) -> bool) {
-    let told = async { while !tail.next().await.expect("the log is open").iter().any(&what) {} };
-    timeout(PATIENCE, told).await.expect("in time");
+    let event = async { while !tail.next().await.expect("the log is open").iter().any(&what) {} };
+    timeout(PATIENCE, event).await.expect("in time");
 }

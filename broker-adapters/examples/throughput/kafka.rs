@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{ENVELOPE, Error, Publish, SETTINGS, Side};
 
-/// Tells whoever waits what became of a record.
+/// Gives the outcome of a record to its waiter.
 struct Context;
 
 impl ClientContext for Context {}

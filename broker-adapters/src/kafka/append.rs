@@ -1,4 +1,4 @@
-//! Appending: records are handed to librdkafka in order, and each tells what became of it.
+//! Appending: records are handed to librdkafka in order, which reports the outcome of each.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> 
             pending.settle(index, Err(error));
         }
     }
-    // Late or not: what was answered is known.
+    // Answers that came before the deadline count, even if others are late.
     let sent = Instant::now();
     if timeout_at(deadline, done).await.is_err() && sent.elapsed() >= STUCK {
         writer.suspect();
@@ -85,7 +85,7 @@ impl Pending {
         if state.left == 0
             && let Some(done) = state.done.take()
         {
-            // Whoever appended may have given up.
+            // The caller may not wait any more.
             let _ = done.send(());
         }
     }
@@ -129,7 +129,7 @@ impl ProducerContext for Watch {
 }
 
 impl Watch {
-    /// What an error says of a record of this many bytes, and of those to come.
+    /// The outcome of a record of this many bytes after an error, and what it means for later records.
     fn judge(&self, error: &KafkaError, bytes: usize) -> AppendError {
         let code = error.rdkafka_error_code();
         if let Some(refusal) = code.and_then(|code| words::refusal(code, &self.topic)) {
@@ -161,8 +161,8 @@ fn not_taken(error: &KafkaError) -> AppendError {
     }
 }
 
-/// A record was taken and then not confirmed. Any try before the last one may have stored it: only what Kafka
-/// refuses whatever the try is certain.
+/// A record was taken and then not confirmed. Any try before the last one may have stored it, so only refusals that hold
+/// for every try are certain.
 fn not_confirmed(error: &KafkaError) -> AppendError {
     match error.rdkafka_error_code() {
         Some(Code::MessageSizeTooLarge | Code::PolicyViolation) => AppendError::Rejected(error.to_string()),

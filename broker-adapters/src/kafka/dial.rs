@@ -20,16 +20,16 @@ use super::words::failed;
 use crate::broker::LinkError;
 use crate::stored::position::Epoch;
 
-/// The longest wait for one answer, before looking at what the client has told meanwhile.
+/// The longest wait for one answer, before the client's events are handled.
 const GLANCE: Duration = Duration::from_millis(200);
-/// The pause before asking again for what Kafka is just making.
+/// The pause before asking again for a topic that Kafka is making.
 const SOON: Duration = Duration::from_millis(20);
 
 /// Common to all clients.
 const COMMON: &[(&str, &str)] = &[
     ("client.id", "fanfare"),
     ("debug", DEBUG),
-    // The broker would make a topic of its own taste; this adapter makes it as its URL says.
+    // This adapter makes the topic as its URL says; the broker would make it with its defaults.
     ("allow.auto.create.topics", "false"),
     ("enable.metrics.push", "false"),
     ("socket.nagle.disable", "true"),
@@ -47,13 +47,13 @@ const PRODUCER: &[(&str, &str)] = &[
     // One order per partition, and no record twice, through librdkafka's own retries.
     ("enable.idempotence", "true"),
     ("acks", "all"),
-    // A record that is not confirmed by then is unknown, and tried again above (default 5 min).
+    // After this a record's outcome is unknown, and the publisher tries again (default 5 min).
     ("message.timeout.ms", "3000"),
     // A connection that owes an answer for that long is replaced (default 60 s).
     ("socket.timeout.ms", "2000"),
-    // What comes together is sent together anyway; nobody waits for more to come.
+    // Records that come together are sent together anyway; a record does not wait for others.
     ("linger.ms", "0"),
-    // The log's budget is the bound; this is above what it lets out at a time (default 1 GiB).
+    // The log's budget is the bound. This is more than the log sends at a time (default 1 GiB).
     ("queue.buffering.max.kbytes", "32768"),
 ];
 
@@ -72,7 +72,7 @@ const CONSUMER: &[(&str, &str)] = &[
     ("fetch.error.backoff.ms", "50"),
     // How long reading pauses when the queue was full (default 1 s).
     ("fetch.queue.backoff.ms", "1"),
-    // Bounds what a slow owner piles up per reader (defaults 100,000 and 64 MiB).
+    // Bounds the records that wait for a slow owner, per reader (defaults 100,000 and 64 MiB).
     ("queued.min.messages", "10000"),
     ("queued.max.messages.kbytes", "16384"),
     ("fetch.max.bytes", "8388608"),
@@ -83,7 +83,7 @@ pub(super) struct Dialer {
     pub(super) address: Address,
     pub(super) partitions: u16,
     pub(super) known: Arc<Known>,
-    /// Held while a topic is examined: whoever needs it too waits for the result.
+    /// Held while a topic is examined. Others wait for the result.
     examining: Mutex<()>,
 }
 
@@ -92,7 +92,7 @@ impl Dialer {
         Self { address, partitions, known: Arc::default(), examining: Mutex::default() }
     }
 
-    /// A client that reads. With `ends` it also tells when it has come to the end of a partition.
+    /// A client that reads. With `ends` it also reports the end of a partition.
     pub(super) fn consumer(&self, ends: bool) -> Result<BaseConsumer<Watch>, LinkError> {
         self.client(CONSUMER, &[("enable.partition.eof", if ends { "true" } else { "false" })])
     }
@@ -199,7 +199,7 @@ impl Dialer {
     pub(super) fn named(&self, error: impl Into<LinkError>) -> LinkError {
         let LinkError { kind, why } = error.into();
         let name = format!("Kafka at {}: ", self.address.hosts);
-        // What looked before an append may have said it.
+        // The check before an append names it already.
         LinkError::of(kind, if why.starts_with(&name) { why } else { name + &why })
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct Known {
     /// It is not sure that Kafka can be reached: look before sending.
     pub(super) doubt: AtomicBool,
     pub(super) writes: Writes,
-    /// The last topic that was found fit for a log; 0 for none.
+    /// The epoch of the last topic that passed the examination; 0 for none.
     good: AtomicU64,
     /// Bytes of the largest batch that the topic takes, without its frame; 0 if that cannot be seen.
     largest: AtomicUsize,

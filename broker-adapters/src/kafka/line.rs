@@ -1,7 +1,7 @@
-//! The producer: made when first needed, looked at whenever it is in doubt, replaced when it has failed for good.
+//! The producer: made when first needed, checked when it may have failed, replaced when it is of no more use.
 //!
-//! librdkafka keeps what it was given through reconnects, and cannot say of a record whether it was ever sent.
-//! So records are handed over only while Kafka is known to answer; what waits before that is surely not stored.
+//! librdkafka keeps its records through reconnects, and does not say whether a record was ever sent. So a record is
+//! handed over only while Kafka is known to answer. A record that still waits is surely not stored.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,7 +30,7 @@ pub(super) struct Writer {
     topic: String,
     /// Bytes of its largest batch.
     batch: usize,
-    /// Always there but while it is dropped.
+    /// `None` only while it is dropped.
     producer: Option<ThreadedProducer<Watch>>,
 }
 
@@ -61,11 +61,11 @@ impl Writer {
         self.batch == dialer.known.batch() && self.producer.as_ref().is_some_and(whole)
     }
 
-    /// Looks whether Kafka answers it, and says which topic it is.
+    /// Checks that Kafka answers it, and gives the topic's epoch.
     fn look(&self, dialer: &Dialer, runtime: &Handle, until: std::time::Instant) -> Result<Option<Epoch>, LinkError> {
         let Some(producer) = &self.producer else { return Err(LinkError::new("closed")) };
         let watch = producer.client().context();
-        // What was told before this look does not count against it.
+        // Trouble from before this check does not count.
         watch.take_trouble();
         dialer.agree(producer.client(), watch, || (), runtime, until)?;
         Ok(watch.epoch())
@@ -113,7 +113,7 @@ impl Line {
     pub(super) async fn turn(&self, deadline: Instant) -> Result<(Arc<Writer>, Turn), LinkError> {
         let asked = Instant::now();
         let late = |_| LinkError::new("no connection to Kafka in time");
-        // Fair: who comes first sends first.
+        // Fair: the first caller sends first.
         let mut state = timeout_at(deadline, self.state.lock()).await.map_err(late)?;
         if state.closed {
             return Err(LinkError::new("closed"));
@@ -165,7 +165,7 @@ impl Line {
         self.dialer.known.doubt.store(true, Ordering::Release);
     }
 
-    /// The next append makes a new producer; what is under way with this one is not confirmed any more.
+    /// The next append makes a new producer. Records under way with this one are not confirmed any more.
     pub(super) async fn renew(&self) {
         self.state.lock().await.writer = None;
     }

@@ -22,7 +22,7 @@ use crate::stored::position::{Epoch, Offset, Partition};
 
 /// The longest wait for one answer about offsets.
 const ANSWER: Duration = Duration::from_secs(1);
-/// For handling what a client has told meanwhile.
+/// The time to handle the client's events.
 const EVENTS: Duration = Duration::from_millis(1);
 
 /// A client that reads some partitions. Lives on the thread of its reader.
@@ -65,11 +65,11 @@ impl Link {
         // Nothing is assigned yet: there are only events.
         let poll = || drop(consumer.poll(EVENTS));
         dialer.agree(consumer.client(), consumer.context(), poll, runtime, until)?;
-        let told = Instant::now() + ANSWER;
+        let latest = Instant::now() + ANSWER;
         let epoch = loop {
             match consumer.context().epoch() {
                 Some(epoch) => break epoch,
-                None if Instant::now() < told => poll(),
+                None if Instant::now() < latest => poll(),
                 None => {
                     return Err(dialer.named(LinkError::set_up("it gives topics no ids, as Kafka does from 2.8 on")));
                 }
@@ -78,7 +78,7 @@ impl Link {
         Ok(Self { dialer, consumer, epoch })
     }
 
-    /// Asks the leaders, all partitions in two questions. A new topic has none at first.
+    /// Asks the leaders with two requests for all partitions. A new topic has no leaders at first.
     pub(super) fn extents(&self, partitions: &[Partition], until: Instant) -> Result<Vec<Extent>, LinkError> {
         loop {
             let first = self.offsets(partitions, Raw::Beginning);

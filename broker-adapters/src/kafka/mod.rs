@@ -3,7 +3,7 @@
 //! Appends share one idempotent producer (`acks=all`), each reader has a client and a thread of its own. The
 //! epoch is the topic's id. Records are kept by time: `retention` of the URL or of the topic, never by number.
 //! Durable as far as the topic is: with `?replication=3` every acknowledged record stands on two brokers. Loses
-//! what an unclean election loses, and the tails tell it.
+//! what an unclean election loses; the tails announce it.
 
 mod append;
 mod dial;

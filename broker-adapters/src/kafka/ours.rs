@@ -1,4 +1,4 @@
-//! Whether a topic that is there holds Fanfare's log: other programs' records are never mixed with ours by mistake.
+//! Whether an existing topic holds Fanfare's log, so that Fanfare never writes among another program's records.
 //!
 //! A log is known by its records: an envelope at the end or at the beginning of any partition. An empty topic is free.
 
@@ -20,7 +20,7 @@ use crate::stored::position::Partition;
 const SHOW: Duration = Duration::from_millis(1500);
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// What a look at some records has shown.
+/// What the records that were read belong to.
 enum Shown {
     Ours,
     Others,
@@ -45,7 +45,7 @@ pub(super) fn examine(link: &Link, runtime: &Handle, until: Instant) -> Result<(
     let extents = link.extents(&partitions, until)?;
     let filled = partitions.into_iter().zip(extents).filter(|(_, extent)| extent.first < extent.next);
     let filled: Vec<_> = filled.collect();
-    // The newest ones first: a log in use ends with records of ours, whatever was put in between.
+    // The newest ones first: a log in use ends with Fanfare's records, even if others stand between.
     let places: [fn(&Extent) -> u64; 2] = [|extent| extent.next - 1, |extent| extent.first];
     for place in places {
         match shown(dialer, &filled, place, runtime, until)? {

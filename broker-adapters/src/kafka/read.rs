@@ -19,7 +19,7 @@ use crate::stored::envelope;
 use crate::stored::position::{Offset, Partition};
 use crate::stored::record::MessageId;
 
-/// The longest that opening may take; a bit less than whoever opens waits, so that the reason is told.
+/// The longest that opening may take. A bit less than the caller waits, so that the caller gets the reason.
 const DIAL: Duration = Duration::from_millis(4500);
 /// How long the thread waits for a record before it looks whether it is still wanted.
 const IDLE: Duration = Duration::from_millis(100);
@@ -48,7 +48,7 @@ pub(super) async fn open(
         let link = match Link::open(dialer, &from, &runtime) {
             Ok((link, standings)) => opened.send(Ok(standings)).is_ok().then_some(link),
             Err(error) => {
-                // Nobody listens any more.
+                // The caller may not wait any more.
                 let _ = opened.send(Err(error));
                 None
             }
@@ -116,7 +116,7 @@ pub(super) async fn read_back(
     on_a_thread(move || {
         let read = Link::read_back(dialer, partition, before, most, &runtime);
         drop(permit);
-        // Nobody listens any more.
+        // The caller may not wait any more.
         let _ = done.send(read);
     })?;
     answer.await.map_err(|_| LinkError::new("the reader's thread has ended"))?
@@ -148,7 +148,7 @@ impl Link {
         Ok((link, standings))
     }
 
-    /// Reads until it fails or nobody wants the records any more.
+    /// Reads until it fails or the records are not wanted any more.
     fn follow(self, batches: &mpsc::Sender<Batch>) {
         while !batches.is_closed() {
             let batch = match self.dialer.known.writes.refusal() {
@@ -165,7 +165,7 @@ impl Link {
         }
     }
 
-    /// What is there, after a short wait for the first record.
+    /// The records that are there, after a short wait for the first one.
     fn batch(&self) -> Batch {
         let (mut entries, mut bytes, mut wait) = (Vec::new(), 0, IDLE);
         while entries.len() < COUNT && bytes < BYTES {

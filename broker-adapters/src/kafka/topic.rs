@@ -27,7 +27,7 @@ impl Dialer {
             wanted = wanted.set("retention.ms", retention);
         }
         if copies >= 3 {
-            // What is acknowledged stands on two brokers.
+            // An acknowledged record is on two brokers.
             wanted = wanted.set("min.insync.replicas", "2");
         }
         let admin = self.admin().map_err(refused)?;
@@ -119,7 +119,7 @@ fn options(until: Instant) -> AdminOptions {
 }
 
 /// Whether a partition acknowledges no records for now. Kafka never asks for more replicas than there are (before 4.0 it
-/// did; then the failing append is the reason that is given).
+/// did; then the error of the append is the reason).
 fn takes_nothing(in_sync: usize, replicas: usize, least: usize) -> bool {
     in_sync < least.min(replicas)
 }

@@ -170,7 +170,7 @@ impl Options {
     }
 }
 
-/// A wrong file is told at the start, not by a link that never comes up.
+/// A wrong file is an error at the start, instead of a link that never comes up.
 fn checked_ca(file: String) -> Result<String, ConnectError> {
     let wrong = |why: &dyn std::fmt::Display| ConnectError::Url(format!("the CA file {file} cannot be used: {why}"));
     let content = read_file(Path::new(&file)).map_err(|error| wrong(&error))?;
@@ -225,7 +225,7 @@ fn parse_login(text: Option<&str>, sasl: Option<&'static str>, tls: bool) -> Res
     if user.is_empty() || password.is_empty() || [&user, &password].iter().any(|text| text.contains('\0')) {
         return Err(wrong("a user comes with a password: user:password@host"));
     }
-    // PLAIN shows the password to whoever listens: only over TLS, unless it is asked for.
+    // PLAIN sends the password in clear: only over TLS, unless the URL asks for it.
     let mechanism = sasl.unwrap_or(if tls { "PLAIN" } else { "SCRAM-SHA-512" });
     Ok(Some(Login { user, password, mechanism }))
 }

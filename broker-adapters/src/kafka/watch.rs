@@ -1,8 +1,8 @@
-//! What a client of librdkafka tells beside its records: the topic's id, and that it cannot reach Kafka.
+//! What a client of librdkafka reports besides records: the topic's id, and errors.
 //!
-//! librdkafka follows a topic that was deleted and made anew under the same name without a word, and would
-//! deliver the new one's records as if they followed the old one's. It gives the topic's id (KIP-516) only in
-//! a line of its debug log, which is therefore read here. Should that line ever change, no reader opens.
+//! When a topic is deleted and made anew under the same name, librdkafka goes on without an error, and would deliver the
+//! new topic's records as if they followed the old one's. It gives the topic's id (KIP-516) only in a line of its debug
+//! log, which is therefore read here. If that line ever changes, no reader opens.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,14 +22,14 @@ use crate::stored::position::Epoch;
 /// The debug context that shows topic ids.
 pub(super) const DEBUG: &str = "metadata";
 
-/// What one client has told so far.
+/// What one client has reported so far.
 pub(super) struct Watch {
     pub(super) topic: String,
-    /// How the line begins that tells a topic's id.
+    /// The beginning of the line that holds a topic's id.
     id_line: String,
-    /// The first id that was told, hashed; 0 before that.
+    /// The first id, hashed; 0 before that.
     epoch: AtomicU64,
-    /// Another id was told later.
+    /// Another id came later.
     replaced: AtomicBool,
     /// This client has let a record expire.
     suspect: AtomicBool,
@@ -95,7 +95,7 @@ impl Watch {
         self.suspect.load(Ordering::Acquire)
     }
 
-    fn told_id(&self, from_to: &str) {
+    fn saw_id(&self, from_to: &str) {
         let Some((_, id)) = from_to.split_once(" to ") else { return };
         let epoch = fnv1a(id).max(1);
         let before = self.epoch.swap(epoch, Ordering::AcqRel);
@@ -113,7 +113,7 @@ impl ClientContext for Watch {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         // `[thrd:main]: ` comes first.
         if let Some((_, from_to)) = line.split_once(&self.id_line) {
-            self.told_id(from_to);
+            self.saw_id(from_to);
         }
         // To librdkafka a connection that is closed at its start is no error.
         if facility == "FAIL"
@@ -127,7 +127,7 @@ impl ClientContext for Watch {
                 tracing::warn!(target: "librdkafka", facility, "{line}");
             }
             RDKafkaLogLevel::Debug => tracing::trace!(target: "librdkafka", facility, "{line}"),
-            // Whatever of it ends a link is told with the link.
+            // If this ends a link, the link's error says it.
             _ => tracing::debug!(target: "librdkafka", facility, "{line}"),
         }
     }
@@ -172,7 +172,7 @@ mod tests {
 
     const ZERO: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-    fn told(watch: &Watch, topic: &str, from: &str, to: &str) {
+    fn id_line(watch: &Watch, topic: &str, from: &str, to: &str) {
         let line = format!("[thrd:main]: Topic {topic} changed id from {from} to {to}");
         watch.log(RDKafkaLogLevel::Debug, "METADATA", &line);
     }
@@ -180,13 +180,13 @@ mod tests {
     #[test]
     fn a_topic_that_was_made_anew_is_noticed_by_its_id() {
         let watch = Watch::new("fanfare", Arc::default());
-        told(&watch, "fanfare2", ZERO, "other");
+        id_line(&watch, "fanfare2", ZERO, "other");
         assert_eq!((watch.epoch(), watch.replaced()), (None, false));
-        told(&watch, "fanfare", ZERO, "first");
-        told(&watch, "fanfare", ZERO, "first");
+        id_line(&watch, "fanfare", ZERO, "first");
+        id_line(&watch, "fanfare", ZERO, "first");
         let first = watch.epoch();
         assert!(first.is_some() && !watch.replaced());
-        told(&watch, "fanfare", "first", "second");
+        id_line(&watch, "fanfare", "first", "second");
         assert!(watch.replaced() && watch.epoch().is_some() && watch.epoch() != first);
     }
 

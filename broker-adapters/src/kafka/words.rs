@@ -1,4 +1,4 @@
-//! What Kafka's errors and those of its client library mean, for people, with what to change where that is known.
+//! What Kafka's errors and those of its client library mean in words, and what to change where that is known.
 
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
@@ -39,7 +39,7 @@ pub(super) fn explain(error: &KafkaError) -> String {
     }
 }
 
-/// What a client library says of a connection, with what to change where that is known.
+/// The client library's words about a connection, with what to change where that is known.
 pub(super) fn connection(said: &str) -> String {
     let no_tls = ["connecting to a PLAINTEXT", "wrong version number"];
     if no_tls.iter().any(|words| said.contains(words)) {
@@ -48,7 +48,7 @@ pub(super) fn connection(said: &str) -> String {
     said.to_owned()
 }
 
-/// What it says of a connection that Kafka closed before it served anything, by how far that connection had come.
+/// Advice on a connection that Kafka closed before it answered anything, by the state of that connection.
 pub(super) fn never_served(said: &str) -> Option<String> {
     let advice = [
         ("in state APIVERSION_QUERY", "if this port speaks TLS, the URL begins with kafka+ssl://"),
@@ -72,7 +72,7 @@ pub(super) fn log_in(said: &str) -> String {
     }
 }
 
-/// Why Kafka refuses a record, if that is so until somebody changes something there.
+/// Why Kafka refuses a record, if it will refuse all records until an operator changes something.
 pub(super) fn refusal(code: Code, topic: &str) -> Option<LinkError> {
     let why = match code {
         Code::TopicAuthorizationFailed => return Some(no_right("write to", topic)),

@@ -1,8 +1,7 @@
-//! Decides, record by record, whether what was read goes on from what was read before.
+//! Decides, record by record, whether the log goes on from what was read before.
 //!
 //! One per partition and tail; pure. After any reconnect the last record is read again and must be the same
-//! one: this single check finds trimmed, flushed, re-created and rolled-back logs, all of which the brokers
-//! themselves pass over in silence.
+//! one. This single check finds trimmed, flushed, re-created and rolled-back logs, of which the brokers report none.
 
 use crate::broker::{Entry, Standing, Start};
 use crate::log::dedup::Dedup;
@@ -23,14 +22,14 @@ pub(crate) struct Cursor {
     live: bool,
     /// Whether this session was said to be up.
     up: bool,
-    /// The last record that counts as history: who wants to hear of it hears of it before `Up`.
+    /// The last record that counts as history. History comes before `Up`.
     history: Offset,
     dedup: Dedup,
     /// Records dropped because their id was there before.
     pub(crate) duplicates: u64,
-    /// Records passed over that only newer releases know.
+    /// Records skipped that only newer releases know.
     pub(crate) skipped: u64,
-    /// What other nodes' heartbeats say that they have read, each with the place of the heartbeat.
+    /// The positions that other nodes' heartbeats name as read, each with the offset of the heartbeat.
     pub(crate) named: Vec<(Offset, Position)>,
 }
 
@@ -56,7 +55,7 @@ impl Cursor {
         Self { partition, place, live, up, history, dedup, duplicates, skipped, named }
     }
 
-    /// What is read is not the log that appends go to. True if something was read, which is announced as lost.
+    /// Appends go to another log than the one that is read. True if a record was read, which is then announced as lost.
     pub(crate) fn distrust(&mut self) -> bool {
         let Place::After { epoch: Some(_), offset, check } = self.place else { return false };
         let Reopen = self.leave(offset, check);
@@ -86,7 +85,7 @@ impl Cursor {
                 self.place = Place::After { epoch: Some(standing.epoch), offset, check };
                 Ok(())
             }
-            // A session that showed nothing was none.
+            // A session without records does not count: history is read again.
             Place::End { back, .. } | Place::First { back, .. } if back > 0 && last.0 > 0 => {
                 self.place = Place::First { epoch: standing.epoch, back };
                 self.history = last;
@@ -97,7 +96,7 @@ impl Cursor {
                 self.place = Place::After { epoch: Some(standing.epoch), offset: last, check: Check::UNKNOWN };
                 self.history = Offset(0);
                 if let Some(after) = lost {
-                    // Who came since then has not had what an old id stands for, and gets it when it is published again.
+                    // Clients that joined since never received those messages, so retries of them must be delivered.
                     self.dedup.clear();
                     let at = self.position(last, Check::UNKNOWN);
                     out.push(TailEvent::Lost(Break { after, at, reason: BreakReason::Reset }));
@@ -107,11 +106,11 @@ impl Cursor {
         }
     }
 
-    /// Takes the next entry of the reader and says what it means.
+    /// Takes the next entry of the reader and adds the events that follow from it.
     pub(crate) fn accept(&mut self, entry: &Entry, out: &mut Vec<TailEvent>) -> Result<(), Reopen> {
         let (epoch, last, known) = match self.place {
             Place::After { epoch: Some(epoch), offset, check } => (epoch, offset, check),
-            // History begins wherever what is kept begins.
+            // History begins with the first record that the broker still keeps.
             Place::First { epoch, .. } => {
                 if entry.epoch.is_some_and(|seen| seen != epoch) {
                     return Err(Reopen);
@@ -142,13 +141,13 @@ impl Cursor {
                 {
                     self.dedup.insert(envelope.id);
                 }
-                // It stood there before: it shows where the log goes on, not that it does.
+                // An old record shows where the log goes on, and not that new records come.
                 return Ok(());
             }
             self.say_up((last, known), entry.offset, out);
-            // The anchor is gone. Had it never been seen, the next offset proves as much as it would.
+            // The anchor is gone. If it was never read, the next offset proves as much as the anchor would.
             if known != Check::UNKNOWN || entry.offset != last.next() {
-                // Nothing proves that this is the log in which those ids stood.
+                // Nothing proves that the known ids are of this log.
                 self.dedup.clear();
                 out.push(self.gap((last, known), entry.offset, BreakReason::Trimmed));
             }
@@ -176,14 +175,14 @@ impl Cursor {
         Ok(())
     }
 
-    /// Says once in a session that the log goes on after this record: all history was told, and a new record has come.
+    /// Announces once in a session that the log goes on after this record: history has come, and so has a new record.
     fn say_up(&mut self, (last, check): (Offset, Check), new: Offset, out: &mut Vec<TailEvent>) {
         if new > self.history && !std::mem::replace(&mut self.up, true) {
             out.push(TailEvent::Up { at: self.position(last, check) });
         }
     }
 
-    /// The log is another one: what it holds is read from its end.
+    /// The log is another one. It is read from its end.
     fn leave(&mut self, offset: Offset, check: Check) -> Reopen {
         self.place = Place::End { back: 0, lost: Some(self.position(offset, check)) };
         self.history = Offset(0);
@@ -191,7 +190,7 @@ impl Cursor {
     }
 
     fn take(&mut self, envelope: envelope::Envelope, offset: Offset, out: &mut Vec<TailEvent>) {
-        // Also of what is skipped: nodes of all releases count the same ids, and so decide alike.
+        // Skipped records count too: nodes of all releases note the same ids, and so they decide alike.
         let fresh = self.dedup.insert(envelope.id);
         match envelope.content {
             envelope::Content::Heartbeat { seen: Some(seen) } => self.named.push((offset, seen)),

@@ -10,23 +10,23 @@ use crate::stored::record::Record;
 pub enum Resume {
     /// With the next record to come.
     Head,
-    /// With so many records before the end, or all that are kept. They are told before the first `Up`.
+    /// With so many records before the end, or all that are kept. They come before the first `Up`.
     Recent(u64),
     /// With the record after this one.
     After(Position),
 }
 
-/// What a tail tells, in order within each partition.
+/// An event of a tail. Events of one partition come in order.
 #[derive(Debug, Clone)]
 pub enum TailEvent {
-    /// The partition has shown a new record; what follows comes after `at`.
+    /// The partition has shown a new record. The next events come after `at`.
     Up {
         /// The last record known.
         at: Position,
     },
-    /// The link is gone, or cannot be made for another reason than before. Nothing is lost by it yet.
+    /// The link is gone, or cannot be made for another reason than before. This alone loses nothing.
     Down {
-        /// What happened, for people.
+        /// The reason, in words.
         why: String,
     },
     /// The next records, messages or not: the log is alive.
@@ -36,7 +36,7 @@ pub enum TailEvent {
         /// In order, at least one.
         seen: Vec<Seen>,
     },
-    /// Records between two positions cannot be had any more.
+    /// The records between two positions cannot be read any more.
     Lost(Break),
 }
 
@@ -49,18 +49,18 @@ pub struct Seen {
     pub check: Check,
     /// When it was sent, in milliseconds since 1970 by its publisher's clock.
     pub time: u64,
-    /// The message; none for a heartbeat, for a message whose id came before, and for what only newer releases know.
+    /// The message. `None` for a heartbeat, a message whose id came before, and a record that only newer releases know.
     pub message: Option<Record>,
-    /// It held a message whose id came before. What was read back is not looked at for this.
+    /// It held a message whose id came before. Not set for records that were read back.
     pub repeated: bool,
 }
 
-/// A place where the log does not go on from what was read before.
+/// A place where the log does not follow what was read before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Break {
     /// The last record before it.
     pub after: Position,
-    /// What follows comes after this position.
+    /// The next records come after this position.
     pub at: Position,
     /// Why.
     pub reason: BreakReason,

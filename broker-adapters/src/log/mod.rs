@@ -49,11 +49,11 @@ impl Timing {
 pub struct Counters {
     /// Messages dropped because the same id came before.
     pub duplicates: Count,
-    /// Records passed over without a loss: only newer releases know what they are.
+    /// Records skipped without a loss: only newer releases know what they are.
     pub skipped: Count,
     /// Places where records were lost in the broker.
     pub breaks: Count,
-    /// Times that older records were asked for, in as many pages as it took; whoever reads counts.
+    /// How often older records were asked for, however many pages that took. The caller counts.
     pub read_backs: Count,
 }
 
@@ -118,12 +118,12 @@ impl Log {
         partition_of(channel, self.partitions)
     }
 
-    /// Publishes one message; gives its position if the broker tells it.
+    /// Publishes one message. Gives its position, if the broker names it.
     ///
     /// It has its place in the order of this log's publishes when the call returns; the future only waits. Ends
     /// by `deadline` (give or take 20 ms) in one of three ways: stored, not stored, or
     /// [`PublishError::Unknown`]. Of two publishes on a channel the one that began after the other was
-    /// acknowledged comes later for everybody. Dropping the future takes nothing back.
+    /// acknowledged comes later for all readers. Dropping the future takes nothing back.
     pub fn publish(
         &self,
         record: NewRecord,

@@ -2,7 +2,7 @@
 //!
 //! One task per log. Each publish ends as stored, surely not stored, or unknown, by its deadline. Records go
 //! out in the order they came in; while a retry is due nothing overtakes it. When the budget is full a
-//! publish is refused at once. Loses nothing silently: whoever published is told.
+//! publish is refused at once. Loses nothing silently: each publisher gets an answer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ use crate::stored::position::Check;
 const RECORDS: usize = 1024;
 /// Publishes taken from the queue at a time.
 const TAKEN: usize = 256;
-/// Bytes of one batch, but for a single larger record.
+/// The most bytes of one batch, except for a single larger record.
 const BATCH_BYTES: usize = 1 << 20;
-/// How often waiting publishes are looked at: the most by which one may end before or after its deadline.
+/// How often the deadlines of waiting publishes are checked, so how far a publish may end from its deadline.
 pub(crate) const EXPIRY: Duration = Duration::from_millis(20);
 
 /// Why a publish was not acknowledged.
@@ -90,7 +90,7 @@ impl Drop for Permit {
 
 struct Item {
     append: Append,
-    /// Its place in the order in which records came, by which retries are sorted: batches end in any.
+    /// Its place in the order of publishes. Retries are sorted by it, since batches end in any order.
     place: u64,
     deadline: Instant,
     reply: oneshot::Sender<Outcome>,
@@ -101,7 +101,7 @@ struct Item {
 
 impl Item {
     fn end(self, result: Outcome) {
-        // A publisher that no longer waits has chosen not to know.
+        // The publisher may not wait any more.
         let _ = self.reply.send(result);
     }
 
@@ -132,7 +132,7 @@ impl Publisher {
             bytes: AtomicUsize::new(0),
             empty: Notify::new(),
         });
-        // As long as the budget: who holds a permit finds room.
+        // As long as the budget: every permit has its place in the queue.
         let (queue, incoming) = mpsc::channel(budget.messages.max(1));
         let pipeline = shared.broker.capabilities().pipeline.clamp(1, RECORDS);
         let task = Task {
@@ -170,7 +170,7 @@ impl Publisher {
         }
     }
 
-    /// Waits until the task has ended, which it does only by a fault: it lives as long as this value.
+    /// Waits until the task has ended. The task lives as long as this value, so an end is a fault.
     pub(crate) async fn ended(&self) {
         self.queue.closed().await;
     }
@@ -186,7 +186,7 @@ impl Publisher {
     }
 }
 
-/// What is left of a batch: the records that were not acknowledged, in order.
+/// The records of a batch that were not acknowledged, in order.
 type Failed = Vec<(Item, AppendError)>;
 
 struct Task {
@@ -202,12 +202,12 @@ struct Task {
     resume: Option<Instant>,
     /// When deadlines are to be looked at again.
     look: Instant,
-    /// Whether the operator has been told that publishing fails.
+    /// Whether the log already says that publishing fails.
     failing: bool,
     /// Batches that have failed so far.
     failures: Arc<AtomicUsize>,
     backoff: Backoff,
-    /// Not in order: a batch that was answered gives its place to the next, whatever became of the others.
+    /// Not in order: when a batch is answered, the next takes its place, even if earlier batches still wait.
     under_way: FuturesUnordered<std::pin::Pin<Box<dyn Future<Output = Failed> + Send>>>,
     /// Records taken from the queue so far.
     taken: u64,
@@ -224,7 +224,7 @@ impl Task {
             if !idle && self.look <= Instant::now() {
                 self.expire();
             }
-            // A retry waits for what is under way, whose end wakes the task.
+            // A retry waits for the batches under way. Their end wakes the task.
             let resume = self.resume.filter(|_| self.under_way.is_empty() && !self.is_held());
             let wake = resume.map_or(self.look, |resume| resume.min(self.look));
             tokio::select! {
@@ -246,12 +246,12 @@ impl Task {
         }
     }
 
-    /// Whether publishes must wait: what this node cannot read, it does not acknowledge.
+    /// Whether publishes must wait: a node that cannot read does not acknowledge.
     fn is_held(&self) -> bool {
         *self.unread.borrow() > 0
     }
 
-    /// Sends what may be sent now.
+    /// Sends the records that may go now.
     fn dispatch(&mut self) {
         if self.is_held() {
             return;
@@ -271,7 +271,7 @@ impl Task {
                     item.fail();
                     continue;
                 }
-                // Should an earlier try be stored as well, no position is good for both.
+                // If an earlier try was stored too, the two records have different positions.
                 item.append.bytes = envelope::sent_again(&item.append.bytes, now);
                 self.waiting.push_front(item);
             }
@@ -320,7 +320,7 @@ impl Task {
         }
     }
 
-    /// Ends what has reached its deadline without being sent.
+    /// Ends the publishes that have reached their deadline without being sent.
     fn expire(&mut self) {
         let now = Instant::now();
         self.look = now + EXPIRY;

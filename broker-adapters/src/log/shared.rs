@@ -1,7 +1,7 @@
 //! What the tails and the publisher of a log have in common.
 //!
-//! Every append of this node goes through [`Shared::append`], so that what the broker acknowledges is held against what
-//! the tail reads. Tails say here when they cannot read; publishes wait meanwhile.
+//! Every append of this node goes through [`Shared::append`], so that acknowledgements can be compared with what the tail
+//! reads. A tail that cannot read notes it here, and publishes wait until it can.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,9 +21,9 @@ pub(crate) struct Shared {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) timing: Timing,
     pub(crate) counters: Counters,
-    /// By partition; none where no tail follows it.
+    /// By partition; `None` where no tail follows it.
     witnesses: Box<[Mutex<Option<Witness>>]>,
-    /// An acknowledgement does not fit what is read: the tails must look again.
+    /// An acknowledgement contradicts what was read: the tails must check again.
     pub(crate) doubt: Notify,
     /// How many tails cannot read at present.
     pub(crate) unread: watch::Sender<usize>,
@@ -69,7 +69,7 @@ impl Shared {
     }
 }
 
-/// A batch under way. Dropped without an answer, nothing is expected of it any more.
+/// A batch under way. If it is dropped without an answer, its records are not expected any more.
 struct Sent<'a> {
     shared: &'a Shared,
     batch: &'a [Append],
@@ -112,7 +112,7 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// None if another tail holds it: then that one answers for the partition.
+    /// `None` if another tail holds it: then that tail watches the partition.
     pub(crate) fn new(shared: &Arc<Shared>, partition: Partition) -> Option<Self> {
         let take = |witness: &mut Option<Witness>| {
             let free = witness.is_none();
@@ -134,13 +134,13 @@ impl Drop for Watched {
     }
 }
 
-/// The pause before an outage is logged again for the same reason: where a retry may help, and where somebody must change
-/// something.
+/// The pause before an outage is logged again for the same reason: where a retry may help, and where an
+/// operator must change something.
 const SAY_AGAIN: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3600)];
 /// The pause before it is logged for another reason.
 const SAY_NEWS: Duration = Duration::from_secs(5);
 
-/// The time in which a tail cannot read. Publishes wait: what this node cannot read, it does not acknowledge.
+/// The time in which a tail cannot read. Publishes wait, since a node that cannot read does not acknowledge.
 pub(crate) struct Outage {
     shared: Arc<Shared>,
     error: LinkError,
@@ -182,7 +182,7 @@ impl Outage {
         let error = &self.error;
         match error.kind.needs_change() {
             true => {
-                tracing::warn!(broker, %error, "broker link down until somebody changes this; publishes wait; retrying \
+                tracing::warn!(broker, %error, "broker link down until this is changed; publishes wait; retrying \
                 every {SLOWEST:?}")
             }
             false => tracing::warn!(broker, %error, "broker link down; publishes wait; retrying"),

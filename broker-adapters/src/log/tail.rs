@@ -1,4 +1,4 @@
-//! Follows partitions of the log for ever, through failures, and tells whatever could not be proven whole.
+//! Follows partitions of the log for ever, through failures, and announces what it cannot prove to be whole.
 //!
 //! One task per tail, ended by dropping it. Its queue is bounded: a slow owner slows the reading, and the
 //! log keeps what was not read. Appends a heartbeat where it has seen nothing for a while; a link that shows
@@ -26,7 +26,7 @@ const PROOF: f64 = 5.0;
 /// Batches that wait for the tail's owner; when full, reading pauses.
 const QUEUE: usize = 16;
 
-/// The longest pause before another try where somebody must change something first.
+/// The longest pause before another try, where an operator must change something first.
 pub(crate) const SLOWEST: Duration = Duration::from_secs(30);
 
 /// A running tail. Dropping it ends it.
@@ -80,12 +80,12 @@ pub(crate) fn start(shared: Arc<Shared>, from: &[(Partition, Resume)]) -> Tail {
     Tail { events, task: tokio::spawn(task).abort_handle() }
 }
 
-/// Fast at first; at most a second, so that delivery is back soon after the broker is.
+/// Short at first, and at most a second, so that delivery is back soon after the broker.
 pub(crate) fn link_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(50), Duration::from_secs(1))
 }
 
-/// Where somebody must change something. A change is noticed about as long after it as the trouble lasted, or sooner.
+/// For failures that need a change. A change is noticed after at most the time that the failure had lasted.
 fn slow_backoff() -> Backoff {
     Backoff::new(Duration::from_secs(1), SLOWEST)
 }
@@ -94,13 +94,13 @@ fn slow_backoff() -> Backoff {
 struct Followed {
     partition: Partition,
     cursor: Cursor,
-    /// Whether what is acknowledged is held against what this tail reads.
+    /// Compares acknowledged records with what this tail reads; `None` where another tail does.
     witness: Option<Watched>,
     /// When its last record came.
     seen: Instant,
     /// When a heartbeat is due if nothing comes.
     beat: Instant,
-    /// When one is due whatever comes: it shows that this node's appends arrive where it reads.
+    /// When a heartbeat is due even if records come: it shows that this node's appends arrive where it reads.
     proof: Instant,
 }
 
@@ -114,12 +114,12 @@ impl Followed {
         followed
     }
 
-    /// What the witness says, or nothing where another tail has it.
+    /// Asks the witness, or gives the default where another tail has it.
     fn witness<T: Default>(&self, with: impl FnOnce(&mut Witness) -> T) -> T {
         self.witness.as_ref().map(|watched| watched.with(with)).unwrap_or_default()
     }
 
-    /// This node was not running: nothing that it did not see meanwhile is the broker's fault.
+    /// This node itself was stopped for a while, so the silence is not the broker's fault.
     fn excuse(&mut self, now: Instant, heartbeat: Duration) {
         self.seen_now(heartbeat);
         self.witness(|witness| witness.excuse(now));
@@ -138,7 +138,7 @@ struct Task {
     sender: mpsc::Sender<Vec<TailEvent>>,
     outage: Option<Outage>,
     backoff: Backoff,
-    /// Pauses where somebody must change something before a try can work.
+    /// Pauses where an operator must change something before a try can work.
     slow: Backoff,
 }
 
@@ -182,7 +182,7 @@ impl Task {
             followed.witness(|witness| witness.opened(asked, standing, Instant::now()));
             followed.seen_now(self.shared.timing.heartbeat);
         }
-        if let Err(end) = self.tell(out).await {
+        if let Err(end) = self.announce(out).await {
             return end;
         }
         if self.is_refuted() || reopen {
@@ -208,7 +208,7 @@ impl Task {
                     // In this order: whatever the load, a quiet partition gets its heartbeat.
                     biased;
                     now = tick.tick() => {
-                        // A process that was itself stopped has no right to call the link silent.
+                        // After this process itself was stopped, silence says nothing about the link.
                         if now - last_tick > shared.timing.heartbeat {
                             self.followed.iter_mut().for_each(|f| f.excuse(now, shared.timing.heartbeat));
                         }
@@ -259,7 +259,7 @@ impl Task {
                 tracing::info!(broker = self.shared.broker.capabilities().name, "broker link up");
             }
         }
-        self.tell(out).await?;
+        self.announce(out).await?;
         result?;
         if self.is_contradicted() {
             tracing::warn!("another node reads another log than this one; both connect anew");
@@ -269,7 +269,7 @@ impl Task {
         if self.is_refuted() { Err(End::Reopen) } else { Ok(()) }
     }
 
-    /// Whether an acknowledged record is missing where the tail has read, which ends what is read as another log.
+    /// Whether an acknowledged record is missing where the tail has read. If so, what was read is given up as another log.
     fn is_refuted(&mut self) -> bool {
         let mut refuted = Vec::new();
         for followed in &mut self.followed {
@@ -293,20 +293,20 @@ impl Task {
         })
     }
 
-    /// Beside the reading: an adapter may be dialling right now.
+    /// In a task of its own: an adapter may be dialling right now.
     fn redial(&self) {
         let broker = Arc::clone(&self.shared.broker);
         tokio::spawn(async move { broker.redial().await });
     }
 
-    async fn tell(&self, out: Vec<TailEvent>) -> Result<(), End> {
+    async fn announce(&self, out: Vec<TailEvent>) -> Result<(), End> {
         let breaks = out.iter().filter_map(|event| if let TailEvent::Lost(lost) = event { Some(lost) } else { None });
         let (count, first) = (breaks.clone().count(), breaks.clone().next());
         if let Some(first) = first {
             self.shared.counters.breaks.add(count as u64);
             let partitions: Vec<_> = breaks.map(|lost| lost.after.partition.0).collect();
             tracing::warn!(?partitions, reason = %first.reason, after = %first.after, at = %first.at,
-                "records were lost in the broker; every subscriber of these partitions is told");
+                "records were lost in the broker; every subscriber of these partitions gets `lost`");
         }
         for event in &out {
             let (TailEvent::Up { at: Position { partition, .. } }
@@ -328,7 +328,7 @@ impl Task {
         }
         let heartbeat = self.shared.timing.heartbeat;
         if let Some(silent) = self.followed.iter().find(|f| now - f.seen > 3 * heartbeat) {
-            // Either direction may be dead.
+            // Each direction may be dead.
             self.redial();
             let why = format!("partition {} has shown no record for {:?}", silent.partition.0, 3 * heartbeat);
             return Err(End::Failed(LinkError::new(why)));

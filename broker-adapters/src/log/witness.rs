@@ -1,8 +1,8 @@
-//! Holds what the broker acknowledged against what the tail then reads.
+//! Compares what the broker acknowledged with what the tail then reads.
 //!
-//! One per partition, while a tail follows it; pure. A record that was acknowledged must be read: when the tail has
-//! passed its place without seeing it, appends go to another log than the one that is read, or the log was set back.
-//! Bounded: of records that were acknowledged and not read, the oldest are forgotten beyond [`MOST`].
+//! One per partition, while a tail follows it; pure. The tail must read every acknowledged record. If it passes the place of
+//! such a record without seeing it, appends go to another log than the one that is read, or the log was set back.
+//! Bounded: it keeps at most [`MOST`] records that were acknowledged and not read, and forgets the oldest first.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::stored::position::{Check, Epoch, Offset, Partition, Position};
 
 /// Acknowledged records that wait to be read, at most.
 const MOST: usize = 8_192;
-/// Records read last that are kept, to compare what other nodes have read.
+/// How many of the records read last are kept, to compare with what other nodes have read.
 const RECENT: usize = 64;
 
-/// What a partition's tail owes to its publishers.
+/// The acknowledged records of one partition that its tail must read.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
     /// The log that is read, once a reader was opened.
@@ -28,13 +28,13 @@ pub(crate) struct Witness {
     expected: HashMap<Check, Expected>,
     /// Acknowledged and not read, by the offset at which each must have been read.
     due: BTreeSet<(Offset, u64)>,
-    /// Acknowledged, by age; what was read meanwhile stays until it is the oldest.
+    /// Acknowledged, by age. A record that was read meanwhile stays until it is the oldest.
     unread: VecDeque<(Instant, Check)>,
     /// The records read last.
     recent: VecDeque<(Offset, Check)>,
 }
 
-/// What was read without a hole.
+/// The records that were read without a hole.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     /// Nothing is known of records up to this one.
@@ -45,7 +45,7 @@ struct Span {
 /// A record that was sent to the broker.
 #[derive(Debug, Default)]
 struct Expected {
-    /// Appends of it that have no answer yet.
+    /// How many appends of it wait for an answer.
     under_way: u32,
     /// The tail has read it.
     read: bool,
@@ -65,7 +65,7 @@ impl Witness {
         self.expected.entry(check).or_default().under_way += 1;
     }
 
-    /// An append ended; `stored` if it was acknowledged. True if the answer does not fit what is read.
+    /// An append ended; `stored` if it was acknowledged. True if the answer contradicts what the tail reads.
     pub(crate) fn answered(&mut self, check: Check, stored: Option<Stored>, now: Instant) -> bool {
         let Some(expected) = self.expected.get_mut(&check) else { return false };
         expected.under_way = expected.under_way.saturating_sub(1);
@@ -86,7 +86,7 @@ impl Witness {
         stored.is_some_and(another) || self.is_broken()
     }
 
-    /// A reader was opened: `asked` is when that began. What was acknowledged before must stand below its end.
+    /// A reader was opened; opening began at `asked`. Records acknowledged before that must stand before the end it reports.
     pub(crate) fn opened(&mut self, asked: Instant, standing: Standing, now: Instant) {
         self.epoch = Some(standing.epoch);
         let end = Offset(standing.next.0.saturating_sub(1));
@@ -132,7 +132,7 @@ impl Witness {
         }
     }
 
-    /// Reading goes on after this record; whatever stood before it was announced as lost.
+    /// Reading goes on after this record. All records before it were announced as lost.
     fn skip(&mut self, last: Offset, another_log: bool) {
         self.read = Some(Span { after: last, last });
         self.recent.clear();
@@ -166,7 +166,7 @@ impl Witness {
         false
     }
 
-    /// Whether another node, whose record stands at `of`, has read something else in the place that it names.
+    /// Whether another node, whose heartbeat stands at `of`, has read another record at the position that it names.
     pub(crate) fn contradicts(&self, of: Offset, named: Position) -> bool {
         let differs = |(offset, check): &(Offset, Check)| *offset == named.offset && *check != named.check;
         named.check != Check::UNKNOWN && (named.offset >= of || self.recent.iter().any(differs))
@@ -177,7 +177,7 @@ impl Witness {
         self.recent.back().map(|&(offset, check)| Position { partition, offset, check })
     }
 
-    /// Waiting was not the reader's fault: ages count from now on.
+    /// The wait was not the reader's fault: ages count from now on.
     pub(crate) fn excuse(&mut self, now: Instant) {
         for (since, check) in &mut self.unread {
             *since = now;

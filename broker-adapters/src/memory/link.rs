@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 use crate::broker::LinkError;
 
-/// A link that tests can cut, stall and mend. Whole unless told otherwise.
+/// A link that tests can cut, stall and mend. Whole at first.
 #[derive(Debug)]
 pub struct Link {
     state: watch::Sender<State>,

@@ -50,7 +50,7 @@ impl Memory {
         &self.link
     }
 
-    /// Starts a new, empty log in place of this one, as a broker does that lost its disk.
+    /// Starts a new, empty log in place of this one, as a broker does after it lost its disk.
     pub fn wipe(&self) {
         self.store.wipe();
     }
@@ -94,7 +94,7 @@ impl Broker for Memory {
     }
 
     async fn redial(&self) {
-        // There is one log, and one way to it.
+        // There is only one log, in this process.
     }
 
     async fn close(&self) {

@@ -1,7 +1,7 @@
-//! What all nodes of a log agree on: the first record of its settings stream, written by whoever came first.
+//! What all nodes of a log agree on: the first record of its settings stream, written by the first node.
 //!
 //! A stream has one order for all, so of several first records proposed at once all nodes see the same one
-//! win. Each connection keeps a consumer on it, so all are told when it is deleted, which begins a new epoch.
+//! win. Each connection keeps a consumer on it, and so notices when it is deleted, which begins a new epoch.
 //! The streams of the partitions are made before the settings: if one is missing later, it was deleted.
 
 use std::time::Duration;
@@ -23,9 +23,9 @@ use super::words::{failed, failed_on};
 use crate::broker::LinkError;
 use crate::stored::position::Epoch;
 
-/// How long a settings stream may show nothing before this node writes to it. Writing in vain does no harm.
+/// How long a settings stream may show nothing before this node writes to it. A needless write does no harm.
 const EMPTY: Duration = Duration::from_millis(100);
-/// A stream's file as a share of what it keeps: it is trimmed by whole files.
+/// The part of a stream that one file holds: streams are trimmed by whole files.
 const FILE_SHARE: u64 = 16;
 /// The largest file of a stream.
 const LARGEST_FILE: u64 = 64 << 20;
@@ -101,7 +101,7 @@ pub(super) async fn agree(
 pub(super) async fn watch(mut settings: Consumer) -> LinkError {
     loop {
         match settings.next().await {
-            // Proposals that came too late. RabbitMQ does not suffer one to stay unacknowledged for long.
+            // A proposal that came too late. Unacknowledged, it would let RabbitMQ close the channel after a while.
             Some(Ok(late)) => {
                 if let Err(error) = acknowledge(&late).await {
                     return error;
@@ -152,7 +152,7 @@ async fn are_there(connection: &Connection, streams: &[String]) -> Result<bool, 
     unless_missing(try_join_all(streams.iter().map(ask)).await).map(|there| there.is_some())
 }
 
-/// What is there, or nothing if RabbitMQ knows no such queue.
+/// The answer, or `None` if RabbitMQ knows no such queue.
 pub(super) fn unless_missing<T>(asked: lapin::Result<T>) -> Result<Option<T>, LinkError> {
     match asked {
         Ok(there) => Ok(Some(there)),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_settings_is_told() {
+    fn other_texts_are_no_settings() {
         for wrong in ["", "garbage", "fanfare log 2\n", "fanfare log 1\npartitions x\n", "fanfare log 1\nepoch 1\n"] {
             assert_eq!(Agreed::read(wrong.as_bytes()), None, "{wrong}");
         }

@@ -1,7 +1,7 @@
-//! Appending: a batch is handed over as a whole, then waits for its confirms; others may follow meanwhile.
+//! Appending: a batch is handed over as a whole and then waits for its confirms. Other batches may follow meanwhile.
 //!
-//! RabbitMQ confirms what it could not deliver too, after it has sent it back. The client library hands what
-//! came back to whichever confirm is next, so all batches of a connection look for theirs in one place.
+//! RabbitMQ returns a record that it cannot deliver, and then confirms it as well. The client library attaches returned
+//! records to the next confirm of any batch, so all batches of a connection look for theirs in one list.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -26,9 +26,9 @@ use crate::stored::position::Partition;
 
 /// How long RabbitMQ may owe a confirm, beside the time for the bytes under way.
 const CONFIRM: Duration = Duration::from_secs(1);
-/// The least speed that is expected of the network: 1 MB/s.
+/// The slowest network that is expected: 1 MB/s.
 const PER_BYTE: Duration = Duration::from_micros(1);
-/// No stream has this name: what is published to it comes back.
+/// No stream has this name: RabbitMQ returns records that are published to it.
 const NOWHERE: &str = "nowhere";
 
 type Outcome = Result<Stored, AppendError>;
@@ -41,7 +41,7 @@ pub(super) struct Press {
     first: Option<Confirm>,
     /// When it is late.
     late: Instant,
-    /// Confirms that nobody waits for any more, and when each is late.
+    /// Confirms whose batches do not wait any more, and when each is late.
     owed: Vec<(Instant, Confirm)>,
 }
 
@@ -150,7 +150,7 @@ impl Sent<'_> {
                 outcomes.push(outcome(confirmed, link));
             }
         };
-        // Whoever is not in by then is late.
+        // A confirm that has not come by then is late.
         let _ = timeout_at(deadline.min(self.late), wait).await;
         outcomes.resize(self.batch.len(), Err(AppendError::Unknown("RabbitMQ did not confirm in time".into())));
         self.mark_refused(dialer, &mut outcomes);

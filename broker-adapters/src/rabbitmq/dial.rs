@@ -21,7 +21,7 @@ use crate::writes::Writes;
 /// The longest that making a connection may take, log-in and a look at the streams included.
 const DIAL: Duration = Duration::from_secs(4);
 
-/// All that is needed to make a connection.
+/// Makes connections to RabbitMQ.
 pub(super) struct Dialer {
     pub(super) address: Address,
     pub(super) partitions: u16,
@@ -53,7 +53,7 @@ impl Dialer {
     pub(super) fn named(&self, error: LinkError) -> LinkError {
         let Address { host, port, prefix, .. } = &self.address;
         let name = format!("RabbitMQ at {host}:{port}: ");
-        // The connection that appends may have said it.
+        // An error of the appends' connection names it already.
         if error.why.starts_with(&name) {
             return error;
         }

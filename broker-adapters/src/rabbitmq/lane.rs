@@ -1,7 +1,7 @@
 //! One stream as a consumer sees it: deliveries that flow as long as they are acknowledged.
 //!
-//! A lane holds at most its prefetch of records that nobody has taken. It has a channel to itself, so that
-//! acknowledging the last record of it acknowledges all.
+//! A lane holds at most its prefetch of records that were not taken yet. It has a channel of its own, so that
+//! acknowledging its last record acknowledges all.
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -18,7 +18,7 @@ use crate::stored::envelope;
 use crate::stored::position::{Epoch, Offset, Partition};
 use crate::stored::record::MessageId;
 
-/// Records that RabbitMQ sends ahead. Few, so that a link that can only receive soon falls silent.
+/// Records that RabbitMQ sends ahead. Few, so that a link that can only receive falls silent soon.
 const PREFETCH: u16 = 64;
 /// After how many records they are acknowledged.
 const ACKNOWLEDGE: u16 = PREFETCH / 2;

@@ -1,9 +1,9 @@
 //! RabbitMQ: one stream queue per partition, written with publisher confirms, read by offset.
 //!
-//! Appends share one connection, each reader has its own. One more stream, `<prefix>.settings`, says by its
-//! first record what all nodes must agree on, the epoch among it; whoever holds a connection watches that
-//! stream. Durable on as many disks as the streams have replicas. Loses what RabbitMQ loses when a majority
-//! of them is gone for good, and the tails tell it.
+//! Appends share one connection, each reader has its own. One more stream, `<prefix>.settings`, holds in
+//! its first record what all nodes must agree on, such as the epoch; every connection watches that stream.
+//! Durable on as many disks as the streams have replicas. Loses what RabbitMQ loses when a majority of them
+//! is gone for good; the tails announce it.
 
 mod agree;
 mod append;

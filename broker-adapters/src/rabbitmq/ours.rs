@@ -1,4 +1,4 @@
-//! Whether the streams that are there hold Fanfare's log: looked at before settings are written, which begin one.
+//! Whether existing streams hold Fanfare's log. Checked before settings are written, which begin a log.
 //!
 //! A log is known by its records: an envelope at the beginning of any stream. Empty streams are free.
 
@@ -17,7 +17,7 @@ use super::words::failed_on;
 use crate::broker::LinkError;
 use crate::stored::envelope;
 
-/// How long a stream that has records, or seems to have none, may take to show its first one.
+/// How long a stream may take to show its first record: one that has records, and one that seems to be empty.
 const SHOW: Duration = Duration::from_secs(2);
 const EMPTY: Duration = Duration::from_millis(500);
 
@@ -53,7 +53,7 @@ async fn beginning(connection: &Connection, stream: &str) -> Result<Begins, Link
     let wait = if there.message_count() > 0 { SHOW } else { EMPTY };
     let failed = |error: lapin::Error| failed_on(stream, &error);
     channel.basic_qos(1, BasicQosOptions::default()).await.map_err(failed)?;
-    // What is no stream refuses to be read from a place, so this takes nothing out of it.
+    // A queue that is no stream cannot be read from an offset, so this takes nothing out of it.
     let consumer =
         channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), first_offset()).await;
     match timeout(wait, consumer.map_err(failed)?.next()).await {

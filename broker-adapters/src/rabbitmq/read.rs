@@ -50,9 +50,9 @@ pub(super) async fn open(
     Ok(Opened { standings, reader: Box::new(RabbitReader::new(dialer, link, lanes)?) })
 }
 
-/// The last record of each partition: one that is appended for this, and waited for.
+/// The last record of each partition: a heartbeat that is appended for this purpose and read back.
 ///
-/// AMQP has no other way to learn where a stream ends that tells the truth.
+/// AMQP has no other reliable way to learn where a stream ends.
 async fn lasts(
     link: &Link,
     address: &Address,
@@ -77,7 +77,7 @@ async fn last(lane: &mut Lane, appends: &Line<Dialer>) -> Result<Offset, LinkErr
             Some(AppendError::NotStored(error)) => return Err(error),
             Some(AppendError::Unknown(why) | AppendError::Rejected(why)) => return Err(words::said(why)),
         }
-        // RabbitMQ says that the consumer is there a moment before it is.
+        // RabbitMQ confirms a consumer a moment before the consumer gets records.
         if let Ok(found) = timeout(AGAIN, find(lane, &mark.bytes)).await {
             return found;
         }

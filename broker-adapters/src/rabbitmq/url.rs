@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_says_where_who_and_which_vhost() {
+    fn a_url_names_the_server_the_user_and_the_vhost() {
         let expected = |host: &str, port, user: &str, password: &str, vhost: &str| {
             (host.to_owned(), port, user.to_owned(), password.to_owned(), vhost.to_owned())
         };

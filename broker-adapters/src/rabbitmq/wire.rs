@@ -1,4 +1,4 @@
-//! The socket under a connection: made here, plain or TLS, and ended here whatever the client library is at.
+//! The socket under a connection: opened here, plain or with TLS, and closed here even if the client library still runs.
 
 use std::future::ready;
 use std::io;
@@ -30,7 +30,7 @@ pub(super) struct Wire {
     _hangup: Hangup,
 }
 
-/// Ends the socket when dropped, whoever else has it.
+/// Ends the socket when dropped, even if the client library still holds it.
 pub(super) struct Hangup(Arc<Socket>);
 
 impl Drop for Hangup {
@@ -107,7 +107,7 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// Tells the client library that its sockets are [`Wire`]s. It makes none: it is given them.
+/// Makes [`Wire`] the client library's type of socket. The library opens none itself.
 #[derive(Debug, Clone)]
 pub(super) struct Wires(pub(super) Tokio);
 

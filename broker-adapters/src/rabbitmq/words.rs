@@ -1,4 +1,4 @@
-//! What RabbitMQ's errors mean, for people, with what to change where that is known.
+//! What RabbitMQ's errors mean in words, and what to change where that is known.
 
 use lapin::ErrorKind;
 
@@ -77,7 +77,7 @@ pub(super) fn advise(said: &str, prefix: &str) -> String {
     format!("{said}; {advice}")
 }
 
-/// Whether RabbitMQ will refuse the next record too, until somebody changes something there.
+/// Whether RabbitMQ will refuse all records until an operator changes something.
 pub(super) fn is_refusal(said: &str) -> bool {
     said.contains("ACCESS_REFUSED")
 }

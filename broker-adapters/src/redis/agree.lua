@@ -1,4 +1,4 @@
--- What holds for the whole log, set by whoever comes first: KEYS settings; ARGV partitions, `adopt` or nothing.
+-- The settings of the whole log. The first node sets them: KEYS settings; ARGV partitions, `adopt` or nothing.
 -- Returns the number of partitions.
 local FORMAT = 'fanfare 1'
 local kind = redis.call('TYPE', KEYS[1]).ok

@@ -6,7 +6,7 @@ if err then
   if there.epoch == epoch and there.last == last then return redis.error_reply(err) end
 end
 if there.foreign and ARGV[2] ~= 'adopt' then return foreign(there.foreign) end
--- Nothing is known of the record before: somebody else may have written it.
+-- The record before is unknown: another program may have written it.
 epoch, last, tail = there.epoch, there.last, nil
 if not epoch then epoch, last = begin(ARGV[1]) end
 err = add(redis.pcall, ARGV[FIRST])

@@ -1,4 +1,4 @@
-//! Why a port did not answer as it should: one more connection, which asks in the other way.
+//! Finds out why a port did not answer as expected: one more connection, with TLS where the first had none, or without.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::broker::LinkError;
 /// How long each question may take.
 const ASK: Duration = Duration::from_millis(400);
 
-/// Looks at the port once more, and says what is wrong with it, if that shows. Sends no secret.
+/// Connects to the port once more and says what is wrong, if that can be seen. Sends no secret.
 pub(super) async fn diagnose(socket: SocketAddr, tls: bool) -> Option<LinkError> {
     let said = timeout(ASK, plain(socket)).await.ok().flatten();
     match said {
         Some(_) if tls => Some(LinkError::set_up(
             "this port speaks Redis without TLS: write redis:// in the broker's URL, or the port for TLS",
         )),
-        // Whoever has not logged in is asked to: no fault.
+        // A server asks each new connection to log in: no fault.
         Some(line) => Refusal::of_line(&line).filter(|refusal| !refusal.asks_for_login()).map(LinkError::from),
         None if tls => None,
         None => {
@@ -35,7 +35,7 @@ pub(super) async fn diagnose(socket: SocketAddr, tls: bool) -> Option<LinkError>
     }
 }
 
-/// What a Redis without TLS says, be it asked or not.
+/// What a Redis without TLS says, whether as an answer or before it closes.
 async fn plain(socket: SocketAddr) -> Option<String> {
     let mut stream = TcpStream::connect(socket).await.ok()?;
     // An error shows in the answer: a server that closes at once may still have said why.
@@ -46,7 +46,7 @@ async fn plain(socket: SocketAddr) -> Option<String> {
     answer.starts_with(['+', '-']).then_some(answer)
 }
 
-/// Trusts nobody: a server that shows a certificate speaks TLS, whichever it is.
+/// Trusts no CA: any certificate shows that the server speaks TLS.
 async fn speaks_tls(socket: SocketAddr) -> bool {
     let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()));
     let Ok(config) = config.with_safe_default_protocol_versions() else { return false };
@@ -59,7 +59,7 @@ async fn speaks_tls(socket: SocketAddr) -> bool {
     }
 }
 
-/// Whether a TLS handshake failed over who the server is, which shows that it speaks TLS.
+/// Whether a TLS handshake failed because of a certificate, which shows that the server speaks TLS.
 pub(super) fn is_about_certificate(error: &std::io::Error) -> bool {
     let error = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     matches!(error, Some(Error::InvalidCertificate(_) | Error::AlertReceived(_) | Error::NoCertificatesPresented))

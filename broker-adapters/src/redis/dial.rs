@@ -1,4 +1,4 @@
-//! Makes a connection: TCP, TLS, log-in, and the questions whether this node and what is there fit together.
+//! Makes a connection: TCP, TLS, log-in, and the check that this node and the log in Redis fit together.
 //!
 //! The name is resolved each time, and each of its addresses is tried: after a failover it leads to another server.
 
@@ -46,16 +46,16 @@ const SCRIPTS: [&str; 4] = [
 enum Failure {
     /// Nothing listens there.
     Unreachable(String),
-    /// It is known what helps.
+    /// The reason is known.
     Known(LinkError),
-    /// What is there does not answer as it should.
+    /// The server does not answer as expected.
     Unclear(SocketAddr, String),
 }
 
 trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-/// All that is needed to make a connection.
+/// Makes connections to Redis.
 pub(super) struct Dialer {
     pub(super) address: Address,
     pub(super) primary: Primary,
@@ -86,7 +86,7 @@ impl Dialer {
         LinkError::of(error.kind, format!("{}: {}", self.address, error.why))
     }
 
-    /// Tries the addresses of the name in turn. What a server says counts for more than that none is there.
+    /// Tries the addresses of the name in turn. A server's answer is a better reason than an address without a server.
     async fn dial_each(&self) -> Result<Link, Failure> {
         let Address { host, port, .. } = &self.address;
         let sockets = lookup_host((host.as_str(), *port)).await;
@@ -119,8 +119,8 @@ impl Dialer {
         };
         // The log-in is made here: the client library would not say why it fails.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
-        let nobody = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let connected = MultiplexedConnection::new_with_config(&nobody, wire, config).await;
+        let anonymous = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let connected = MultiplexedConnection::new_with_config(&anonymous, wire, config).await;
         let (connection, driver) = connected.map_err(|error| unclear(error.to_string()))?;
         let mut link = Link::new(connection, tokio::spawn(driver));
         let (server, scripts) = self.log_in(&link).await.map_err(unclear)?.map_err(Failure::Known)?;
@@ -166,7 +166,7 @@ impl Dialer {
     }
 
     /// Whether the keys are Fanfare's or free, whether the server takes writes, and whether the log has as many
-    /// partitions as this node. Nothing is written where a key is somebody else's.
+    /// partitions as this node. Nothing is written if a key belongs to another program.
     async fn agree(&self, link: &Link, scripts: &Scripts) -> Result<Result<(), LinkError>, String> {
         let adopt = self.address.adopt();
         let mut pipeline = Pipeline::with_capacity(usize::from(self.partitions));
@@ -207,7 +207,7 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }
 
-/// Why a server of this kind cannot hold a log. One that may not be asked passes.
+/// Why a server of this kind cannot hold a log. A server that does not answer `INFO` passes.
 fn misplaced(info: &str) -> Option<LinkError> {
     if field(info, "redis_mode") == Some("sentinel") {
         let how = "it knows the primary's address: `redis-cli -p PORT SENTINEL get-master-addr-by-name NAME`";

@@ -1,7 +1,7 @@
 //! Connections to Redis: never repaired; a broken one is replaced by its next user.
 //!
-//! A connection that owes an answer for too long is given up, whatever its socket says, and so is one that leads to
-//! another server than the newest.
+//! A connection that owes an answer for too long is given up, even if its socket is open. So is one that leads to another
+//! server than the newest.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::line::{Dial, Line};
 
 /// How long Redis may owe an answer, beside the time for the bytes under way.
 const ANSWER: Duration = Duration::from_secs(1);
-/// The least speed that is expected of the network: 1 MB/s.
+/// The slowest network that is expected: 1 MB/s.
 const PER_BYTE: Duration = Duration::from_micros(1);
 
 /// One connection. Dropping it closes it.
@@ -51,7 +51,7 @@ pub(super) enum NoAnswer {
 }
 
 impl Link {
-    /// Over a connection whose driver runs by now, to a server that is yet to be asked who it is.
+    /// Over a connection whose driver already runs. The server was not asked for its identity yet.
     pub(super) fn new(connection: MultiplexedConnection, driver: JoinHandle<()>) -> Self {
         let (scripts, place) = (Scripts::default(), Place::default());
         Self { connection, driver, scripts, place, owed: AtomicUsize::new(0), given_up: AtomicBool::new(false) }
@@ -67,7 +67,7 @@ impl Link {
         self.given_up.store(true, Ordering::Relaxed);
     }
 
-    /// Sends commands and waits for one answer to each, which may be an error of the server.
+    /// Sends commands and waits for one answer to each. An answer may be an error of the server.
     pub(super) async fn ask(&self, pipeline: &Pipeline, deadline: Instant) -> Result<Vec<Value>, NoAnswer> {
         let bytes = pipeline.cmd_iter().flat_map(Cmd::args_iter).map(|arg| size(&arg)).sum();
         let owed = Owed::new(&self.owed, bytes);
@@ -143,7 +143,7 @@ impl Dial for Dialer {
 }
 
 impl Line<Dialer> {
-    /// The server refused something: all links to it are left if others may be better.
+    /// The server refused something. If another server may be better, all links to this one are given up.
     pub(super) fn heed(&self, link: &Link, refusal: &Refusal) {
         if refusal.ends_links() {
             self.dialer.primary.left(&link.place, self.dialer.named(LinkError::from(refusal)));

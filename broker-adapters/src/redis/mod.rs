@@ -2,8 +2,8 @@
 //!
 //! Appends share one connection, each reader has its own. The epoch stands in each entry as the name of its
 //! only field, so every entry proves which log it is from. Durable as far as Redis is: `appendonly yes` with
-//! `appendfsync always` keeps every acknowledged record. Loses what a failover to a lagging replica loses, and
-//! the tails tell it.
+//! `appendfsync always` keeps every acknowledged record. Loses what a failover to a lagging replica loses; the
+//! tails announce it.
 
 mod append;
 mod diagnosis;

@@ -1,7 +1,7 @@
 -- How one partition stands, for a reader: ARGV new epoch, `adopt` or nothing. Returns the epoch, the last offset
 -- and, where the log was damaged and begins anew, why.
--- It writes even if nothing changes: who cannot append here, to a replica or a full server, would wait for records in
--- vain, and hears the reason now.
+-- It writes even if nothing changes: on a replica or a full server the write fails, and the reader gets the reason now
+-- instead of waiting for records that cannot come.
 local there = look()
 if there.foreign and ARGV[2] ~= 'adopt' then return foreign(there.foreign) end
 if not there.epoch then

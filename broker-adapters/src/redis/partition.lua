@@ -1,4 +1,4 @@
--- What stands in the keys of one partition: KEYS meta, log. The scripts on partitions begin with this text.
+-- Looks at the keys of one partition: KEYS meta, log. The scripts on partitions begin with this text.
 
 -- From here on, 16 digits, an id is no offset: a double counts little further.
 local LIMIT = 10 ^ 15
@@ -59,12 +59,12 @@ local function look()
   last = tonumber(last)
   if log then
     if tonumber(log.top) >= LIMIT then
-      return { damage = 'somebody wrote to ' .. KEYS[2] .. ' with an id that leaves no room behind it' }
+      return { damage = 'another program wrote to ' .. KEYS[2] .. ' with an id that leaves no room after it' }
     end
     if (log.first or epoch) ~= epoch or (log.last or epoch) ~= epoch then
       return { damage = KEYS[1] .. ' and ' .. KEYS[2] .. ' are of different logs' }
     end
-    -- Somebody else may have written to the stream, or set the field back: the next record stands behind both.
+    -- Another program may have written to the stream, or set the field back: the next record comes after both.
     last = math.max(last, tonumber(log.top))
   end
   return { epoch = epoch, last = last }
@@ -85,7 +85,7 @@ local function number(offset)
   return string.format('%.0f', offset)
 end
 
--- Full, by size and not by number: a quarter of what this partition keeps makes room for whoever tries again.
+-- The server is full by size, not by number of records: dropping a quarter of this partition makes room for the next try.
 local function make_room(err)
   if string.find(err, 'OOM', 1, true) ~= 1 or redis.call('TYPE', KEYS[2]).ok ~= 'stream' then return end
   local length = redis.call('XLEN', KEYS[2])

@@ -1,4 +1,4 @@
-//! Which server the links lead to: all of them to one, that of the newest link.
+//! Which server the links lead to: all lead to the server of the newest link.
 //!
 //! After a failover a name or a balancer leads elsewhere, while connections to the old primary stay open. A reader
 //! there would see another log than appends go to, so each link says where it leads, and the others follow.
@@ -10,7 +10,7 @@ use crate::broker::LinkError;
 /// A server, and how often links had to leave one before it became the current.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Place {
-    /// The id of the server's run; empty where it does not tell.
+    /// The id of the server's run; empty if the server does not give it.
     server: String,
     left: u64,
 }
@@ -41,7 +41,7 @@ impl Primary {
         self.0.borrow().place.clone()
     }
 
-    /// The server of this link refuses what all links need: none of them is current any more.
+    /// The server of this link refuses what all links need, so all links to it are outdated.
     pub(super) fn left(&self, place: &Place, why: LinkError) {
         self.0.send_if_modified(|now| {
             let current = now.place == *place;

@@ -59,7 +59,7 @@ struct RedisReader {
     current: watch::Receiver<Current>,
     streams: Vec<Stream>,
     count: usize,
-    /// Somebody wrote an entry with an id that leaves no room behind it: opening anew begins another log.
+    /// Another program wrote an entry whose id leaves no room after it. When the reader is opened anew, another log begins.
     spoilt: bool,
 }
 
@@ -109,7 +109,7 @@ impl Reader for RedisReader {
     async fn next(&mut self) -> Result<Vec<Entry>, LinkError> {
         loop {
             if self.spoilt {
-                return Err(LinkError::new("somebody wrote to the log with an id that leaves no room behind it"));
+                return Err(LinkError::new("another program wrote to the log with an id that leaves no room after it"));
             }
             let command = self.command();
             let answer = tokio::select! {
@@ -126,7 +126,7 @@ impl Reader for RedisReader {
     }
 }
 
-/// The largest id that a stream can have up to an offset: whoever reads on from there passes over foreign ids.
+/// The largest id that a stream can have up to an offset: reading on from there skips foreign ids.
 fn last_id(offset: u64) -> String {
     format!("{offset}-{}", u64::MAX)
 }

@@ -63,7 +63,7 @@ impl Address {
         Ok(Self { host: host.clone(), port: *port, login: info.redis_settings().clone(), tls, prefix, adopt })
     }
 
-    /// What the scripts are told of keys that are not Fanfare's.
+    /// The scripts' argument for keys that are not Fanfare's.
     pub(super) fn adopt(&self) -> &'static str {
         if self.adopt { "adopt" } else { "" }
     }
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_says_where_who_and_which_database() {
+    fn a_url_names_the_server_the_user_and_the_database() {
         let address = parse("redis://me:p%40ss@redis.example:6380/3");
         assert_eq!((address.host.as_str(), address.port), ("redis.example", 6380));
         let login = &address.login;

@@ -1,4 +1,4 @@
-//! Reads Redis's answers. They are not trusted: whatever has the wrong shape is told, never passed over.
+//! Reads Redis's answers. They are not trusted: an answer of a wrong shape is an error and never ignored.
 
 use bytes::Bytes;
 use redis::Value;
@@ -10,7 +10,7 @@ use crate::stored::record::MessageId;
 /// From here on an id is no offset, as in the scripts.
 pub(super) const LIMIT: u64 = 1_000_000_000_000_000;
 
-/// An epoch for a log that has none yet, as it stands in Redis.
+/// A new epoch, in the form in which Redis keeps it.
 pub(super) fn new_epoch() -> String {
     format!("{:016x}", fastrand::u64(1..))
 }
@@ -35,7 +35,7 @@ pub(super) fn standing(answer: &Value) -> Option<(Epoch, u64)> {
     }
 }
 
-/// Logs what the scripts say of a log that they had to begin anew.
+/// Logs the reason why the scripts began a damaged log anew.
 pub(super) fn report_damage(partition: Partition, answer: &Value) {
     let Value::Array(parts) = answer else { return };
     if let [_, _, Value::BulkString(why)] = &parts[..] {
@@ -57,7 +57,7 @@ pub(super) fn streams(answer: Value) -> Option<Vec<(Vec<u8>, Vec<Value>)>> {
         .collect()
 }
 
-/// One entry of a stream. What is in another shape than ours keeps its place, but cannot be read.
+/// One entry of a stream. An entry of another shape than ours keeps its place and is unreadable.
 pub(super) fn entry(partition: Partition, value: Value) -> Option<Entry> {
     let (id, fields) = pair(value)?;
     let id = bulk(id)?;
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn no_stream_and_no_answer_are_told_apart() {
+    fn no_stream_is_not_taken_for_no_answer() {
         assert_eq!(streams(Value::Nil), Some(Vec::new()));
         assert_eq!(
             streams(list([list([text("key"), list([Value::Int(1)])])])),

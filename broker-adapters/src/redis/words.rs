@@ -49,15 +49,15 @@ impl Refusal {
         self.code == "NOAUTH"
     }
 
-    /// The server is not, or no longer, the primary, or this node may not write there: a new connection can lead
-    /// elsewhere, and says the reason if it does not. A reader that stayed would make the node look well.
+    /// The server is not the primary (any more), or this node may not write there. A new connection may lead to another
+    /// server, and otherwise gives the reason. A reader that stayed would make the node look ready.
     pub(super) fn ends_links(&self) -> bool {
         let no_primary = ["READONLY", "MASTERDOWN", "UNBLOCKED", "LOADING", "CLUSTERDOWN", "MOVED", "ASK"];
         let no_rights = ["NOPERM", "NOAUTH"];
         no_primary.iter().chain(&no_rights).any(|code| self.code == *code)
     }
 
-    /// What helps. A server that is no primary may become one, and one that is full or busy may have room again.
+    /// What helps. A replica may become the primary, and a full or busy server may have room again.
     fn kind(&self) -> LinkErrorKind {
         match (self.code.as_str(), self.details.as_str()) {
             ("NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED", _) => LinkErrorKind::Refused,
@@ -94,7 +94,7 @@ impl Refusal {
                 "it is left as it is: take another name with `?prefix=NAME` in the broker's URL, or have Fanfare delete \
                  it with `?adopt=true`"
             }
-            ("WRONGTYPE", _) => "somebody replaced one of Fanfare's keys: delete it, or take another `?prefix=`",
+            ("WRONGTYPE", _) => "another program replaced one of Fanfare's keys: delete it, or take another `?prefix=`",
             ("ERR", details) => advice_on(details)?,
             _ => return None,
         };
@@ -136,7 +136,7 @@ impl From<Refusal> for LinkError {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { code, details } = self;
-        // A code of our own scripts, and one that says nothing.
+        // FOREIGN is a code of Fanfare's own scripts; ERR says nothing.
         let code = if code == "FOREIGN" || code == "ERR" { "" } else { &format!("{code} ") };
         match self.advice() {
             Some(advice) => write!(f, "{code}{details} ({advice})"),

@@ -6,7 +6,7 @@
 //!
 //! The first 28 bytes, up to and with the time, mean the same in every version. Flag 0 says that a reader that does not
 //! know the version, the kind or a flag may skip the record: nothing is lost to it. Without flag 0 such a record is a gap.
-//! What every reader may ignore becomes an extension; what none may ignore becomes a kind, a flag or a version.
+//! Data that every reader may ignore becomes an extension. Data that no reader may ignore needs a new kind, flag or version.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -63,14 +63,14 @@ pub enum Unreadable {
 /// What an envelope holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// It shows that the log is alive, and which record its node has read last.
+    /// Shows that the log is alive, and which record its node has read last.
     Heartbeat {
         /// That record's position; its text is the payload.
         seen: Option<Position>,
     },
     /// A message on a channel.
     Message { channel: Bytes, payload: Payload, extensions: Extensions },
-    /// Something that only newer releases know, and that others may skip.
+    /// A record that only newer releases know, and that others may skip.
     Skipped,
 }
 
@@ -88,7 +88,7 @@ impl Envelope {
         self.id.check(self.time)
     }
 
-    /// What it says of the record at a place.
+    /// The record at a place, as a tail gives it.
     pub(crate) fn seen(self, partition: Partition, offset: Offset) -> Seen {
         let Self { id, time, content } = self;
         let message = match content {

@@ -1,7 +1,7 @@
 //! The stored bytes of each kind, flag and extension, against `tests/stored-format.txt`.
 //!
-//! Logs outlive releases: what the file holds must be read for ever. A change of what is written shows as a changed line,
-//! and belongs into CHANGELOG.md. New kinds, flags and extensions add lines.
+//! Logs outlive releases: all later releases must read the records in that file. New kinds, flags and extensions add lines.
+//! A changed line is a change of the format and belongs into CHANGELOG.md.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,7 +1,7 @@
 //! Where a record stands: partition, offset, and a fingerprint of the record; and which partition a channel is in.
 //!
-//! A position is an opaque string to clients. It stays valid on every node and after a node's restart; it is of no more
-//! use when the log holds another record there, or none: when it was wiped, made anew, or rolled back.
+//! A position is an opaque string to clients. It stays valid on every node and after a node's restart. It is invalid once
+//! the log holds another record at its offset, or none: when the log was wiped, made anew, or rolled back.
 
 use std::fmt;
 use std::str::FromStr;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::extensions::Extensions;
 use super::position::{Check, Offset, Partition, Position};
 
-/// Tells a message from all others, so that a retry of it can be recognised.
+/// The identity of a message, by which a retry is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MessageId(pub u128);
 
@@ -18,7 +18,7 @@ impl MessageId {
 
     /// The fingerprint of a record with this id, sent at this time; never [`Check::UNKNOWN`].
     ///
-    /// The time tells it from one that holds the same message and was sent anew, perhaps to the same place of another log.
+    /// With the time in it, a retry of the same message has another fingerprint, even at the same offset of another log.
     #[must_use]
     pub fn check(self, time: u64) -> Check {
         let folded = (self.0 >> 64) as u64 ^ self.0 as u64 ^ time.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -56,7 +56,7 @@ pub struct NewRecord {
     pub channel: String,
     /// The content.
     pub payload: Payload,
-    /// What it carries beside these; mostly nothing.
+    /// More that it carries, such as its user; mostly nothing.
     pub extensions: Extensions,
 }
 
@@ -83,7 +83,7 @@ pub struct Record {
     pub channel: Bytes,
     /// The content.
     pub payload: Payload,
-    /// What it carries beside these; mostly nothing.
+    /// More that it carries, such as its user; mostly nothing.
     pub extensions: Extensions,
 }
 

@@ -26,7 +26,7 @@ pub(crate) enum Ability {
     Connections,
     /// A limit to its memory.
     MemoryLimit,
-    /// Its log can be written to by somebody else, in another format.
+    /// Other programs can write to its log, in another format.
     Foreigners,
     /// What it keeps beside the records of a partition can be spoilt, or left without room behind it.
     Bookkeeping,
@@ -40,7 +40,7 @@ pub(crate) enum Ability {
     Parts,
     /// A number of partitions that outlives its clients.
     FixedPartitions,
-    /// Partitions that somebody can add.
+    /// Partitions can be added later.
     MorePartitions,
     /// Other programs may have been at the log's names first.
     Squatters,
@@ -135,7 +135,7 @@ pub(crate) trait Fixture: Send + Sync {
         lacks(Ability::Parts)
     }
 
-    /// Somebody else writes to a partition's log, by other means than this library.
+    /// Another program writes to a partition's log, by other means than this library.
     async fn foreign_entry(&self, _partition: Partition) {
         lacks(Ability::Foreigners)
     }
@@ -150,7 +150,7 @@ pub(crate) trait Fixture: Send + Sync {
         lacks(Ability::Failover)
     }
 
-    /// Somebody adds partitions, until there are this many.
+    /// Partitions are added, until there are this many.
     async fn grow(&self, _partitions: u16) {
         lacks(Ability::MorePartitions)
     }

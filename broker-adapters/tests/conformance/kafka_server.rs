@@ -224,7 +224,7 @@ impl Fixture for KafkaServer {
     }
 
     async fn close_connections(&self) {
-        // Kafka cannot be told to; a reset is what its clients see when it does.
+        // Kafka has no command for this; a reset is what clients see when it does it.
         for wire in [0, 1] {
             self.cut(wire);
             self.mend(wire);

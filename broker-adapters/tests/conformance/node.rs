@@ -1,4 +1,4 @@
-//! A node of the cluster as the cases use it: a log, and a follower that remembers what its tail told.
+//! A node of the cluster as the cases use it: a log, and a follower that remembers its tail's events.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -88,7 +88,7 @@ pub(crate) fn text_of(record: &Record) -> String {
     String::from_utf8_lossy(record.payload.bytes()).into_owned()
 }
 
-/// What a tail has told so far.
+/// A tail's events so far.
 #[derive(Clone, Default)]
 pub(crate) struct Seen {
     pub(crate) records: Vec<Record>,
@@ -182,7 +182,7 @@ impl Follower {
         Self::of(log.tail(from), "a tail", &History::default())
     }
 
-    /// What was told so far.
+    /// The events so far.
     pub(crate) fn seen(&self) -> Seen {
         self.lock().clone()
     }

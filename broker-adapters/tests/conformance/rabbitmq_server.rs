@@ -222,7 +222,7 @@ impl Fixture for RabbitMqServer {
         let limit = if full { "0.0001" } else { "0.9" };
         self.control(&["set_vm_memory_high_watermark", limit]).await;
         let begin = Instant::now();
-        // Whoever publishes next is blocked, and told so.
+        // RabbitMQ blocks the next publisher, and says so.
         while full && !self.control(&["list_connections", "state"]).await.contains("blocked") {
             assert!(begin.elapsed() < PATIENCE, "no publisher is blocked");
             sleep(Duration::from_millis(10)).await;

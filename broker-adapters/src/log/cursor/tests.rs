@@ -80,7 +80,7 @@ fn a_later_first_record_is_a_trimmed_log() {
 }
 
 #[test]
-fn another_log_is_told_and_read_from_its_end() {
+fn another_log_is_announced_and_read_from_its_end() {
     let reset = "reset 3..10".to_owned();
     assert_eq!(resumed(standing(8, 9), &[]), (reset.clone(), Err(Reopen)), "another epoch");
     assert_eq!(resumed(standing(7, 3), &[]), (reset.clone(), Err(Reopen)), "rolled back");
@@ -143,7 +143,7 @@ fn a_repeated_id_is_dropped_and_counted() {
 }
 
 #[test]
-fn history_is_told_before_the_partition_is_up() {
+fn history_comes_before_the_partition_is_up() {
     let mut cursor = Cursor::new(PARTITION, Resume::Recent(100));
     let mut out = Vec::new();
     assert_eq!(cursor.start(), Start::Back(100));

@@ -39,7 +39,7 @@ impl Broker for Shut {
     async fn close(&self) {}
 }
 
-/// How often a tail tries in ten minutes, and what it tells.
+/// How often a tail tries in ten minutes, and its first events.
 async fn tries(error: LinkError) -> (usize, Vec<TailEvent>) {
     let broker = Arc::new(Shut { error, asked: AtomicUsize::new(0) });
     let shared = Shared::new(Arc::clone(&broker) as Arc<dyn Broker>, 1, Timing::new(Duration::from_secs(2)));
@@ -56,8 +56,8 @@ async fn a_link_that_needs_a_change_is_tried_slowly_and_others_every_second() {
         (LinkError::refused("wrong password"), 20, 50),
         (LinkError::set_up("another number of partitions"), 20, 50),
     ] {
-        let (tries, told) = tries(error.clone()).await;
+        let (tries, events) = tries(error.clone()).await;
         assert!((least..=most).contains(&tries), "{tries} tries after {error:?}");
-        assert!(matches!(&told[..], [TailEvent::Down { why }] if *why == error.why), "{told:?}");
+        assert!(matches!(&events[..], [TailEvent::Down { why }] if *why == error.why), "{events:?}");
     }
 }

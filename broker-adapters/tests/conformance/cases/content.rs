@@ -1,4 +1,4 @@
-//! What a message holds arrives as it was sent, up to the limits, which are told.
+//! The content of a message arrives as it was sent. A message beyond the limits is refused in words.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The log itself is damaged. Whoever follows it is told, and new messages flow.
+//! The log itself is damaged. Each follower gets a break, and new messages flow.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::node::{
     DEADLINE, Follower, SETTINGS, Seen, channel_in, cluster, log, log_without_heartbeats, node, read_back, say, text,
 };
 
-fn told(seen: &Seen, reason: BreakReason) -> usize {
+fn announced(seen: &Seen, reason: BreakReason) -> usize {
     let mut partitions: Vec<_> =
         seen.breaks.iter().filter(|lost| lost.reason == reason).map(|lost| lost.at.partition).collect();
     partitions.sort_unstable();
@@ -23,7 +23,7 @@ fn told(seen: &Seen, reason: BreakReason) -> usize {
     partitions.len()
 }
 
-pub(crate) async fn a_wiped_log_is_told_and_goes_on(broker: Arc<dyn Fixture>) {
+pub(crate) async fn a_wiped_log_is_announced_and_goes_on(broker: Arc<dyn Fixture>) {
     let history = History::default();
     let (logs, followers) = cluster(&*broker, &history).await;
     let load = Load::start(&history, &logs);
@@ -31,28 +31,30 @@ pub(crate) async fn a_wiped_log_is_told_and_goes_on(broker: Arc<dyn Fixture>) {
     let begin = Instant::now();
     broker.wipe().await;
     for follower in &followers {
-        follower.until("every partition was told", |seen| told(seen, BreakReason::Reset) == 4).await;
+        follower.until("every partition was announced", |seen| announced(seen, BreakReason::Reset) == 4).await;
     }
-    assert!(begin.elapsed() < BACK, "told only after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < BACK, "announced only after {:?}", begin.elapsed());
     flowing(&followers).await;
     load.stop().await;
     verdict("wiped", &history, &logs[0], &followers).await.assert_lawful();
 }
 
-pub(crate) async fn a_wiped_log_is_told_by_the_next_publish(broker: Arc<dyn Fixture>) {
+pub(crate) async fn a_wiped_log_is_announced_by_the_next_publish(broker: Arc<dyn Fixture>) {
     let log = log_without_heartbeats(&*broker);
     let follower = Follower::of(log.tail_all(Resume::Head), "node 0", &History::default());
     follower.until("every partition is up", Seen::all_up).await;
     broker.wipe().await;
     let begin = Instant::now();
     say(&log, "room", "the first in the new log").await;
-    follower.until("every partition was told", |seen| told(seen, BreakReason::Reset) == 4 && seen.all_up()).await;
-    assert!(begin.elapsed() < BACK, "told only after {:?}", begin.elapsed());
+    follower
+        .until("every partition was announced", |seen| announced(seen, BreakReason::Reset) == 4 && seen.all_up())
+        .await;
+    assert!(begin.elapsed() < BACK, "announced only after {:?}", begin.elapsed());
     say(&log, "room", "new").await;
     follower.until_has("new").await;
 }
 
-pub(crate) async fn a_log_wiped_and_regrown_behind_a_cut_wire_is_told(broker: Arc<dyn Fixture>) {
+pub(crate) async fn a_log_wiped_and_regrown_behind_a_cut_wire_is_announced(broker: Arc<dyn Fixture>) {
     let history = History::default();
     let (logs, followers) = cluster(&*broker, &history).await;
     let load = Load::start(&history, &logs[1..]);
@@ -62,7 +64,7 @@ pub(crate) async fn a_log_wiped_and_regrown_behind_a_cut_wire_is_told(broker: Ar
     broker.wipe().await;
     regrown(&followers).await;
     broker.mend(0);
-    followers[0].until("every partition was told", |seen| told(seen, BreakReason::Reset) == 4).await;
+    followers[0].until("every partition was announced", |seen| announced(seen, BreakReason::Reset) == 4).await;
     flowing(&followers).await;
     load.stop().await;
     verdict("wiped and regrown", &history, &logs[0], &followers).await.assert_lawful();
@@ -72,8 +74,8 @@ pub(crate) async fn a_log_wiped_and_regrown_behind_a_cut_wire_is_told(broker: Ar
 /// record where it left off, but not the one it knows.
 async fn regrown(followers: &[Follower]) {
     let before: Vec<_> = followers[0].seen().at.into_iter().flatten().collect();
-    let told = |seen: &Seen| told(seen, BreakReason::Reset) == 4;
-    followers[1].until("every partition was told", told).await;
+    let all = |seen: &Seen| announced(seen, BreakReason::Reset) == 4;
+    followers[1].until("every partition was announced", all).await;
     let regrown = |seen: &Seen| {
         let now = |then: &Position| seen.at[usize::from(then.partition.0)];
         before.iter().all(|then| now(then).is_some_and(|now| now.offset.0 > then.offset.0 + 5))
@@ -81,11 +83,11 @@ async fn regrown(followers: &[Follower]) {
     followers[1].until("the log has grown past its old end", regrown).await;
 }
 
-pub(crate) async fn a_log_set_back_to_an_older_state_is_told(broker: Arc<dyn Fixture>) {
+pub(crate) async fn a_log_set_back_to_an_older_state_is_announced(broker: Arc<dyn Fixture>) {
     set_back(broker, false).await;
 }
 
-pub(crate) async fn a_log_set_back_and_regrown_behind_a_cut_wire_is_told(broker: Arc<dyn Fixture>) {
+pub(crate) async fn a_log_set_back_and_regrown_behind_a_cut_wire_is_announced(broker: Arc<dyn Fixture>) {
     set_back(broker, true).await;
 }
 
@@ -111,14 +113,14 @@ async fn set_back(broker: Arc<dyn Fixture>, cut: bool) {
         broker.mend(0);
     }
     for follower in &followers {
-        follower.until("every partition was told", |seen| told(seen, BreakReason::Reset) == 4).await;
+        follower.until("every partition was announced", |seen| announced(seen, BreakReason::Reset) == 4).await;
     }
     flowing(&followers).await;
     load.stop().await;
     verdict("set back", &history, &logs[0], &followers).await.assert_lawful();
 }
 
-pub(crate) async fn a_deleted_part_of_a_log_is_told(broker: Arc<dyn Fixture>) {
+pub(crate) async fn a_deleted_part_of_a_log_is_announced(broker: Arc<dyn Fixture>) {
     let history = History::default();
     let (logs, followers) = cluster(&*broker, &history).await;
     let load = Load::start(&history, &logs);
@@ -129,13 +131,13 @@ pub(crate) async fn a_deleted_part_of_a_log_is_told(broker: Arc<dyn Fixture>) {
         broker.delete_part(partition, 1).await;
     }
     for follower in &followers {
-        follower.until("every partition was told", |seen| told(seen, BreakReason::Reset) == 4).await;
+        follower.until("every partition was announced", |seen| announced(seen, BreakReason::Reset) == 4).await;
     }
     load.stop().await;
     verdict("parts deleted", &history, &logs[0], &followers).await.assert_lawful();
 }
 
-pub(crate) async fn a_spoilt_partition_is_told_and_goes_on(broker: Arc<dyn Fixture>) {
+pub(crate) async fn a_damaged_partition_is_announced_and_goes_on(broker: Arc<dyn Fixture>) {
     let history = History::default();
     let (logs, followers) = cluster(&*broker, &history).await;
     let load = Load::start(&history, &logs);
@@ -150,9 +152,9 @@ pub(crate) async fn a_spoilt_partition_is_told_and_goes_on(broker: Arc<dyn Fixtu
         let begin = Instant::now();
         let Some(done) = broker.spoil(partition, way).await else { break };
         for (follower, before) in followers.iter().zip(before) {
-            follower.until(&format!("it was told of `{done}`"), |seen| resets(seen) > before && seen.all_up()).await;
+            follower.until(&format!("`{done}` was announced"), |seen| resets(seen) > before && seen.all_up()).await;
         }
-        assert!(begin.elapsed() < BACK, "`{done}` was told only after {:?}", begin.elapsed());
+        assert!(begin.elapsed() < BACK, "`{done}` was announced only after {:?}", begin.elapsed());
         let channel = channel_in(&logs[0], partition.0);
         let outcome = publish(&history, &logs[0], &channel, &done, DEADLINE).await;
         assert_eq!(outcome, Outcome::Acknowledged, "after `{done}`");
@@ -161,7 +163,7 @@ pub(crate) async fn a_spoilt_partition_is_told_and_goes_on(broker: Arc<dyn Fixtu
     verdict("spoilt", &history, &logs[0], &followers).await.assert_lawful();
 }
 
-pub(crate) async fn a_log_trimmed_behind_a_cut_wire_is_told(broker: Arc<dyn Fixture>) {
+pub(crate) async fn a_log_trimmed_behind_a_cut_wire_is_announced(broker: Arc<dyn Fixture>) {
     let history = History::default();
     let (logs, followers) = cluster(&*broker, &history).await;
     let load = Load::start(&history, &logs[1..]);
@@ -175,14 +177,14 @@ pub(crate) async fn a_log_trimmed_behind_a_cut_wire_is_told(broker: Arc<dyn Fixt
     broker.mend(0);
     followers[0].until_up_within(BACK).await;
     let trimmed = |seen: &Seen| seen.breaks.iter().any(|lost| lost.reason == BreakReason::Trimmed);
-    followers[0].until("it was told", trimmed).await;
+    followers[0].until("it was announced", trimmed).await;
     assert!(last.is_some());
     let report = verdict("trimmed", &history, &logs[0], &followers).await;
     report.assert_lawful();
-    assert!(followers[1].seen().breaks.is_empty(), "who had read it has lost nothing");
+    assert!(followers[1].seen().breaks.is_empty(), "a node that had read them has lost nothing");
 }
 
-pub(crate) async fn a_position_that_was_trimmed_is_told(broker: Arc<dyn Fixture>) {
+pub(crate) async fn a_position_that_was_trimmed_is_announced(broker: Arc<dyn Fixture>) {
     let (log, follower) = node(&*broker, 0, &History::default()).await;
     for n in 0..100 {
         say(&log, "room", &n.to_string()).await;
@@ -194,28 +196,28 @@ pub(crate) async fn a_position_that_was_trimmed_is_told(broker: Arc<dyn Fixture>
     say(&log, "room", "new").await;
     late.until_has("new").await;
     let seen = late.seen();
-    assert_eq!((seen.breaks.len(), told(&seen, BreakReason::Trimmed)), (1, 1), "{:?}", seen.breaks);
+    assert_eq!((seen.breaks.len(), announced(&seen, BreakReason::Trimmed)), (1, 1), "{:?}", seen.breaks);
     assert_eq!(seen.breaks[0].after, old);
     let texts: Vec<u32> = seen.texts().iter().filter_map(|text| text.parse().ok()).collect();
     assert!(texts.windows(2).all(|two| two[0] + 1 == two[1]) && texts.first().is_none_or(|first| *first > 11));
 }
 
-pub(crate) async fn a_position_of_a_wiped_log_is_told(broker: Arc<dyn Fixture>) {
+pub(crate) async fn a_position_of_a_wiped_log_is_announced(broker: Arc<dyn Fixture>) {
     let (log, follower) = node(&*broker, 0, &History::default()).await;
     say(&log, "room", "old").await;
     follower.until_has("old").await;
     let old = follower.seen().records[0].position();
     broker.wipe().await;
-    follower.until("it was told", |seen| told(seen, BreakReason::Reset) == 4 && seen.all_up()).await;
+    follower.until("it was announced", |seen| announced(seen, BreakReason::Reset) == 4 && seen.all_up()).await;
     let late = Follower::from(&log, &[(old.partition, Resume::After(old))]);
     late.until("it is up", |seen| seen.up.contains(&old.partition.0)).await;
     say(&log, "room", "new").await;
     late.until_has("new").await;
-    assert_eq!((late.seen().texts(), told(&late.seen(), BreakReason::Reset)), (vec!["new".to_owned()], 1));
+    assert_eq!((late.seen().texts(), announced(&late.seen(), BreakReason::Reset)), (vec!["new".to_owned()], 1));
     assert!(read_back(&log, old, 10).await.expect("readable").is_empty(), "nothing of the new log passes for the old");
 }
 
-pub(crate) async fn a_record_that_cannot_be_read_is_told_and_passed_over(broker: Arc<dyn Fixture>) {
+pub(crate) async fn a_record_that_cannot_be_read_is_announced_and_skipped(broker: Arc<dyn Fixture>) {
     let (logs, followers) = cluster(&*broker, &History::default()).await;
     let channel = channel_in(&logs[0], 1);
     say(&logs[0], &channel, "before").await;
@@ -233,11 +235,11 @@ pub(crate) async fn a_record_that_cannot_be_read_is_told_and_passed_over(broker:
         let seen = follower.seen();
         assert_eq!(seen.texts(), ["before", "after"]);
         assert!(seen.breaks.iter().all(|lost| lost.reason == BreakReason::Unreadable));
-        assert_eq!((seen.breaks.len(), told(&seen, BreakReason::Unreadable)), (garbage.len(), 1));
+        assert_eq!((seen.breaks.len(), announced(&seen, BreakReason::Unreadable)), (garbage.len(), 1));
     }
 }
 
-pub(crate) async fn an_entry_of_somebody_else_is_told_and_passed_over(broker: Arc<dyn Fixture>) {
+pub(crate) async fn an_entry_of_another_program_is_announced_and_skipped(broker: Arc<dyn Fixture>) {
     let (logs, followers) = cluster(&*broker, &History::default()).await;
     let channel = channel_in(&logs[0], 1);
     say(&logs[0], &channel, "before").await;
@@ -248,7 +250,7 @@ pub(crate) async fn an_entry_of_somebody_else_is_told_and_passed_over(broker: Ar
     for follower in &followers {
         follower.until_has("after 2").await;
         assert_eq!(follower.seen().texts(), ["before", "after 0", "after 1", "after 2"]);
-        assert!(told(&follower.seen(), BreakReason::Unreadable) == 1);
+        assert!(announced(&follower.seen(), BreakReason::Unreadable) == 1);
     }
 }
 
@@ -279,5 +281,5 @@ pub(crate) async fn a_broker_that_fills_up_gives_up_its_oldest_records(broker: A
     }
     follower.until("the last one came", |seen| seen.texts().last().is_some_and(|last| last.starts_with("1999 "))).await;
     let seen = follower.seen();
-    assert_eq!((seen.records.len(), seen.breaks.len()), (2000, 0), "who keeps up loses nothing");
+    assert_eq!((seen.records.len(), seen.breaks.len()), (2000, 0), "a node that keeps up loses nothing");
 }

@@ -152,7 +152,7 @@ pub(crate) async fn records_are_read_from_an_offset_on_and_the_head_is_the_last(
     assert!(head >= records[99].offset, "{head:?} is before {:?}", records[99].offset);
 }
 
-pub(crate) async fn recent_records_are_told_before_a_tail_is_up(broker: Arc<dyn Fixture>) {
+pub(crate) async fn recent_records_come_before_a_tail_is_up(broker: Arc<dyn Fixture>) {
     let (log, follower) = node(&*broker, 0, &History::default()).await;
     let channel = channel_in(&log, 1);
     for n in 0..50 {

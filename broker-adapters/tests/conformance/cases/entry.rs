@@ -26,7 +26,7 @@ async fn helps(door: &dyn Broker) -> LinkErrorKind {
     door.open(&[(Partition(0), Start::Head)]).await.err().expect("it does not open").kind
 }
 
-pub(crate) async fn a_wrong_password_is_said_without_saying_it(broker: Arc<dyn Fixture>) {
+pub(crate) async fn a_wrong_password_is_named_as_the_reason_and_never_shown(broker: Arc<dyn Fixture>) {
     let door = broker.connect_with_wrong_password(SETTINGS);
     assert_eq!(helps(&*door).await, LinkErrorKind::Refused);
     let log = log_on(door, SETTINGS.partitions, BUDGET);
@@ -94,7 +94,7 @@ pub(crate) async fn another_number_of_partitions_is_refused_in_words(broker: Arc
     follower.until_has("the others go on").await;
 }
 
-pub(crate) async fn partitions_added_by_somebody_are_refused_in_words(broker: Arc<dyn Fixture>) {
+pub(crate) async fn partitions_added_later_are_refused_in_words(broker: Arc<dyn Fixture>) {
     let (running, follower) = node(&*broker, 0, &History::default()).await;
     broker.grow(7).await;
     let log = log_on(broker.connect(1, SETTINGS), SETTINGS.partitions, BUDGET);

@@ -77,7 +77,7 @@ pub(crate) async fn newer_records_that_may_be_skipped_are_no_loss(broker: Arc<dy
     }
 }
 
-pub(crate) async fn a_newer_record_that_may_not_be_skipped_is_told_once(broker: Arc<dyn Fixture>) {
+pub(crate) async fn a_newer_record_that_may_not_be_skipped_is_announced_once(broker: Arc<dyn Fixture>) {
     let (logs, followers) = cluster(&*broker, &History::default()).await;
     let channel = store_between(&*broker, &logs, 0).await;
     followers[0].until_has("3").await;

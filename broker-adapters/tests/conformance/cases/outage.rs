@@ -1,4 +1,4 @@
-//! The wire between a node and its broker fails; nothing is lost, and everybody is told in time.
+//! The wire between a node and its broker fails; nothing is lost, and each publish has its answer in time.
 
 use std::sync::Arc;
 use std::time::Duration;

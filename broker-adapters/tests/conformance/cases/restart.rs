@@ -72,7 +72,7 @@ pub(crate) async fn a_broker_that_starts_after_the_node_is_found(broker: Arc<dyn
     assert_eq!(follower.seen().texts(), ["now"]);
 }
 
-pub(crate) async fn a_broker_that_lost_its_disk_is_told_and_goes_on(broker: Arc<dyn Fixture>) {
+pub(crate) async fn a_lost_disk_is_announced_and_the_log_goes_on(broker: Arc<dyn Fixture>) {
     let history = History::default();
     let (logs, followers) = cluster(&*broker, &history).await;
     let load = Load::start(&history, &logs);
@@ -81,7 +81,7 @@ pub(crate) async fn a_broker_that_lost_its_disk_is_told_and_goes_on(broker: Arc<
     broker.lose_disk().await;
     broker.start().await;
     for follower in &followers {
-        follower.until("every partition was told", |seen| seen.breaks.len() >= 4 && seen.all_up()).await;
+        follower.until("every partition was announced", |seen| seen.breaks.len() >= 4 && seen.all_up()).await;
     }
     flowing(&followers).await;
     load.stop().await;
