@@ -4,6 +4,9 @@
 //! What comes from the server is read strictly: a server that breaks a rule fails the test.
 //! Every wait ends within [`PATIENCE`].
 
+mod frame;
+mod request;
+
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -16,218 +19,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{interval, timeout};
 
+pub use self::frame::{BINARY, CLOSE, CONTINUATION, Frame, Length, PING, PONG, Received, TEXT};
+pub use self::request::{ACCEPT, Head, KEY, Response};
 use crate::{PATIENCE, Program};
-
-/// The key of RFC 6455 §1.3.
-pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-/// The proof that [`KEY`] was understood.
-pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-
-/// A continuation frame's opcode.
-pub const CONTINUATION: u8 = 0x0;
-/// A text frame's opcode.
-pub const TEXT: u8 = 0x1;
-/// A binary frame's opcode.
-pub const BINARY: u8 = 0x2;
-/// A close frame's opcode.
-pub const CLOSE: u8 = 0x8;
-/// A ping's opcode.
-pub const PING: u8 = 0x9;
-/// A pong's opcode.
-pub const PONG: u8 = 0xA;
 
 /// The least room for one read.
 const READ: usize = 4 << 10;
-
-/// The head of a request, line by line.
-#[derive(Debug, Clone)]
-pub struct Head {
-    line: Vec<u8>,
-    fields: Vec<(String, Vec<u8>)>,
-}
-
-impl Head {
-    /// A plain request that every server understands.
-    #[must_use]
-    pub fn get(path: impl AsRef<[u8]>) -> Self {
-        let line = [b"GET ", path.as_ref(), b" HTTP/1.1"].concat();
-        Self { line, fields: vec![("Host".into(), b"localhost".into())] }
-    }
-
-    /// A lawful handshake.
-    #[must_use]
-    pub fn upgrade(path: impl AsRef<[u8]>) -> Self {
-        Self::get(path)
-            .with("Upgrade", "websocket")
-            .with("Connection", "Upgrade")
-            .with("Sec-WebSocket-Version", "13")
-            .with("Sec-WebSocket-Key", KEY)
-    }
-
-    /// With another first line.
-    #[must_use]
-    pub fn line(mut self, line: &str) -> Self {
-        self.line = line.into();
-        self
-    }
-
-    /// With one more header line.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        self.fields.push((name.into(), value.as_ref().into()));
-        self
-    }
-
-    /// Without a header.
-    #[must_use]
-    pub fn without(mut self, name: &str) -> Self {
-        self.fields.retain(|(known, _)| known != name);
-        self
-    }
-
-    /// With a header's lines replaced by one.
-    #[must_use]
-    pub fn set(self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        self.without(name).with(name, value)
-    }
-
-    /// As it goes over the wire.
-    #[must_use]
-    pub fn bytes(&self) -> Vec<u8> {
-        let fields = self.fields.iter().flat_map(|(name, value)| [name.as_bytes(), b": ", value, b"\r\n"].concat());
-        [&self.line[..], b"\r\n"].concat().into_iter().chain(fields).chain(*b"\r\n").collect()
-    }
-}
-
-/// A frame as a client sends it: lawful until it is bent.
-#[derive(Debug, Clone)]
-pub struct Frame {
-    first: u8,
-    mask: Option<[u8; 4]>,
-    length: Option<Length>,
-    payload: Vec<u8>,
-}
-
-/// How a frame writes its length, which need not be that of its payload.
-#[derive(Debug, Clone, Copy)]
-pub enum Length {
-    /// In the 7 bits of the second byte.
-    Short(u8),
-    /// In 16 bits.
-    Medium(u16),
-    /// In 64 bits.
-    Long(u64),
-}
-
-impl Frame {
-    /// A final, masked frame.
-    #[must_use]
-    pub fn new(opcode: u8, payload: impl AsRef<[u8]>) -> Self {
-        Self {
-            first: 0x80 | opcode,
-            mask: Some([0x37, 0xFA, 0x21, 0x3D]),
-            length: None,
-            payload: payload.as_ref().into(),
-        }
-    }
-
-    /// A text message.
-    #[must_use]
-    pub fn text(text: impl AsRef<[u8]>) -> Self {
-        Self::new(TEXT, text)
-    }
-
-    /// A close frame with a code.
-    #[must_use]
-    pub fn close(code: u16, reason: impl AsRef<[u8]>) -> Self {
-        Self::new(CLOSE, [&code.to_be_bytes(), reason.as_ref()].concat())
-    }
-
-    /// With more fragments to follow.
-    #[must_use]
-    pub fn open(mut self) -> Self {
-        self.first &= 0x7F;
-        self
-    }
-
-    /// With bits of the first byte set: RSV1 is 0x40, RSV2 0x20, RSV3 0x10.
-    #[must_use]
-    pub fn bits(mut self, bits: u8) -> Self {
-        self.first |= bits;
-        self
-    }
-
-    /// As only a server may send it.
-    #[must_use]
-    pub fn unmasked(mut self) -> Self {
-        self.mask = None;
-        self
-    }
-
-    /// With a length of its own, in a form of its own.
-    #[must_use]
-    pub fn announcing(mut self, length: Length) -> Self {
-        self.length = Some(length);
-        self
-    }
-
-    /// As it goes over the wire.
-    #[must_use]
-    pub fn bytes(&self) -> Vec<u8> {
-        let length = self.length.unwrap_or(match self.payload.len() {
-            short @ ..126 => Length::Short(short as u8),
-            medium @ 126..0x1_0000 => Length::Medium(medium as u16),
-            long => Length::Long(long as u64),
-        });
-        let masked = u8::from(self.mask.is_some()) << 7;
-        let mut bytes = vec![self.first];
-        match length {
-            Length::Short(length) => bytes.push(masked | length),
-            Length::Medium(length) => bytes.extend([&[masked | 126][..], &length.to_be_bytes()].concat()),
-            Length::Long(length) => bytes.extend([&[masked | 127][..], &length.to_be_bytes()].concat()),
-        }
-        bytes.extend(self.mask.into_iter().flatten());
-        let mask = self.mask.unwrap_or_default();
-        bytes.extend(self.payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-        bytes
-    }
-}
-
-/// A response to a request.
-#[derive(Debug)]
-pub struct Response {
-    /// Its status.
-    pub status: u16,
-    /// Its body.
-    pub body: String,
-    head: String,
-}
-
-impl Response {
-    /// The value of a header, whose name is given in lower case.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let mut fields = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
-        fields.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
-    }
-}
-
-/// One frame from the server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Received {
-    /// What kind it is.
-    pub opcode: u8,
-    /// What it holds.
-    pub payload: Vec<u8>,
-}
-
-impl Received {
-    /// The payload as text; what is not UTF-8 is replaced.
-    #[must_use]
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.payload).into_owned()
-    }
-}
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -238,7 +35,7 @@ pub struct End {
     pub code: Option<u16>,
     /// The reason in the close frame.
     pub reason: String,
-    /// Whether the kernel was told to forget the connection, rather than to close it.
+    /// Whether the server reset the connection instead of closing it.
     pub reset: bool,
 }
 
@@ -386,7 +183,7 @@ impl Wire {
 
     /// The next of the frames that have been read already.
     pub fn received(&mut self) -> Result<Option<Received>> {
-        let Some((received, length)) = parse(self.rest())? else { return Ok(None) };
+        let Some((received, length)) = frame::parse(self.rest())? else { return Ok(None) };
         self.used += length;
         Ok(Some(received))
     }
@@ -454,9 +251,9 @@ impl Wire {
         taken
     }
 
-    /// Reads what is there, or waits for it; `false` at the end of the stream.
+    /// Reads the next bytes, and waits for them; `false` at the end of the stream.
     async fn read(&mut self) -> Result<bool> {
-        // What is left is the beginning of something: seldom much.
+        // The rest is the beginning of a frame or a head, so seldom long.
         self.input.drain(..std::mem::take(&mut self.used));
         self.input.reserve(READ);
         Ok(within(self.stream.read_buf(&mut self.input)).await?? > 0)
@@ -470,22 +267,6 @@ fn is_reset(error: &anyhow::Error) -> bool {
 
 async fn within<T>(what: impl Future<Output = T>) -> Result<T> {
     timeout(PATIENCE, what).await.context("the server neither answers nor closes")
-}
-
-/// The first frame in `bytes` and its length there; `None` while it is incomplete.
-fn parse(bytes: &[u8]) -> Result<Option<(Received, usize)>> {
-    let [first, second, rest @ ..] = bytes else { return Ok(None) };
-    ensure!(first & 0x70 == 0 && first & 0x80 != 0 && second & 0x80 == 0, "not a server's frame: {first:x} {second:x}");
-    let (length, rest) = match (second, rest) {
-        (126, [a, b, rest @ ..]) => (u64::from(u16::from_be_bytes([*a, *b])), rest),
-        (127, [a, b, c, d, e, f, g, h, rest @ ..]) => (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), rest),
-        (126 | 127, _) => return Ok(None),
-        (short, rest) => (u64::from(*short), rest),
-    };
-    let length = usize::try_from(length)?;
-    let Some(payload) = rest.get(..length) else { return Ok(None) };
-    let received = Received { opcode: first & 0x0F, payload: payload.into() };
-    Ok(Some((received, bytes.len() - rest.len() + length)))
 }
 
 /// A server of this workspace, by its name, that is ready for clients.
