@@ -131,7 +131,7 @@ impl Balancer {
         self.echo.address
     }
 
-    /// Where clients of another style than `port` are told to speak TLS.
+    /// The port for clients with TLS, in every style but `port`.
     #[must_use]
     pub fn http(&self) -> Door {
         Door::plain(self.http.address)

@@ -117,7 +117,7 @@ impl Page {
         text_of(&self.call("GET", &format!("{element}/text"), &Value::Null).await?)
     }
 
-    /// Replaces what is in a field, key by key as a person would (no emoji: chromedriver cannot type them).
+    /// Replaces the text of a field, key by key as a person would (no emoji: chromedriver cannot type them).
     pub async fn fill(&self, css: &str, text: &str) -> Result<()> {
         let element = self.element(css).await?;
         self.post(&format!("{element}/clear"), &json!({})).await?;

@@ -92,9 +92,9 @@ struct Progress {
 #[derive(Debug, Default)]
 struct State {
     frames: Vec<Frame>,
-    /// Who waits for the reply with this number.
+    /// The callers that wait for a reply, by its number.
     replies: HashMap<u64, oneshot::Sender<Value>>,
-    /// Who waits to hear this message.
+    /// The callers that wait for this message.
     heard: HashMap<String, oneshot::Sender<()>>,
     last_id: u64,
     ended: Option<Ended>,
@@ -257,7 +257,7 @@ impl Client {
 
     /// Waits for the end of the connection, however long it takes.
     pub async fn lives(&self) {
-        // Whoever counts the changes lives as long as this client.
+        // The receiver lives as long as this client.
         let _ = self.record.progress.subscribe().wait_for(|progress| progress.ended).await;
     }
 
@@ -313,7 +313,7 @@ impl Record {
                 Incoming::Frame(frame) => frame,
                 Incoming::Reply(id, reply) => {
                     if let Some(asked) = self.lock().replies.remove(&id) {
-                        // Whoever asked may have given up.
+                        // The caller may have given up.
                         let _ = asked.send(reply);
                     }
                     return;
@@ -343,7 +343,7 @@ impl Record {
     fn ended(&self, ended: Ended) {
         let mut state = self.lock();
         state.ended = Some(ended);
-        // Whoever waits for an answer will have none.
+        // Callers that still wait get no reply.
         state.replies.clear();
         state.heard.clear();
         drop(state);

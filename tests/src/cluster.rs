@@ -40,7 +40,7 @@ impl Plan {
         Self { echo, ..self }
     }
 
-    /// On a broker of this kind, which nobody else has.
+    /// On a broker of this kind that no other cluster uses.
     #[must_use]
     pub fn broker(self, broker: Broker) -> Self {
         Self { broker, shared: false, ..self }
@@ -118,7 +118,7 @@ pub struct Cluster {
     balancer: Option<Balancer>,
     environment: Vec<(String, String)>,
     conditions: Conditions,
-    /// Whether nobody needs to see what the programs said.
+    /// Whether the programs' output is not needed.
     well: bool,
 }
 

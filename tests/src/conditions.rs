@@ -1,4 +1,4 @@
-//! What a program has to live with: a log that goes nowhere, few descriptors.
+//! Conditions under which a program runs: a log that is not written anywhere, few descriptors.
 
 use std::io::{BufRead, BufReader, PipeReader, pipe};
 use std::path::Path;
@@ -26,7 +26,7 @@ pub enum Log {
     Gone,
     /// Onto a disk that is full.
     Full,
-    /// Into a pipe that nobody reads, for now.
+    /// Into a pipe that is not read, for now.
     Stalled,
 }
 

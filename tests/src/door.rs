@@ -31,7 +31,7 @@ pub struct Door {
     address: SocketAddr,
     host: String,
     source: Option<IpAddr>,
-    /// What is sent before anything else.
+    /// The bytes that are sent first.
     preamble: String,
     tls: Option<TlsConnector>,
 }

@@ -62,7 +62,7 @@ impl Beat {
             delays.extend(these);
         }
         delays.sort_unstable();
-        let p99 = delays.get(delays.len() * 99 / 100).context("nobody reads")?;
+        let p99 = delays.get(delays.len() * 99 / 100).context("no client reads")?;
         Ok((wires, *p99))
     }
 }

@@ -55,13 +55,13 @@ async fn serve(socket: UdpSocket, known: Known) {
         let answer =
             answer(&query[..size], |name| known.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied());
         if let Some(answer) = answer {
-            // Whoever asked asks again.
+            // The client asks again.
             let _ = socket.send_to(&answer, asker).await;
         }
     }
 }
 
-/// The answer to a query with one question (RFC 1035 §4); `None` for what is no query.
+/// The answer to a query with one question (RFC 1035 §4); `None` if it is no query.
 fn answer(query: &[u8], find: impl Fn(&str) -> Option<Ipv4Addr>) -> Option<Vec<u8>> {
     let (mut name, mut end) = (Vec::new(), HEADER);
     loop {

@@ -43,7 +43,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// An ordinary web server: every page says what it was told about the client.
+    /// An ordinary web server: every page shows the headers that nginx got about the client.
     pub async fn web() -> Result<Self> {
         let port = Port::take()?;
         let told = "$http_x_forwarded_for $http_x_forwarded_proto $http_x_forwarded_port$http_x_forwarded_host";

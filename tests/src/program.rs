@@ -29,7 +29,7 @@ pub struct Program {
     pub address: SocketAddr,
     child: Child,
     output: Arc<Output>,
-    /// Its log, where nobody reads it.
+    /// Its log, while it is not read.
     unread: Option<PipeReader>,
 }
 
@@ -42,7 +42,7 @@ struct Output {
 impl Program {
     /// Starts a program and waits until it says `… listens on http://ADDRESS`, or `https://`.
     ///
-    /// `environment` is all that it sees of one, but for `PATH`; it listens on a free port of 127.0.0.1 unless told
+    /// `environment` is all that it sees of one, but for `PATH`; it listens on a free port of 127.0.0.1 unless set
     /// otherwise.
     pub async fn start(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
         Self::start_under(Conditions::default(), name, arguments, environment).await
@@ -75,7 +75,7 @@ impl Program {
         Ok(Self { address, child, output, unread })
     }
 
-    /// Reads the log from now on, where nobody did.
+    /// Reads the log from now on.
     pub fn read_log(&mut self) {
         let output = Arc::clone(&self.output);
         if let Some(pipe) = self.unread.take() {

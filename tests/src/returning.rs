@@ -206,7 +206,7 @@ impl Life {
         let Some(began) = self.began.get(channel) else { return Vec::new() };
         let mut view: Vec<_> =
             began.recovered.map(|whole| if whole { Met::Recovered } else { Met::Mark }).into_iter().collect();
-        // Of one log until it is told otherwise.
+        // Of one log until a reply or a `lost` says otherwise.
         let mut after = offset(&began.at).ok();
         for frame in self.client.frames() {
             if let (Frame::Message { channel: found, data, at: Some(at) }, Some(after)) = (&frame, &mut after)

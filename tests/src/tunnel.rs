@@ -1,4 +1,4 @@
-//! A real HAProxy that passes TCP connections on to one server, in whichever way it is told to speak to it.
+//! A real HAProxy that passes TCP connections on to one server, in the protocol that a test chooses.
 
 use std::net::SocketAddr;
 use std::process::Stdio;

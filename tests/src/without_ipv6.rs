@@ -19,7 +19,7 @@ const SOURCE: &str = r"
     }
 ";
 
-/// The library; whoever has it in `LD_PRELOAD` has no IPv6.
+/// The library. A program with it in `LD_PRELOAD` has no IPv6.
 #[derive(Debug)]
 pub struct WithoutIpv6(Scratch);
 

@@ -1,4 +1,4 @@
-//! IPv4 and IPv6: who listens on every address is reached over both, and starts where the kernel has no IPv6.
+//! IPv4 and IPv6: a node that listens on every address is reached over both, and starts where the kernel has no IPv6.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -34,7 +34,7 @@ async fn a_node_on_every_address_starts_without_ipv6_and_is_reached_over_ipv4() 
     http::until(address, "/ready", |answer| answer.status == 200).await?;
     agent::until(SocketAddr::from((Ipv4Addr::LOCALHOST, agent.port())), "up").await?;
     let one = Program::start("fanfare", &["--listen", "[::1]:0"], &environment[1..]).await;
-    ensure!(one.is_err(), "one address of IPv6 is none of IPv4");
+    ensure!(one.is_err(), "a listener on one IPv6 address takes no IPv4 connection");
     Ok(())
 }
 

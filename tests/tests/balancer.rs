@@ -81,12 +81,12 @@ async fn a_node_that_alone_loses_its_broker_gets_no_new_clients_and_keeps_its_ow
     }
     cluster.balanced().await?;
     let told = |client: &&Client| client.frames().iter().any(|frame| matches!(frame, Frame::Other(_)));
-    assert_eq!(before.iter().filter(told).count(), before.iter().filter(own).count(), "nobody else is told");
+    assert_eq!(before.iter().filter(told).count(), before.iter().filter(own).count(), "no other client is notified");
     assert!(before.iter().all(Client::is_open), "every socket is still open");
     let mut after = Vec::new();
     // It gets its share slowly.
     while !nodes(&after).contains("node-3") {
-        ensure!(after.len() < 50 * CLIENTS, "node-3 gets none of {} new clients", after.len());
+        ensure!(after.len() < 50 * CLIENTS, "node-3 gets no client out of {} new ones", after.len());
         after.append(&mut connected(&url).await?);
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What HAProxy, with `deploy/haproxy/`, and the nodes tell each other: who the client is, and how the node is.
+//! What HAProxy, with `deploy/haproxy/`, and the nodes tell each other: the client's address, and the node's state.
 
 use anyhow::{Context, Result, ensure};
 use real_brokers::{Redis, Server};

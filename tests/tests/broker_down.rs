@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 #[tokio::test]
 async fn a_broker_that_is_down_at_start_is_retried_and_said() -> Result<()> {
     let redis = Redis::new(0)?;
-    // Stands where Redis should be, and drops whoever calls: so its callers can be counted.
+    // Stands in for Redis and drops each connection, so that attempts can be counted.
     let nobody = TcpListener::bind(redis.port().address).await?;
     let node = Program::start("fanfare", &["--broker", &redis.inside_url()], &[]).await?;
     for _ in 0..5 {

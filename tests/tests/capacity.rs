@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 /// What one node holds here; a process may open 20,000 files on many machines.
 const SOCKETS: f64 = 15_000.0;
-/// Of what is measured, how far the tool may be off.
+/// How far the tool may be off, as a share of the measured value.
 const TOLERANCE: f64 = 0.2;
 /// Thousands of connections, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);

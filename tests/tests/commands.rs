@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tests::wire::{self, Frame, Wire};
 
-/// What is no command, and the id that can be read from it all the same.
+/// Texts that are no command, with the id that can still be read from each.
 const BAD_COMMANDS: &[(&str, Option<u64>)] = &[
     ("", None),
     (" ", None),

@@ -180,7 +180,7 @@ async fn resumed(gateway: &str, since: &str) -> Result<Client> {
     }
 }
 
-/// Restarts a container, which has its own time to stop unless told otherwise.
+/// Restarts a container, which has its own time to stop unless another is set.
 async fn restart(service: &'static str, options: &'static [&str]) -> Result<()> {
     compose(&[&["restart", service], options].concat(), &[]).await.map(drop)
 }

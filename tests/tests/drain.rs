@@ -84,7 +84,7 @@ async fn hundreds_of_clients_are_sent_away_at_an_even_pace_and_nothing_acknowled
     ensure!(at(CLIENTS - 1) < SPAN + LATE, "{:?}", at(CLIENTS - 1));
     for window in told.windows(CLIENTS / 2) {
         let took = window[CLIENTS / 2 - 1].0 - window[0].0;
-        ensure!(took > SPAN / 6, "half of all clients were told within {took:?}");
+        ensure!(took > SPAN / 6, "half of all clients were notified within {took:?}");
     }
     ensure!(told[..CLIENTS / 4].iter().any(|(_, number, _)| *number > CLIENTS / 2), "in the order in which they came");
 
@@ -142,7 +142,7 @@ async fn a_node_answers_until_its_last_client_has_left_and_takes_no_other() -> R
     let mut node = wire::serve("fanfare", &environment).await?;
     let mut stays = Wire::open(node.address, "/raw/news").await?;
     node.signal("TERM").await?;
-    // It has been told, and has not closed yet.
+    // It has received the close frame, and has not closed yet.
     assert_eq!(stays.frame().await?.payload[..2], RESTARTING.to_be_bytes());
     let mut late = Wire::connect(node.address).await?;
     late.send(Head::upgrade("/raw/news").bytes()).await?;
@@ -169,8 +169,8 @@ async fn haproxy_sends_no_one_to_a_node_that_drains_and_takes_it_back_afterwards
     let mut wire = Wire::open(tunnel.address(), "/raw/news").await?;
     node.signal("TERM").await?;
     tunnel.sees("DRAIN").await?;
-    ensure!(Wire::open(tunnel.address(), "/raw/news").await.is_err(), "nobody is sent there");
-    assert_eq!(wire.end().await?.code, Some(RESTARTING), "whoever was there is told by the node");
+    ensure!(Wire::open(tunnel.address(), "/raw/news").await.is_err(), "no client is sent there");
+    assert_eq!(wire.end().await?.code, Some(RESTARTING), "the node closes the clients that it has");
     drop(wire);
     assert_eq!(node.ended().await?.code(), Some(0));
 
@@ -203,7 +203,7 @@ async fn a_second_signal_ends_the_node_at_once_and_its_clients_are_told() -> Res
         node.signal("TERM").await?;
         node.line("stopping").await?;
         if wait == "off" {
-            // The first is told at once, the last in three seconds.
+            // The first is closed at once, the last after three seconds.
             clients_told(&clients, 1).await;
         }
         node.signal(second).await?;
@@ -220,7 +220,7 @@ async fn a_second_signal_ends_the_node_at_once_and_its_clients_are_told() -> Res
     Ok(())
 }
 
-/// Waits until so many have been told to go.
+/// Waits until so many clients have received a close frame.
 async fn clients_told(clients: &[Client], count: usize) {
     let mut ends: futures_util::stream::FuturesUnordered<_> = clients.iter().map(Client::ended).collect();
     for _ in 0..count {
@@ -246,7 +246,7 @@ async fn a_client_that_waits_for_the_broker_has_its_answer_before_it_is_told_to_
     // Its answer comes after the publish was taken.
     assert_eq!(wire.ask(r#"{"id":2,"ping":{}}"#).await?["id"], 2);
     node.signal("TERM").await?;
-    assert_eq!(other.end().await?.code, Some(RESTARTING), "who waits for nothing is told");
+    assert_eq!(other.end().await?.code, Some(RESTARTING), "a client without publishes under way is closed");
     drop(other);
     redis.thaw().await?;
     let end = wire.end().await?;

@@ -1,4 +1,4 @@
-//! Floods of connections: HAProxy's stick table shuts one address out, and nobody else feels it.
+//! Floods of connections: HAProxy's stick table refuses one address, and other clients are not affected.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tests::{Broker, Client, Cluster};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// What `deploy/haproxy/base.cfg` lets an address begin in 10 s, unless told otherwise.
+/// What `deploy/haproxy/base.cfg` lets an address begin in 10 s by default.
 const PER_ADDRESS: usize = 1000;
 /// Connections of the flood: for two seconds, 2,000 a second.
 const FLOOD: usize = 4000;

@@ -1,4 +1,4 @@
-//! Frames that break a rule: each costs its sender only, and the sender is told which rule it was.
+//! Frames that break a rule: each ends its sender's connection only, and the close reason names the rule.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -277,7 +277,7 @@ async fn a_message_that_takes_too_long_ends_its_connection_with_1008() -> Result
                 wires.push(async move {
                     let start = Instant::now();
                     wire.send(first).await?;
-                    // It ends by the server's will, or by the end of what is to be sent.
+                    // It ends when the server closes, or when all is sent.
                     let _ = wire.trickle(rest, *size, PACE).await;
                     let end = wire.end().await.with_context(|| format!("{path}: {what}"))?;
                     let took = start.elapsed();
@@ -501,7 +501,7 @@ async fn an_app_that_sends_more_than_an_outbox_waits_for_its_reader() -> Result<
     let node = Node::start(app, Config { limits, ..quiet() }, "much".into())?;
     wire::ready(node.address).await?;
     let mut wire = Wire::open(node.address, "/much").await?;
-    // The app is told before its reader begins.
+    // The app gets the end before its reader begins.
     let _told = refused.acquire().await?;
     for number in 0..MESSAGES {
         let message = wire.message().await?;
@@ -548,7 +548,7 @@ async fn a_client_that_answers_pings_stays_and_one_that_does_not_is_dropped() ->
             };
             let dropped = async {
                 let end = silent.end().await?;
-                assert_eq!(end.code, None, "{path}: nobody would read it");
+                assert_eq!(end.code, None, "{path}: no client would read it");
                 assert!(end.frames.iter().any(|frame| frame.opcode == PING), "{path}: {end:?}");
                 gone.set(true);
                 let took = start.elapsed();
@@ -577,7 +577,7 @@ async fn a_connection_that_nobody_uses_is_closed_and_a_subscribed_one_stays() ->
         assert_eq!((end.code, &*end.reason), (Some(1000), "idle for too long"));
         logged(&server, wire, "idle", Some(1000)).await?;
     }
-    // Twice the limit has passed for those who only listen.
+    // Clients that only listen have been idle for twice the limit.
     raw.send(Frame::text("still here").bytes()).await?;
     assert_eq!(raw.message().await?, "still here");
     assert!(subscribed.message().await?.contains("still here"));

@@ -590,7 +590,7 @@ async fn a_handshake_may_arrive_in_pieces_cut_anywhere() -> Result<()> {
         wire.trickle(&bytes[cut..], bytes.len(), Duration::from_millis(1)).await?;
         let response = wire.response().await.with_context(|| format!("cut at {cut}"))?;
         assert_eq!((response.status, response.header("sec-websocket-accept")), (101, Some(ACCEPT)), "cut at {cut}");
-        // Whoever came earlier may be heard too; the own message comes for sure.
+        // Messages of earlier rows may come too; the own message must come.
         assert_eq!(wire.message().await?, "after", "cut at {cut}");
     }
     let mut wire = Wire::connect(server.address).await?;

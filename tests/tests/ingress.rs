@@ -1,4 +1,4 @@
-//! Who a client is: what proxies say of it is believed from trusted networks only, and each address has its share.
+//! A client's address: proxies are believed in trusted networks only, and each address has its share of connections.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -212,7 +212,7 @@ async fn an_address_has_its_share_of_connections_and_more_are_told_429() -> Resu
     ensure!(refused(PROXY, Some("198.51.100.1, 203.0.113.9")).await?);
     ensure!(!refused(PROXY, Some("203.0.113.10")).await?, "another client of the same proxy is served");
 
-    // Who leaves makes room.
+    // A client that leaves makes room.
     let direct = direct.pop().context("three")?;
     let own = direct.local().to_string();
     for (mut wire, client) in [(direct, own.as_str()), (forwarded.pop().context("three")?, "203.0.113.9")] {

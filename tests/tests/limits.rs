@@ -1,4 +1,4 @@
-//! Clients that take more than their share: they are slowed down or ended, and nobody else feels it.
+//! Clients that take more than their share: they are slowed down or ended, and other clients are not affected.
 
 use std::io;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tests::wire::{self, Frame, Head, TEXT, Wire};
 use tests::{PATIENCE, Program};
 use tokio::time::{interval, sleep, timeout};
 
-/// Who must not notice.
+/// Clients that must not notice.
 const OTHERS: usize = 1_000;
 /// One measurement.
 const BEAT: Beat = Beat { channel: "news", messages: 120, pace: Duration::from_millis(50), size: SIZE };
@@ -44,7 +44,7 @@ async fn a_socket_that_never_reads_is_ended_while_a_thousand_others_see_no_delay
         let line = server.line(&format!("peer={} ", stalled.local())).await?;
         ensure!(line.contains("reason=\"too_slow\" code=4410"), "{line}");
         let end = stalled.end().await?;
-        ensure!(end.reset || end.code == Some(4410), "it was told nothing: {:?} {}", end.code, end.reason);
+        ensure!(end.reset || end.code == Some(4410), "it got neither a reset nor 4410: {:?} {}", end.code, end.reason);
         println!("p99 of {OTHERS}: {alone:?} alone, {beside:?} beside one that does not read");
         if beside <= alone * 3 + Duration::from_millis(20) {
             let grown = memory(&server)?.saturating_sub(before);
@@ -97,7 +97,7 @@ async fn half_of_all_clients_stall_and_the_other_half_gets_everything() -> Resul
     let (read, published) = tokio::join!(join_all(reading), publish(&server, "news", 20 << 10, MESSAGES));
     published?;
     let unlucky: Vec<_> = read.into_iter().filter_map(Result::err).collect();
-    assert!(unlucky.is_empty(), "{} who read were ended: {}", unlucky.len(), unlucky[0]);
+    assert!(unlucky.is_empty(), "{} clients that read were ended: {}", unlucky.len(), unlucky[0]);
     let grown = memory(&server)?.saturating_sub(before);
     assert!(grown < 16 << 20, "memory grew by {grown} bytes");
     for mut wire in stalled {
@@ -372,7 +372,7 @@ async fn until(mut look: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     timeout(PATIENCE, looking).await.context("it never becomes so")?
 }
 
-/// The descriptors of a server that nobody connects to.
+/// The descriptors of a server while no client connects.
 async fn until_steady(server: &Program) -> Result<usize> {
     let mut last = 0;
     until(async || {

@@ -1,4 +1,4 @@
-//! A log that nobody takes: the node loses lines, counts them, and serves and stops as ever.
+//! A log that is not read: the node drops lines, counts them, and serves and stops as before.
 
 use std::io::pipe;
 use std::process::{Output, Stdio};

@@ -90,7 +90,7 @@ async fn a_name_that_is_unknown_when_nginx_starts_is_used_as_soon_as_it_is_known
 
     goes_to(&door, nodes[1]).await.with_context(|| nginx.log())?;
     ensure!(door.page("/").await?.status == 502, "the web server has no address yet");
-    // Nobody listens there: an address that a container had before.
+    // An address that a container had before, where no server listens.
     names.set("node-1.test", WRONG);
     goes_to(&door, nodes[1]).await.with_context(|| nginx.log())?;
     for name in ["node-1.test", "web.test"] {

@@ -1,4 +1,4 @@
-//! The program `fanfare` at the command line: what operators type, and what they are told.
+//! The program `fanfare` at the command line: what operators type, and what it answers.
 
 use std::process::Stdio;
 

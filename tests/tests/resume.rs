@@ -89,7 +89,7 @@ impl Away {
         Ok(Self { speaker, first, since })
     }
 
-    /// Comes back on a node, hears what was missed and then what is live, each once and in order.
+    /// Comes back on a node, and receives what it missed and then live messages, each once and in order.
     async fn comes_back(&self, cluster: &Cluster, node: usize) -> Result<()> {
         let back = Client::native(&url(cluster, node)).await?;
         let ok = resume(&back, "news", &self.since).await?;
@@ -132,7 +132,7 @@ async fn a_thousand_clients_that_come_back_at_once_all_recover_and_cost_the_brok
 ) -> Result<()> {
     const CLIENTS: usize = 1000;
     const FILLERS: usize = 40;
-    // Enough for what is missed, not for what comes then.
+    // Enough for what it missed, not for the messages after that.
     let cluster = Cluster::of(2).broker(broker).set("FANFARE__WINDOW__BYTES", "2MiB").start().await?;
     let away = Away::from(&cluster, Duration::ZERO).await?;
     let url = &url(&cluster, 2);
@@ -256,7 +256,7 @@ async fn many_channels_resumed_at_once_are_all_given_at_the_pace_of_the_client()
 
 #[tokio::test]
 async fn a_channel_is_left_at_once_and_joined_again_whatever_its_resume_waits_for() -> Result<()> {
-    // The resume has to read the broker.
+    // The resume needs the broker.
     let small = [("FANFARE__WINDOW__BYTES", "16KiB")];
     let node = Program::start("fanfare", &[], &small).await?;
     let url = format!("http://{}", node.address);

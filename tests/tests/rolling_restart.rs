@@ -1,4 +1,4 @@
-//! A new release under load: three nodes behind HAProxy go away and come back one by one, and nobody misses a message.
+//! A new release under load: three nodes behind HAProxy stop and start one by one, and no client misses a message.
 
 #![allow(clippy::print_stdout, reason = "tests print what they measured")]
 

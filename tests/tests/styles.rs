@@ -162,7 +162,7 @@ async fn sockets_that_come_over_one_connection_of_http_2_are_limited_by_address_
     let log = site.balancer.log();
     ensure!(log.lines().filter(|line| line.contains(" 429 ") && line.contains("/ws HTTP/2.0")).count() == 3, "{log}");
     let answer = site.door("localhost")?.from("127.0.0.2")?.upgrade("/ws").await?;
-    ensure!(answer.status == 101, "nobody else feels it: {}", answer.head);
+    ensure!(answer.status == 101, "other clients are not affected: {}", answer.head);
     Ok(())
 }
 

@@ -101,7 +101,7 @@ async fn a_new_certificate_is_taken_without_a_socket_lost_and_a_bad_one_is_not()
     node.signal("HUP").await?;
     node.line("the certificate has been read again").await?;
     converse(&mut old, "still here").await?;
-    ensure!(Wire::open(before.address(), "/raw/news").await.is_err(), "the old one is shown to nobody");
+    ensure!(Wire::open(before.address(), "/raw/news").await.is_err(), "no client gets the old one");
     let mut new = Wire::open(after.address(), "/raw/other").await?;
     converse(&mut new, "here too").await?;
 
@@ -147,7 +147,7 @@ async fn a_handshake_that_is_never_finished_or_is_none_ends_the_connection() -> 
     }
     let mut plain = Wire::connect(node.address).await?;
     plain.send(Head::upgrade("/ws").bytes()).await?;
-    // It is told by an alert, which is no HTTP.
+    // TLS answers with an alert, which is no HTTP.
     ensure!(plain.next_response().await.ok().flatten().is_none());
     Ok(())
 }

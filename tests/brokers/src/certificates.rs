@@ -1,4 +1,4 @@
-//! A CA, a certificate of it for 127.0.0.1, and a CA that nobody should trust: made once, for all brokers.
+//! A CA, a certificate of it for 127.0.0.1, and a CA that no client should trust: made once, for all brokers.
 
 use std::path::Path;
 use std::process::Stdio;

@@ -62,7 +62,7 @@ impl Kafka {
         Ok(kafka)
     }
 
-    /// Where it listens for who comes by no wire: host and port.
+    /// Where it listens for clients without a wire: host and port.
     #[must_use]
     pub fn inside(&self) -> String {
         self.inside.port.address.to_string()

@@ -141,7 +141,7 @@ impl Drop for Process {
 }
 
 /// What every program that a test starts sees of the test's own environment: where programs are, and the mark by which
-/// `tests/run` finds what is left of a run.
+/// `tests/run` finds the leftovers of a run.
 pub fn inherited() -> impl Iterator<Item = (&'static str, String)> {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let run = std::env::var("FANFARE_TEST_RUN").ok().map(|run| ("FANFARE_TEST_RUN", run));

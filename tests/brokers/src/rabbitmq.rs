@@ -45,7 +45,7 @@ impl RabbitMq {
         Ok(Self { process, name, port, tls, distribution, wires })
     }
 
-    /// One more wire, for whoever shares this server.
+    /// One more wire, for another user of this server.
     pub fn another_wire(&self) -> Result<Wire> {
         Wire::to(self.port.address)
     }

@@ -15,7 +15,7 @@ const PREFIX: &str = "fanfare-test-";
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Makes one; the name is for who looks at it.
+    /// Makes one; the name helps people who look for it.
     pub fn new(name: &str) -> Result<Self> {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         static TIDIED: Once = Once::new();

@@ -29,7 +29,7 @@ pub trait Server: Debug + Send + Sync {
     /// What a node is given that is to come by no wire.
     fn inside_url(&self) -> String;
 
-    /// The same, with a log of this name: who has one of its own sees nothing of the others'.
+    /// The same, with a log of this name: users of different logs see nothing of each other.
     fn named_url(&self, name: &str) -> String;
 
     /// The same over TLS, which has a CA file as its last part.
@@ -51,7 +51,7 @@ pub trait Server: Debug + Send + Sync {
     /// words; of Kafka, which has many, the one whose class is the first word.
     async fn tool(&self, words: &[&str]) -> Result<String>;
 
-    /// Has it end all its clients' connections; Kafka cannot be told to, so there each wire resets its own.
+    /// Has it end all its clients' connections; Kafka cannot do that, so each wire resets its own there.
     async fn close_connections(&self) -> Result<()>;
 
     /// Loses all data, while it is down.

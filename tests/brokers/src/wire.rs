@@ -41,7 +41,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Told when a connection has ended.
+    /// Notified when a connection has ended.
     ended: Condvar,
     /// The same as `state`, for the connections that are made already.
     orders: watch::Sender<State>,
@@ -80,7 +80,7 @@ impl Wire {
         self.shared.carried[direction as usize].load(Ordering::Relaxed)
     }
 
-    /// Resets all connections, now and until mended; whoever then uses one is told that it has ended.
+    /// Resets all connections, now and until mended; its user then finds that it has ended.
     pub fn cut(&self) {
         let mut state = self.order_cut();
         while state.live > 0 {

@@ -39,7 +39,7 @@ const CROWD: usize = 200;
 /// How long they may take to be back. Less than it takes nodes to find that the broker stands still.
 const BACK: Duration = Duration::from_secs(5);
 
-/// The broker stands still while they come back: so nobody can have asked it for anything.
+/// The broker stands still while they come back, so that no client can have caused a read there.
 pub(crate) async fn clients_cut_all_at_once_come_back_without_the_broker(case: Case) -> Result<()> {
     let mut stage = Stage::set(case).await?;
     let url = stage.cluster.gateway_url();

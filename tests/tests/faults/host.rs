@@ -94,7 +94,7 @@ struct Comers {
 }
 
 impl Comers {
-    /// Whoever came, or was refused, goes to `with`.
+    /// Connections that were opened go to `with`, and so do those that were refused.
     fn start(url: &str, with: impl FnMut(Result<Client>) + Send + 'static) -> Self {
         let (came, with) = (Arc::<AtomicUsize>::default(), Arc::new(std::sync::Mutex::new(with)));
         let mut tasks = JoinSet::new();

@@ -31,7 +31,7 @@ pub(crate) async fn retention_is_told_to_those_who_had_not_read(case: Case) -> R
     let read = last_positions(read)?;
     // By then all others have read it too.
     stage.flows_for(elsewhere).await?;
-    // A position ends with its offset in hexadecimal, from 1 on; Kafka's are from 0 on, and what is before one goes.
+    // A position ends with its offset in hexadecimal, from 1 on. Kafka's begin with 0, and it deletes the records before one.
     let until = |(channel, position): (&&str, &String)| {
         let offset = position.rsplit('-').next().and_then(|offset| u64::from_str_radix(offset, 16).ok());
         let offset = offset.with_context(|| format!("no offset in {position}"))?;

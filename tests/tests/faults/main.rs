@@ -124,7 +124,7 @@ const THREADS: usize = 2;
 /// The longest that a case may take; its steps have a patience of their own.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// What is asked for beside what a test program understands.
+/// The arguments of this program, beside those that every test program knows.
 struct Wish {
     whole: bool,
     seed: u64,

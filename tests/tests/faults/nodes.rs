@@ -23,7 +23,7 @@ pub(crate) async fn clients_of_a_killed_node_resume_elsewhere_without_loss(case:
         }
         ensure!(client.client()?.node != "node-1");
     }
-    ensure!(moved > 0, "nobody was on the node");
+    ensure!(moved > 0, "no client was on the node");
     stage.flows().await?;
     stage.cluster.start_node("node-1").await?;
     stage.flows().await?;
@@ -33,7 +33,7 @@ pub(crate) async fn clients_of_a_killed_node_resume_elsewhere_without_loss(case:
     stage.lawful().await
 }
 
-/// The embedded log dies with its node, and whoever comes back is told.
+/// The embedded log dies with its node, and clients that come back are notified.
 pub(crate) async fn clients_of_a_killed_embedded_log_are_told(case: Case) -> Result<()> {
     ensure!(case.broker == Broker::Memory);
     let mut cluster = Cluster::of(1).haproxy().start().await?;

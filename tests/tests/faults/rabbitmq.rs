@@ -1,4 +1,4 @@
-//! What an operator, or RabbitMQ itself, can do to those who use it.
+//! What an operator, or RabbitMQ itself, can do to its clients.
 
 use anyhow::{Result, ensure};
 use tests::Client;
@@ -15,7 +15,7 @@ pub(crate) async fn a_memory_alarm_fails_publishes_by_their_deadline(case: Case)
     stage.whole().await
 }
 
-/// All streams have one epoch, and a log of which one is made anew has another: so all subscribers are told.
+/// All streams have one epoch, which changes when one of them is made anew: so all subscribers get `lost`.
 pub(crate) async fn a_deleted_stream_is_told_and_made_anew(case: Case) -> Result<()> {
     let mut stage = Stage::set(case).await?;
     stage.cluster.broker().tool(&["delete_queue", &format!("fanfare.{}", partition(CHANNELS[0]))]).await?;

@@ -87,7 +87,12 @@ async fn stalled(case: Case, count: usize) -> Result<()> {
             let line = stage.cluster.line(&name, &format!("peer={} ", wire.local())).await?;
             ensure!(line.contains("reason=\"too_slow\" code=4410"), "{line}");
             let end = wire.end().await?;
-            ensure!(end.reset || end.code == Some(4410), "it was told nothing: {:?} {}", end.code, end.reason);
+            ensure!(
+                end.reset || end.code == Some(4410),
+                "it got neither a reset nor 4410: {:?} {}",
+                end.code,
+                end.reason
+            );
         }
         println!("{case}: p99 of the others {alone:.1?}, {beside:.1?} beside those; memory grew by {grown:?}");
         ensure!(grown.iter().all(|grown| *grown < ROOM), "memory grew by {grown:?} bytes");

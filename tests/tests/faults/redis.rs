@@ -43,7 +43,7 @@ pub(crate) async fn xtrim_is_told_to_those_who_had_not_read(case: Case) -> Resul
     stage.lawful().await
 }
 
-/// Without its records a stream goes on where it was: who had read them has lost nothing. Without its epoch it is
+/// Without its records a stream goes on where it was: clients that had read them have lost nothing. Without its epoch it is
 /// another.
 pub(crate) async fn a_deleted_stream_is_told_to_its_subscribers_only(case: Case) -> Result<()> {
     let [channel, others @ ..] = CHANNELS;
@@ -79,7 +79,7 @@ pub(crate) async fn a_failover_with_connections_open_loses_nothing(case: Case) -
     stage.whole().await
 }
 
-/// Without a word between the two: what only the old primary had is lost, and told.
+/// The two never meet: records that only the old primary had are lost, and subscribers get `lost`.
 pub(crate) async fn redis_demoted_with_connections_open_is_left_by_every_node(case: Case) -> Result<()> {
     let stage = Stage::set(case).await?;
     let (primary, replica) = (stage.cluster.broker(), replica_of(&stage).await?);

@@ -58,7 +58,7 @@ pub(crate) struct Stage {
     pub(crate) late: Vec<Client>,
     /// Native, on all channels.
     pub(crate) returning: Vec<Returning>,
-    /// More of them, who came while messages flowed.
+    /// More of them, which connected while messages flowed.
     pub(crate) crowd: Vec<Returning>,
     pub(crate) load: Load,
     /// What the machine adds to the times below.
@@ -102,12 +102,12 @@ impl Stage {
         url_of(&self.cluster, number)
     }
 
-    /// Waits until everyone who is connected has heard more.
+    /// Waits until every connected client has received more messages.
     pub(crate) async fn flows(&self) -> Result<()> {
         self.flows_for(|_| true).await
     }
 
-    /// Waits until those of them who are meant have heard more.
+    /// Waits until the chosen ones of them have received more messages.
     pub(crate) async fn flows_for(&self, of: impl Fn(&Client) -> bool) -> Result<()> {
         let open = self.steady.iter().chain(&self.raw).chain(&self.late);
         let open = open.filter(|client| client.is_open() && of(client));
@@ -162,7 +162,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until those who are meant are told that messages of these channels are lost, for this reason;
+    /// Waits until the chosen clients get `lost` for these channels, with this reason;
     /// raw clients by the end of their connection.
     pub(crate) async fn told(&self, channels: &[&str], reason: &str, of: impl Fn(&Client) -> bool) -> Result<()> {
         for client in self.steady.iter().filter(|client| of(client)) {
@@ -220,11 +220,11 @@ impl Stage {
         Ok(())
     }
 
-    /// Ends: nobody has lost a message, a mark or a connection.
+    /// Ends: no client has lost a message or a connection, and none has a mark.
     pub(crate) async fn whole(mut self) -> Result<()> {
         let report = self.end().await?;
         report.assert_lawful();
-        // Who came late knows that it has missed something.
+        // Clients that connected late know that they have missed something.
         ensure!(report.lost_marked == self.late.len(), "{report}: marks where nothing may be lost");
         let kept = self.steady.iter().chain(&self.raw).all(Client::is_open);
         let kept = kept && self.returning.iter().all(|client| client.connections() == 1);
@@ -233,21 +233,21 @@ impl Stage {
         Ok(())
     }
 
-    /// Those who are meant have been told of no loss.
+    /// The chosen clients got no `lost`.
     pub(crate) fn unharmed(&self, channels: &[&str], of: impl Fn(&Client) -> bool) -> Result<()> {
         let lost = |frame: &Frame| matches!(frame, Frame::Lost { channel, .. } if channels.contains(&channel.as_str()));
         for client in self.steady.iter().filter(|client| of(client)) {
-            ensure!(!client.frames().iter().any(lost), "a client on {} was told of a loss", client.node);
+            ensure!(!client.frames().iter().any(lost), "a client on {} got `lost`", client.node);
         }
         Ok(())
     }
 
-    /// Those who come back have lost nothing: whatever they have missed, they got.
+    /// Clients that came back got all that they had missed.
     pub(crate) fn came_back_whole(&self) -> Result<()> {
         for client in self.returning.iter().chain(&self.crowd) {
             ensure!(client.recoveries().iter().all(|whole| *whole), "a recovery was refused");
             for channel in CHANNELS {
-                ensure!(!client.view(channel).contains(&Met::Mark), "somebody who came back has lost messages");
+                ensure!(!client.view(channel).contains(&Met::Mark), "a client that came back has lost messages");
             }
         }
         Ok(())
@@ -262,7 +262,7 @@ impl Stage {
         Ok(())
     }
 
-    /// How often a client was told that its node has lost its broker or has it back.
+    /// How many notices a client got that its node has lost its broker or has it back.
     pub(crate) fn notices(client: &Client) -> usize {
         let notice = |frame: &&Frame| matches!(frame, Frame::Other(text) if text.contains("degraded"));
         client.frames().iter().filter(notice).count()
@@ -273,7 +273,7 @@ fn url_of(cluster: &Cluster, node: usize) -> String {
     format!("http://{}", cluster.node_address(node))
 }
 
-/// Those of raw clients, which take the channels by turns, who are on this one.
+/// The raw clients on this channel; they take the channels by turns.
 fn on_channel(clients: &[Client], number: usize) -> impl Iterator<Item = &Client> {
     clients.iter().skip(number).step_by(CHANNELS.len())
 }

@@ -21,7 +21,7 @@ pub(crate) async fn packets_that_vanish_are_noticed_within_three_heartbeats(case
     let here = |client: &Client| client.node == "node-1";
     stage.notice(true, here).await?;
     let took = begin.elapsed();
-    // What is connected stays dead; what connects from now on is not.
+    // Open connections stay dead; new ones work.
     wire.mend();
     println!("{case}: noticed after {took:.1?}");
     ensure!(took < 3 * HEARTBEAT + SLACK + stage.slack(), "the dead link was found only after {took:?}");
@@ -80,7 +80,7 @@ pub(crate) async fn a_node_cut_from_the_broker_tells_only_its_own_clients(case: 
     stage.cluster.balanced().await?;
     for client in &stage.steady {
         let (told, meant) = (Stage::notices(client), if here(client) { 2 } else { 0 });
-        ensure!(told == meant, "a client on {} was told {told} times of the broker, not {meant}", client.node);
+        ensure!(told == meant, "a client on {} has {told} notices of the broker, not {meant}", client.node);
     }
     stage.whole().await
 }
@@ -103,7 +103,7 @@ pub(crate) async fn all_nodes_that_lose_the_broker_keep_their_clients(case: Case
     stage.back().await?;
     ensure!(
         stage.steady.iter().all(|client| Stage::notices(client) == 2),
-        "each is told once, and once that it is over"
+        "each client is notified once of the outage, and once of its end"
     );
     stage.whole().await
 }

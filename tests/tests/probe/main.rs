@@ -222,7 +222,10 @@ async fn a_refused_upgrade_says_why_and_where_to_look() -> Result<()> {
     let seen = probe(&[&elsewhere, "--idle", "1s"]).await?;
     assert_eq!(seen.step("upgrade")["facts"]["status"], 404, "{seen:?}");
     let who = seen.step("headers")["what"].as_str();
-    assert!(who.is_some_and(|who| who.contains("x-backend: node-1")), "who refused it is told: {seen:?}");
+    assert!(
+        who.is_some_and(|who| who.contains("x-backend: node-1")),
+        "the answer names the server that refused: {seen:?}"
+    );
     assert!(seen.step("idle").is_null(), "there is nothing to hold: {seen:?}");
     let origin = "Origin: https://elsewhere.example";
     finds(&[&url, "--header", origin], &[], "upgrade", &["403", "http.origins"]).await?;

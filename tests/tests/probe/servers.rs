@@ -122,7 +122,7 @@ impl Fake {
         Ok(Self { address, task })
     }
 
-    /// A NAT before a server: it forgets a connection over which nothing has gone for so long, and tells nobody.
+    /// A NAT before a server: it drops a connection that was idle for so long, without a reset.
     pub(crate) async fn forgetful(server: SocketAddr, memory: Duration) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;

@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::histogram::Histogram;
 
-/// How many messages a receiver may lag behind the newest before its latency can no longer be told.
+/// How many messages a receiver may lag behind the newest before its latency can no longer be measured.
 const REMEMBERED: u64 = 1 << 16;
 const NOTHING_YET: u64 = u64::MAX;
 

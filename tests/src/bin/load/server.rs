@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
 
-/// Whatever this machine can: what is measured is what a node bears, not what it is allowed to take. Others read over it.
+/// As much as the machine allows: the run measures what a node can do, not its limits. The environment may override it.
 const UNBRIDLED: (&str, &str) = ("FANFARE__HTTP__ACCEPT_RATE", "1000000");
 /// How long a server may take until it is ready.
 const START: Duration = Duration::from_secs(20);

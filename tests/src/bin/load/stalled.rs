@@ -61,7 +61,7 @@ pub(crate) struct Outcome {
     pub(crate) offered: u64,
 }
 
-/// What is seen from outside while the others are measured.
+/// What the process shows from outside while the other clients are measured.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     pub(crate) memory_before: u64,
