@@ -23,11 +23,14 @@ pub(super) fn failed_on(stream: &str, error: &lapin::Error) -> LinkError {
 /// What helps against what was said.
 fn kind(said: &str) -> LinkErrorKind {
     let has = |words: &[&str]| words.iter().any(|words| said.contains(words));
-    if has(&["ACCESS_REFUSED", "access to vhost"]) {
+    // RabbitMQ names the vhost in many errors, also in those that pass while it starts.
+    if has(&[" is down"]) {
+        LinkErrorKind::Unreachable
+    } else if has(&["ACCESS_REFUSED", "access to vhost"]) {
         LinkErrorKind::Refused
     } else if has(&[NO_AMQP]) {
         LinkErrorKind::Protocol
-    } else if has(&["vhost", "x-stream-offset", "x-queue-type", "feature flag is disabled", "RESOURCE_LOCKED", IS_TLS])
+    } else if has(&[NO_VHOST, "x-stream-offset", "x-queue-type", "feature flag is disabled", "RESOURCE_LOCKED", IS_TLS])
     {
         LinkErrorKind::SetUp
     } else {
@@ -37,6 +40,8 @@ fn kind(said: &str) -> LinkErrorKind {
 
 /// Another server than RabbitMQ answers.
 pub(super) const NO_AMQP: &str = "what answers does not speak AMQP: RabbitMQ's port is 5672, with TLS 5671";
+/// The vhost of the broker's URL does not exist.
+const NO_VHOST: &str = "NOT_ALLOWED - vhost";
 /// A port with TLS answers a connection without.
 pub(super) const IS_TLS: &str = "this port speaks TLS: the URL begins with amqps://";
 
@@ -110,7 +115,18 @@ mod tests {
             advise("CONNECTION_FORCED - closed by an operator", "a"),
             "CONNECTION_FORCED - closed by an operator"
         );
-        assert_eq!(kind("CONNECTION_FORCED - closed by an operator"), LinkErrorKind::Unreachable);
+    }
+
+    #[test]
+    fn errors_that_pass_by_themselves_need_no_change() {
+        for said in [
+            "CONNECTION_FORCED - closed by an operator",
+            "NOT_FOUND - home node 'rabbit@one' of durable queue 'a.settings' in vhost '/' is down or inaccessible",
+            "PRECONDITION_FAILED - queue 'queue 'a.settings' in vhost '/'' does not have a replica on the local node",
+            "INTERNAL_ERROR - access to vhost '/' refused for user 'me': vhost '/' is down",
+        ] {
+            assert_eq!(kind(said), LinkErrorKind::Unreachable, "{said}");
+        }
     }
 
     #[test]
