@@ -41,6 +41,8 @@ const SUPERVISOR: &str = r#"
     cat >/dev/null
     pkill -KILL -s $session
     wait
+    # One pass misses a process that was just being forked, and a killed one needs a moment to end.
+    while pgrep -r D,R,S,T -s $session >/dev/null; do pkill -KILL -s $session; done
     rm -rf "$folder"
 "#;
 
