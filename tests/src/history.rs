@@ -1,4 +1,4 @@
-//! A run of a cluster on one channel, judged by the [law](law): nothing lost without a mark, one order for all.
+//! A run of a cluster on one channel, judged by the [law]: nothing lost without a mark, one order for all.
 //!
 //! Publishes are recorded as they happen, and what clients saw when the run is judged. A connection that has ended is
 //! a mark: its client knows that it has missed something, and so does a client that came later. A client that comes
