@@ -58,6 +58,11 @@ impl<D: Dial> Line<D> {
         let asked = Instant::now();
         let mut state = self.lock(deadline).await?;
         if !state.link.as_ref().is_some_and(|link| self.dialer.serves(link)) {
+            // Appends on a connection that is given up end now: to wait for their answers would keep this node at a server
+            // that it has to leave.
+            if let Some(link) = state.link.take() {
+                D::hang_up(&link).await;
+            }
             timeout_at(deadline, self.turns.all_ended(asked)).await.map_err(Self::late)??;
         }
         let link = self.connect(&mut state, asked, deadline).await?;

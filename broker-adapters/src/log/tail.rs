@@ -285,12 +285,21 @@ impl Task {
         true
     }
 
-    /// Whether another node's heartbeat names a record that this node has read differently.
+    /// Whether another node's heartbeat names a record that this node has read differently. Until now that node has used
+    /// another server, for all partitions, so this node's clients have missed what it published: they get `lost`.
     fn is_contradicted(&mut self) -> bool {
-        self.followed.iter_mut().any(|followed| {
+        let mut contradicted = false;
+        for followed in &mut self.followed {
             let named = std::mem::take(&mut followed.cursor.named);
-            followed.witness(|witness| named.iter().any(|&(of, position)| witness.contradicts(of, position)))
-        })
+            contradicted |=
+                followed.witness(|witness| named.iter().any(|&(of, position)| witness.contradicts(of, position)));
+        }
+        if contradicted {
+            for followed in &mut self.followed {
+                followed.cursor.distrust();
+            }
+        }
+        contradicted
     }
 
     /// In a task of its own: an adapter may be dialling right now.
