@@ -35,14 +35,14 @@ pub enum SocketError {
 pub struct Socket {
     pub(crate) worker: Rc<Worker>,
     pub(crate) connection: Rc<Connection>,
+    /// The channel that all sockets of the route share.
+    pub(crate) channel: String,
     pub(crate) route: Route,
 }
 
 /// The parts of the upgrade request that the handler can ask for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Route {
-    /// The channel that all sockets of the route share.
-    pub(crate) channel: String,
     pub(crate) parameters: HashMap<String, String>,
     pub(crate) query: String,
     /// The selected subprotocol.
@@ -109,7 +109,7 @@ impl Socket {
             Message::Binary(bytes) => Payload::Binary(bytes),
         };
         let shared = &self.worker.shared;
-        let record = NewRecord::new(MessageId::random(), self.route.channel.clone(), payload);
+        let record = NewRecord::new(MessageId::random(), self.channel.clone(), payload);
         let deadline = Instant::now() + shared.config.broker.publish_timeout;
         let result = shared.log.publish(record, deadline).await;
         shared.metrics.published(&result);

@@ -17,7 +17,7 @@ use crate::door::listener::Admission;
 use crate::door::stream::Stream;
 use crate::gate::{Identity, Question};
 use crate::node::metrics::Refused;
-use crate::protocol::{CHANNEL, Failure, Format, raw};
+use crate::protocol::{CHANNEL, Failure, Format, Session, raw};
 use crate::worker::Worker;
 use crate::worker::arrival::Arrival;
 
@@ -25,7 +25,7 @@ use crate::worker::arrival::Arrival;
 pub(super) struct Upgrade {
     endpoint: Endpoint,
     identity: Identity,
-    /// The channel that the path names.
+    /// The channel to subscribe it to: the path names it, or the app's route has it.
     channel: Option<String>,
     route: Route,
     client: Client,
@@ -52,19 +52,19 @@ pub(super) async fn agree(
         worker.shared.metrics.refused(Refused::Rate);
         return Err(later("this node takes no more connections now: retry"));
     }
-    let route = route(&endpoint, parameters, head.uri.query(), accepted.protocol)?;
+    let route = route(parameters, head.uri.query(), accepted.protocol)?;
     let identity = Identity::Anonymous;
-    let channel = match endpoint {
-        Endpoint::Gateway(_) => route.parameters.get(CHANNEL).cloned(),
-        Endpoint::Handler { .. } => None,
-    };
     let allowed = worker.permit(identity, Question::Connect { path: head.uri.path() }).await;
     allowed.map_err(not_allowed)?;
-    if let Some(channel) = &channel {
+    let channel = match &endpoint {
+        Endpoint::Gateway(_) => route.parameters.get(CHANNEL).cloned(),
+        // The program chose it, not the client: the gate has no say.
+        Endpoint::Handler { channel, .. } => Some(channel.clone()),
+    };
+    if let (Endpoint::Gateway(_), Some(channel)) = (&endpoint, &channel) {
         worker.permit(identity, Question::Subscribe { channel }).await.map_err(not_allowed)?;
     }
-    let subscribes = channel.as_deref().or((!route.channel.is_empty()).then_some(&route.channel[..]));
-    if subscribes.is_some_and(|channel| !worker.knows_position(channel)) {
+    if channel.as_deref().is_some_and(|channel| !worker.knows_position(channel)) {
         return Err(later("the broker has not been reached yet: retry"));
     }
     let client = refusing.client();
@@ -82,7 +82,6 @@ pub(super) async fn agree(
 
 /// The parts of the request that the app's handler can ask for.
 fn route(
-    endpoint: &Endpoint,
     parameters: Parameters,
     query: Option<&str>,
     protocol: Option<&'static str>,
@@ -96,11 +95,7 @@ fn route(
         };
         decoded.insert(name, value.into_owned());
     }
-    let channel = match endpoint {
-        Endpoint::Gateway(_) => String::new(),
-        Endpoint::Handler { channel, .. } => channel.clone(),
-    };
-    Ok(Route { channel, parameters: decoded, query: query.unwrap_or_default().to_owned(), protocol })
+    Ok(Route { parameters: decoded, query: query.unwrap_or_default().to_owned(), protocol })
 }
 
 /// Makes the socket a connection with the route's protocol.
@@ -111,21 +106,16 @@ pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admiss
     }
     // From here on, pings and the outbox limit how slow a client may be.
     stream.set_unread(None);
+    let (format, session, inbox): (_, Box<dyn Session>, _) = match &endpoint {
+        Endpoint::Gateway(format) => (*format, format.protocol().open(), None),
+        Endpoint::Handler { .. } => (Format::RAW, Box::new(raw::ToHandler), Some(Box::default())),
+    };
     let extensions = Extensions::none();
-    match endpoint {
-        Endpoint::Gateway(format) => {
-            let (session, inbox) = (format.protocol().open(), None);
-            let arrival = Arrival { stream, client, admission, identity, extensions, format, session, channel, inbox };
-            worker.adopt(arrival, read);
-        }
-        Endpoint::Handler { handler, .. } => {
-            let (format, session, inbox) = (Format::RAW, Box::new(raw::ToHandler), Some(Box::default()));
-            let channel = Some(route.channel.clone());
-            let arrival = Arrival { stream, client, admission, identity, extensions, format, session, channel, inbox };
-            let connection = worker.adopt(arrival, read);
-            let socket = Socket { worker: Rc::clone(worker), connection, route };
-            tokio::task::spawn_local(handler::run(handler, socket));
-        }
+    let arrival = Arrival { stream, client, admission, identity, extensions, format, session, channel, inbox };
+    let connection = worker.adopt(arrival, read);
+    if let Endpoint::Handler { handler, channel, .. } = endpoint {
+        let socket = Socket { worker: Rc::clone(worker), connection, channel, route };
+        tokio::task::spawn_local(handler::run(handler, socket));
     }
 }
 
