@@ -3,25 +3,25 @@
 //! A decision may take time. Meanwhile later commands on that connection wait in order, and other connections go on.
 //! [`PATIENCE`] limits the time of a decision; the callers limit the number of pending ones.
 
+mod identity;
 mod names;
+mod pattern;
+mod rights;
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
+pub(crate) use self::identity::{Identity, Token};
+pub(crate) use self::pattern::{InvalidPattern, Pattern};
+pub(crate) use self::rights::{Grant, Rights, Verb};
 use crate::config::Config;
 use crate::protocol::Failure;
 
 /// How long a decision may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The proven identity of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Identity {
-    /// The client has proven no identity.
-    Anonymous,
-}
 
 /// What a client wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +30,38 @@ pub(crate) enum Question<'a> {
     Connect { path: &'a str },
     /// To receive the messages of a channel.
     Subscribe { channel: &'a str },
-    /// To publish on a channel.
-    Publish { channel: &'a str },
+    /// To publish a message of this many bytes on a channel.
+    Publish { channel: &'a str, bytes: usize },
+    /// To read older messages of a channel.
+    History { channel: &'a str },
 }
 
-/// Whether an action is allowed, and if not, why.
-pub(crate) type Verdict = Result<(), Failure>;
+/// How an allowed action is carried out: what the channel's rule says besides yes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Policy {
+    /// What happens to a subscriber that reads too slowly.
+    pub(crate) slow: Slow,
+    /// The most messages that a new subscriber may ask for with `last`; `None` means no limit but the protocol's.
+    pub(crate) last: Option<u32>,
+    /// The most publishes per second of one connection on channels of this rule.
+    pub(crate) rate: Option<u32>,
+    /// Whether messages name their publisher.
+    pub(crate) tell_publisher: bool,
+}
+
+/// What happens to a subscriber that reads more slowly than messages come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Slow {
+    /// It is closed with 4410, and resumes.
+    #[default]
+    Disconnect,
+    /// It skips to the newest message, and is notified of the number of messages that it missed.
+    Latest,
+}
+
+/// Whether an action is allowed and how it is carried out, or why it is not allowed.
+pub(crate) type Verdict = Result<Policy, Failure>;
 
 /// A pending verdict.
 pub(crate) type Pending = Pin<Box<dyn Future<Output = Verdict>>>;
@@ -53,7 +79,7 @@ pub(crate) enum Decision {
 pub(crate) trait Judge: Send + Sync {
     /// Decides whether a client may do what it asks for. Must not block: a decision that takes time is a
     /// [`Decision::Later`].
-    fn judge(&self, identity: Identity, question: Question<'_>) -> Decision;
+    fn judge(&self, identity: &Arc<Identity>, question: Question<'_>) -> Decision;
 }
 
 /// Allows every client everything, on every channel with a valid name.
@@ -70,11 +96,14 @@ impl Open {
 }
 
 impl Judge for Open {
-    fn judge(&self, Identity::Anonymous: Identity, question: Question<'_>) -> Decision {
-        Decision::Now(match question {
+    fn judge(&self, _identity: &Arc<Identity>, question: Question<'_>) -> Decision {
+        let named = match question {
             Question::Connect { .. } => Ok(()),
-            Question::Subscribe { channel } | Question::Publish { channel } => names::check(channel, self.channel_name),
-        })
+            Question::Subscribe { channel } | Question::Publish { channel, .. } | Question::History { channel } => {
+                names::check(channel, self.channel_name)
+            }
+        };
+        Decision::Now(named.map(|()| Policy::default()))
     }
 }
 
@@ -107,11 +136,11 @@ mod tests {
         for (question, allowed) in [
             (Question::Connect { path: "/" }, true),
             (Question::Subscribe { channel: "news" }, true),
-            (Question::Publish { channel: "news" }, true),
+            (Question::Publish { channel: "news", bytes: 1 }, true),
             (Question::Subscribe { channel: "{app}/ws" }, false),
-            (Question::Publish { channel: "" }, false),
+            (Question::Publish { channel: "", bytes: 1 }, false),
         ] {
-            let Decision::Now(verdict) = open.judge(Identity::Anonymous, question) else { panic!("it takes no time") };
+            let Decision::Now(verdict) = open.judge(&Identity::anonymous(), question) else { panic!("it takes no time") };
             assert_eq!(verdict.is_ok(), allowed, "{question:?}");
         }
     }

@@ -1,6 +1,7 @@
 //! Upgrades a request to a WebSocket: checks the handshake, asks the gate, answers 101, and makes the connection.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
@@ -24,7 +25,7 @@ use crate::worker::arrival::Arrival;
 /// An agreed upgrade: becomes a connection once the 101 is written.
 pub(super) struct Upgrade {
     endpoint: Endpoint,
-    identity: Identity,
+    identity: Arc<Identity>,
     /// The channel to subscribe it to: the path names it, or the app's route has it.
     channel: Option<String>,
     route: Route,
@@ -53,8 +54,8 @@ pub(super) async fn agree(
         return Err(later("this node takes no more connections now: retry"));
     }
     let route = route(parameters, head.uri.query(), accepted.protocol)?;
-    let identity = Identity::Anonymous;
-    let allowed = worker.permit(identity, Question::Connect { path: head.uri.path() }).await;
+    let identity = Identity::anonymous();
+    let allowed = worker.permit(&identity, Question::Connect { path: head.uri.path() }).await;
     allowed.map_err(not_allowed)?;
     let channel = match &endpoint {
         Endpoint::Gateway(_) => route.parameters.get(CHANNEL).cloned(),
@@ -62,7 +63,7 @@ pub(super) async fn agree(
         Endpoint::Handler { channel, .. } => Some(channel.clone()),
     };
     if let (Endpoint::Gateway(_), Some(channel)) = (&endpoint, &channel) {
-        worker.permit(identity, Question::Subscribe { channel }).await.map_err(not_allowed)?;
+        worker.permit(&identity, Question::Subscribe { channel }).await.map_err(not_allowed)?;
     }
     if channel.as_deref().is_some_and(|channel| !worker.knows_position(channel)) {
         return Err(later("the broker has not been reached yet: retry"));

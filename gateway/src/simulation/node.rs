@@ -109,7 +109,7 @@ fn arrival(end: End) -> Arrival {
         stream: Stream::Pipe(end),
         client: Client((Ipv4Addr::LOCALHOST, 1).into()),
         admission: Admission::unlisted(),
-        identity: Identity::Anonymous,
+        identity: Identity::anonymous(),
         extensions: Extensions::none(),
         format: Format::NATIVE,
         session: native::Native.open(),

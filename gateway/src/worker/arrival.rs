@@ -1,5 +1,7 @@
 //! What a handshake hands to a worker: a socket and everything that was agreed for it.
 
+use std::sync::Arc;
+
 use crate::app::inbox::Inbox;
 use crate::codec::Extensions;
 use crate::door::ingress::Client;
@@ -15,7 +17,7 @@ pub(crate) struct Arrival {
     pub(crate) client: Client,
     /// Its share of the node's connection counts.
     pub(crate) admission: Admission,
-    pub(crate) identity: Identity,
+    pub(crate) identity: Arc<Identity>,
     /// The agreed WebSocket extensions (RFC 6455 §9).
     pub(crate) extensions: Extensions,
     pub(crate) format: Format,

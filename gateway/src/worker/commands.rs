@@ -7,11 +7,17 @@ use tokio::time::Instant;
 
 use super::Worker;
 use super::connection::Connection;
+use crate::gate::Policy;
 use crate::protocol::{Command, Failure, Notice, Output, Reply, Request, message_id};
 
 impl Worker {
     /// Carries out an allowed request. Its reply comes now or later; a failure is returned, and the caller sends it.
-    pub(super) fn carry_out(self: &Rc<Self>, connection: &Rc<Connection>, request: Request<'_>) -> Result<(), Failure> {
+    pub(super) fn carry_out(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        request: Request<'_>,
+        _policy: Policy,
+    ) -> Result<(), Failure> {
         let Request { id, command } = request;
         match command {
             Command::Connect => self.reply(connection, id, &Reply::Connected { node: &self.shared.name }),

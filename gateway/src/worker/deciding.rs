@@ -5,12 +5,13 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use broker_adapters::Payload;
 
 use super::Worker;
 use super::connection::Connection;
-use crate::gate::{self, Decision, Identity, Pending, Question, Verdict};
+use crate::gate::{self, Decision, Identity, Pending, Policy, Question, Verdict};
 use crate::protocol::{Command, Failure, Request};
 
 /// The most decisions of one worker that may be pending; further commands are refused.
@@ -41,7 +42,7 @@ impl Drop for Place {
 
 impl Worker {
     /// Asks the gate about a client that has no connection yet. Fails if it is not allowed or not decided in time.
-    pub(crate) async fn permit(&self, identity: Identity, question: Question<'_>) -> Verdict {
+    pub(crate) async fn permit(&self, identity: &Arc<Identity>, question: Question<'_>) -> Verdict {
         match self.shared.gate.judge(identity, question) {
             Decision::Now(verdict) => verdict,
             Decision::Later(pending) => {
@@ -56,11 +57,13 @@ impl Worker {
         let cost = cost(&request.command);
         let question = match &request.command {
             Command::Subscribe { channel, .. } => Some(Question::Subscribe { channel }),
-            Command::Publish { channel, .. } => Some(Question::Publish { channel }),
+            Command::Publish { channel, payload, .. } => {
+                Some(Question::Publish { channel, bytes: payload.bytes().len() })
+            }
             Command::Connect | Command::Unsubscribe { .. } | Command::Ping | Command::Pong => None,
         };
-        match question.map(|question| self.shared.gate.judge(connection.identity, question)) {
-            None => self.decided(connection, request, Ok(())),
+        match question.map(|question| self.shared.gate.judge(&connection.identity, question)) {
+            None => self.decided(connection, request, Ok(Policy::default())),
             Some(Decision::Now(verdict)) => self.decided(connection, request, verdict),
             Some(Decision::Later(pending)) => self.decide(connection, request.into_owned(), pending),
         }
@@ -97,7 +100,7 @@ impl Worker {
 
     fn decided(self: &Rc<Self>, connection: &Rc<Connection>, request: Request<'_>, verdict: Verdict) {
         let id = request.id;
-        if let Err(failure) = verdict.and_then(|()| self.carry_out(connection, request)) {
+        if let Err(failure) = verdict.and_then(|policy| self.carry_out(connection, request, policy)) {
             self.fail(connection, id, &failure);
         }
     }

@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::gate::{Decision, Identity, Question};
+use crate::gate::{Decision, Identity, Policy, Question};
 use crate::protocol::Failure;
 
 /// Waits for a permit before it decides about channels named `slow…` and about the path `/raw/late`. Then it allows all
@@ -12,18 +12,18 @@ use crate::protocol::Failure;
 struct Slow(Arc<Semaphore>);
 
 impl Judge for Slow {
-    fn judge(&self, _identity: Identity, question: Question<'_>) -> Decision {
+    fn judge(&self, _identity: &Arc<Identity>, question: Question<'_>) -> Decision {
         let allowed = match question {
-            Question::Subscribe { channel } | Question::Publish { channel } if channel.starts_with("slow") => {
+            Question::Subscribe { channel } | Question::Publish { channel, .. } if channel.starts_with("slow") => {
                 !channel.ends_with("no")
             }
             Question::Connect { path: "/raw/late" } => true,
-            _ => return Decision::Now(Ok(())),
+            _ => return Decision::Now(Ok(Policy::default())),
         };
         let permits = Arc::clone(&self.0);
         Decision::Later(Box::pin(async move {
             permits.acquire().await.expect("never closed").forget();
-            if allowed { Ok(()) } else { Err(Failure::new("forbidden", "not this channel")) }
+            if allowed { Ok(Policy::default()) } else { Err(Failure::new("forbidden", "not this channel")) }
         }))
     }
 }

@@ -10,6 +10,7 @@ mod writing;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -51,7 +52,7 @@ pub(crate) struct Connection {
     /// Distinguishes this connection from earlier ones with the same `member`.
     pub(crate) serial: u32,
     pub(crate) format: Format,
-    pub(crate) identity: Identity,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) peer: Client,
     pub(crate) opened: Instant,
     stream: RefCell<Stream>,
