@@ -132,3 +132,44 @@ async fn batches_fit_into_what_the_topic_takes() {
         assert!(begin.elapsed() < PATIENCE);
     }
 }
+
+#[tokio::test]
+async fn appends_at_a_stalled_kafka_end_with_their_producer_and_publishing_comes_back() {
+    let kafka = Kafka::new(1).expect("a Kafka");
+    kafka.start().await.expect("Kafka starts");
+    let broker = broker(&kafka.url(0));
+    until_open(&*broker).await;
+    let under_way = |within: Duration| {
+        let broker = Arc::clone(&broker);
+        tokio::spawn(async move { broker.append(&[append(0, 10)], Instant::now() + within).await })
+    };
+    let assert_given_up = |outcome: &[Result<_, AppendError>]| {
+        let given_up = |why: &str| why.contains("Purge");
+        assert!(matches!(outcome, [Err(AppendError::Unknown(why))] if given_up(why)), "{outcome:?}");
+    };
+    for replaced in [false, true] {
+        until_stored(&*broker).await;
+        kafka.freeze().await.expect("Kafka runs");
+        // Without a confirmation in so long a producer is given up; librdkafka itself waits for 3 s.
+        let (short, long) = (under_way(Duration::from_secs(2)), under_way(PATIENCE));
+        // Until both are sent: all tasks share this thread.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        if replaced {
+            broker.redial().await;
+            assert_given_up(&short.await.expect("no panic"));
+        }
+        assert_given_up(&long.await.expect("no panic"));
+        kafka.thaw().await.expect("Kafka runs");
+    }
+    until_stored(&*broker).await;
+}
+
+/// Appends again and again until a record is stored.
+async fn until_stored(broker: &dyn Broker) {
+    let begin = Instant::now();
+    while let [Err(why)] = &broker.append(&[append(0, 10)], Instant::now() + Duration::from_secs(4)).await[..] {
+        assert!(begin.elapsed() < PATIENCE, "{why}");
+    }
+}

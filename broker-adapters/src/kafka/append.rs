@@ -53,6 +53,8 @@ pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> 
     }
     let outcomes = pending.outcomes();
     turn.end(&outcomes);
+    // The publisher sends nothing again before all that is under way has ended.
+    writer.give_up_unless_whole();
     outcomes
 }
 
@@ -143,7 +145,8 @@ impl Watch {
                 self.known.examine_again();
                 AppendError::Unknown(error.to_string())
             }
-            (Some(Code::MessageSizeTooLarge), _) => not_confirmed(error),
+            // This node gave its producer up, which says nothing of Kafka.
+            (Some(Code::MessageSizeTooLarge | Code::PurgeQueue | Code::PurgeInflight), _) => not_confirmed(error),
             _ => {
                 self.known.writes.failed();
                 self.suspect();
@@ -191,7 +194,10 @@ mod tests {
         let (pending, _done) = Pending::new(1);
         assert!(matches!(pending.outcomes()[..], [Err(AppendError::Unknown(_))]));
         pending.settle(0, Ok(Stored { at: None }));
-        for code in [Code::MessageTimedOut, Code::NotEnoughReplicas, Code::UnknownTopicOrPartition, Code::PurgeQueue] {
+        let purged = [Code::PurgeQueue, Code::PurgeInflight];
+        for code in
+            [Code::MessageTimedOut, Code::NotEnoughReplicas, Code::UnknownTopicOrPartition].into_iter().chain(purged)
+        {
             assert!(matches!(not_confirmed(&KafkaError::MessageProduction(code)), AppendError::Unknown(_)), "{code}");
         }
         let large = KafkaError::MessageProduction(Code::MessageSizeTooLarge);

@@ -1,14 +1,15 @@
 //! The producer: made when first needed, checked when it may have failed, replaced when it is of no more use.
 //!
 //! librdkafka keeps its records through reconnects, and does not say whether a record was ever sent. So a record is
-//! handed over only while Kafka is known to answer. A record that still waits is surely not stored.
+//! handed over only while Kafka is known to answer. A record that still waits is surely not stored. What is under way with
+//! a producer that is given up ends at once, as unknown.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, PurgeConfig, ThreadedProducer};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -51,14 +52,33 @@ impl Writer {
         }
     }
 
-    /// Whether it is of use: its numbering of records is not broken, its batches fit into the topic, and it has let
-    /// no record expire: after that it may never send one again, though Kafka answers it otherwise.
+    /// Whether it is of use: it is whole, and its batches fit into the topic.
     fn works(&self, dialer: &Dialer) -> bool {
-        let whole = |producer: &ThreadedProducer<Watch>| {
+        self.batch == dialer.known.batch() && self.is_whole()
+    }
+
+    /// Whether its numbering of records is not broken and it has let no record expire: after that it may never send one
+    /// again, though Kafka answers it otherwise.
+    fn is_whole(&self) -> bool {
+        self.producer.as_ref().is_some_and(|producer| {
             let client = producer.client();
             client.fatal_error().is_none() && !client.context().is_suspect()
-        };
-        self.batch == dialer.known.batch() && self.producer.as_ref().is_some_and(whole)
+        })
+    }
+
+    /// Ends all records that it still has. Does not wait: the outcomes come as those of other records do. Even one that
+    /// librdkafka has queued may have been sent before.
+    fn give_up(&self) {
+        if let Some(producer) = &self.producer {
+            producer.purge(PurgeConfig::default().queue().inflight().non_blocking());
+        }
+    }
+
+    /// Ends all records of a producer that cannot be relied on, so that they can be sent again with another one.
+    pub(super) fn give_up_unless_whole(&self) {
+        if !self.is_whole() {
+            self.give_up();
+        }
     }
 
     /// Checks that Kafka answers it, and gives the topic's epoch.
@@ -103,6 +123,16 @@ struct State {
     closed: bool,
 }
 
+impl State {
+    fn drop_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.give_up();
+        }
+        // The producer that it has is not used again.
+        self.look = None;
+    }
+}
+
 impl Line {
     pub(super) fn new(dialer: Arc<Dialer>) -> Self {
         Self { dialer, state: Mutex::default(), turns: Turns::default() }
@@ -128,6 +158,8 @@ impl Line {
         }
         if state.look.is_none() {
             if !state.writer.as_ref().is_some_and(|writer| writer.works(&self.dialer)) {
+                // A whole one, whose batches have the wrong size, may still confirm what it has.
+                state.writer.iter().for_each(|writer| writer.give_up_unless_whole());
                 timeout_at(deadline, self.turns.all_ended(asked)).await.map_err(late)??;
             }
             state.look = Some(self.look(state.writer.take()));
@@ -165,16 +197,15 @@ impl Line {
         self.dialer.known.doubt.store(true, Ordering::Release);
     }
 
-    /// The next append makes a new producer. Records under way with this one are not confirmed any more.
+    /// The next append makes a new producer. Records under way with this one end as unknown.
     pub(super) async fn renew(&self) {
-        self.state.lock().await.writer = None;
+        self.state.lock().await.drop_writer();
     }
 
     pub(super) async fn close(&self) {
         let mut state = self.state.lock().await;
         state.closed = true;
-        state.writer = None;
-        state.look = None;
+        state.drop_writer();
     }
 }
 
