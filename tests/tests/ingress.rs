@@ -173,7 +173,7 @@ async fn the_client_behind_a_trusted_proxy_is_its_right_most_stranger_and_no_for
 }
 
 #[tokio::test]
-async fn an_address_has_its_share_of_connections_and_more_are_told_429() -> Result<()> {
+async fn an_address_has_its_share_of_connections_and_more_get_429_with_what_to_change() -> Result<()> {
     let node = believing(&[("FANFARE__LIMITS__CONNECTIONS_PER_ADDRESS", "3")]).await?;
     let refused = async |source: &str, forwarded: Option<&str>| -> Result<bool> {
         let mut wire = Wire::from(source, node.address).await?;
@@ -183,6 +183,12 @@ async fn an_address_has_its_share_of_connections_and_more_are_told_429() -> Resu
         if response.status == 429 {
             let seconds: u32 = response.header("retry-after").context("Retry-After")?.parse()?;
             ensure!((1..=60).contains(&seconds) && response.header("connection") == Some("close"), "{response:?}");
+            let address = if source == PROXY { "203.0.113.9" } else { source };
+            let text = format!(
+                "{address} has 3 connections, which is limits.connections_per_address: close some, or retry later; if it is a \
+                 balancer, the node needs http.trusted_proxies = [\"{address}\"]\n"
+            );
+            ensure!(response.body == text, "{}", response.body);
             ensure!(wire.next_response().await?.is_none(), "it is closed");
         }
         Ok(response.status == 429)
