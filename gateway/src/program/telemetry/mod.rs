@@ -13,9 +13,12 @@ use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::bail;
 use broker_adapters::HANDLED;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 pub(crate) use sink::Sink;
 
@@ -32,11 +35,11 @@ impl Telemetry {
     ///
     /// # Errors
     /// Fails without a descriptor or a thread for the log.
-    pub(crate) fn start(filter: EnvFilter) -> io::Result<Self> {
+    pub(crate) fn start(filter: Targets) -> io::Result<Self> {
         let stderr = io::stderr();
         let sink = Sink::start("log", duplicate(&stderr)?)?;
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(stderr.is_terminal());
-        let _ = log.log_internal_errors(false).with_writer(sink.clone()).try_init();
+        let lines = layer().with_ansi(stderr.is_terminal()).log_internal_errors(false).with_writer(sink.clone());
+        let _ = tracing_subscriber::registry().with(lines).with(filter).try_init();
         panic::set_hook(Box::new(log_panic));
         Ok(Self { sink })
     }
@@ -61,13 +64,28 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(thread = thread.name().unwrap_or_default(), at, ?why, "a panic");
 }
 
-/// The filter for a value of `log.level`.
+/// The filter for a value of `log.level`: levels for all targets and for single ones, separated by commas.
 ///
 /// # Errors
-/// Fails if the value is not a valid filter.
-pub(crate) fn filter(level: &str) -> anyhow::Result<EnvFilter> {
-    // Later directives override earlier ones, so the operator's come last.
-    EnvFilter::try_new(format!("{HANDLED},{level}")).with_context(|| format!("`log.level` = {level:?}"))
+/// Fails if a part of the value is neither a level nor `TARGET=LEVEL`.
+pub(crate) fn filter(value: &str) -> anyhow::Result<Targets> {
+    let mut filter = Targets::new();
+    // Later parts override earlier ones, so the operator's come last.
+    for part in HANDLED.split(',').chain(value.split(',')).map(str::trim) {
+        let (target, level) = part.split_once('=').map_or((None, part), |(target, level)| (Some(target), level));
+        let level = Some(level).filter(|level| !level.is_empty()).and_then(|level| level.parse::<LevelFilter>().ok());
+        filter = match (target, level) {
+            (None, Some(level)) => filter.with_default(level),
+            (Some(target), Some(level)) if !target.is_empty() && !target.contains('[') => {
+                filter.with_target(target, level)
+            }
+            _ => bail!(
+                "`log.level` = {value:?}: `{part}` is neither a level (off, error, warn, info, debug or trace) nor the level of \
+                 a target, such as gateway=debug"
+            ),
+        };
+    }
+    Ok(filter)
 }
 
 /// Prints to stdout without waiting for a slow reader.
@@ -97,18 +115,51 @@ fn duplicate(stream: &impl AsFd) -> io::Result<File> {
 mod tests {
     use super::*;
 
-    fn filtered(level: &str) -> String {
-        filter(level).map_or_else(|error| format!("{error:#}"), |filter| filter.to_string())
+    use tracing::Level;
+
+    fn logs(value: &str, target: &str, level: Level) -> bool {
+        filter(value).expect("a good value").would_enable(target, &level)
+    }
+
+    #[test]
+    fn a_level_is_for_all_targets_or_for_one() {
+        for (value, target, lowest) in [
+            ("info", "gateway::worker", Level::INFO),
+            ("WARN", "gateway::worker", Level::WARN),
+            ("info,gateway=debug", "gateway::worker", Level::DEBUG),
+            ("info,gateway=debug", "broker_adapters", Level::INFO),
+            ("gateway=debug, info", "broker_adapters", Level::INFO),
+            ("warn,gateway::http=trace", "gateway::http", Level::TRACE),
+            ("warn,gateway::http=trace", "gateway::worker", Level::WARN),
+        ] {
+            for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE] {
+                assert_eq!(logs(value, target, level), level <= lowest, "{value}: {target} at {level}");
+            }
+        }
+        assert!(!logs("off", "gateway", Level::ERROR) && !logs("gateway=info", "broker_adapters", Level::ERROR));
     }
 
     #[test]
     fn errors_that_adapters_handle_are_logged_only_if_the_level_names_their_crate() {
-        assert_eq!(filtered("info"), "lapin=off,info");
-        assert_eq!(filtered("lapin=debug,info"), "lapin=debug,info");
-        assert!(
-            filtered("gateway=loud").starts_with("`log.level` = \"gateway=loud\": "),
-            "{}",
-            filtered("gateway=loud")
-        );
+        assert!(!logs("info", "lapin", Level::ERROR));
+        assert!(logs("lapin=debug,info", "lapin", Level::DEBUG));
+    }
+
+    #[test]
+    fn a_value_that_is_no_filter_is_refused_with_what_is_wrong() {
+        for (value, part) in [
+            ("loud", "loud"),
+            ("gateway=loud", "gateway=loud"),
+            ("info,gateway", "gateway"),
+            ("info,gateway=", "gateway="),
+            ("info,=debug", "=debug"),
+            ("info,", ""),
+            ("", ""),
+            ("a=b=info", "a=b=info"),
+            ("gateway[connection]=debug", "gateway[connection]=debug"),
+        ] {
+            let why = filter(value).map_or_else(|error| error.to_string(), |_| "it was taken".into());
+            assert!(why.starts_with(&format!("`log.level` = {value:?}: `{part}` is neither a level")), "{why}");
+        }
     }
 }
