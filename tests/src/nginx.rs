@@ -46,8 +46,8 @@ impl Nginx {
     /// An ordinary web server: every page shows the headers that nginx got about the client.
     pub async fn web() -> Result<Self> {
         let port = Port::take()?;
-        let told = "$http_x_forwarded_for $http_x_forwarded_proto $http_x_forwarded_port$http_x_forwarded_host";
-        let page = format!("default_type text/plain; return 200 \"an ordinary page for {told}\\n\";");
+        let headers = "$http_x_forwarded_for $http_x_forwarded_proto $http_x_forwarded_port$http_x_forwarded_host";
+        let page = format!("default_type text/plain; return 200 \"an ordinary page for {headers}\\n\";");
         let site = format!("server {{ listen {}; {page} }}", port.address);
         Self::start(&site, vec![port]).await
     }

@@ -54,7 +54,7 @@ async fn the_clients_first_subprotocol_that_the_app_speaks_is_agreed_on() -> Res
 #[tokio::test]
 async fn a_program_has_its_own_name_and_version() -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
-    for (program, told) in [
+    for (program, expected) in [
         ("fanfare", format!("fanfare {version}\n")),
         ("echo-server", format!("echo-server (built on Fanfare {version})\n")),
         ("echo-endpoint", format!("echo-endpoint (built on Fanfare {version})\n")),
@@ -62,7 +62,7 @@ async fn a_program_has_its_own_name_and_version() -> Result<()> {
         let mut command = Command::new(binary(program)?);
         command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
         let output = timeout(PATIENCE, command.output()).await.context("it does not end")??;
-        ensure!(output.status.success() && output.stdout == told.as_bytes(), "{output:?}");
+        ensure!(output.status.success() && output.stdout == expected.as_bytes(), "{output:?}");
     }
     Ok(())
 }

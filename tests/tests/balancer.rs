@@ -26,7 +26,7 @@ async fn notice(client: &Client, degraded: bool) -> Result<()> {
 }
 
 #[tokio::test]
-async fn while_no_node_has_a_broker_clients_still_come_in_and_are_told() -> Result<()> {
+async fn while_no_node_has_a_broker_clients_still_connect_and_get_degraded() -> Result<()> {
     let mut cluster = Cluster::of(3).echo(2).redis().haproxy().start().await?;
     let url = cluster.gateway_url();
     let before = connected(&url).await?;
@@ -80,8 +80,12 @@ async fn a_node_that_alone_loses_its_broker_gets_no_new_clients_and_keeps_its_ow
         notice(client, false).await?;
     }
     cluster.balanced().await?;
-    let told = |client: &&Client| client.frames().iter().any(|frame| matches!(frame, Frame::Other(_)));
-    assert_eq!(before.iter().filter(told).count(), before.iter().filter(own).count(), "no other client is notified");
+    let notified = |client: &&Client| client.frames().iter().any(|frame| matches!(frame, Frame::Other(_)));
+    assert_eq!(
+        before.iter().filter(notified).count(),
+        before.iter().filter(own).count(),
+        "no other client is notified"
+    );
     assert!(before.iter().all(Client::is_open), "every socket is still open");
     let mut after = Vec::new();
     // It gets its share slowly.

@@ -12,16 +12,16 @@ use tokio::net::TcpListener;
 async fn a_broker_that_is_down_at_start_is_retried_and_said() -> Result<()> {
     let redis = Redis::new(0)?;
     // Stands in for Redis and drops each connection, so that attempts can be counted.
-    let nobody = TcpListener::bind(redis.port().address).await?;
+    let silent = TcpListener::bind(redis.port().address).await?;
     let node = Program::start("fanfare", &["--broker", &redis.inside_url()], &[]).await?;
     for _ in 0..5 {
-        drop(nobody.accept().await?);
+        drop(silent.accept().await?);
     }
     let answer = http::get(node.address, "/ready").await?;
     assert_eq!(answer.status, 503);
     assert!(answer.body.starts_with("not ready: the broker"), "{}", answer.body);
     assert_eq!(http::get(node.address, "/live").await?.status, 200);
-    drop(nobody);
+    drop(silent);
     assert_eq!(http::get(node.address, "/ready").await?.status, 503);
     redis.start().await?;
     http::until(node.address, "/ready", |answer| answer.status == 200).await?;

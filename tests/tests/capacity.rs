@@ -66,7 +66,7 @@ async fn memory_is_what_15_000_real_sockets_cost() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_this_machine_lacks_is_told_with_the_way_to_raise_it() -> Result<()> {
+async fn what_this_machine_lacks_is_named_with_the_way_to_raise_it() -> Result<()> {
     // More than any machine's 64,511 ports between two addresses.
     let text = out("fanfare", &["capacity", "--connections", "1000000", "--nodes", "3", "--tls"]).await?;
     println!("{text}");

@@ -18,7 +18,7 @@ const PROBE: &str = "Host: fanfare.example\r\nConnection: Upgrade\r\nUpgrade: we
 tests::on_brokers! { redis Redis, kafka Kafka, rabbitmq RabbitMq: {
     a_message_sent_on_any_of_300_sockets_comes_to_all_exactly_once_and_in_one_order,
     the_raw_upgrade_probe_gets_the_accept_value_and_the_name_of_its_node,
-    a_node_told_to_stop_sends_its_clients_away_and_ends_well,
+    a_stopping_node_sends_its_clients_away_and_ends_well,
     when_a_node_is_killed_its_clients_find_another_and_all_others_go_on,
     sockets_outlive_a_reload_of_the_balancer,
     a_first_start_on_an_empty_broker_is_nothing_to_warn_of,
@@ -66,7 +66,7 @@ async fn the_raw_upgrade_probe_gets_the_accept_value_and_the_name_of_its_node(br
     Ok(())
 }
 
-async fn a_node_told_to_stop_sends_its_clients_away_and_ends_well(broker: Broker) -> Result<()> {
+async fn a_stopping_node_sends_its_clients_away_and_ends_well(broker: Broker) -> Result<()> {
     let mut cluster = Cluster::of(2).shared(broker).haproxy().start().await?;
     let leaving = on_node(&cluster, 1, 10).await?;
     let staying = on_node(&cluster, 2, 10).await?;

@@ -55,7 +55,7 @@ async fn hundreds_of_clients_are_sent_away_at_an_even_pace_and_nothing_acknowled
         }
     });
     let begin = Instant::now();
-    let told = clients.iter().enumerate().map(async |(number, client)| {
+    let ends = clients.iter().enumerate().map(async |(number, client)| {
         let ended = client.ended().await?;
         anyhow::Ok((begin.elapsed(), number, ended))
     });
@@ -68,8 +68,8 @@ async fn hundreds_of_clients_are_sent_away_at_an_even_pace_and_nothing_acknowled
         ensure!(status.code() == Some(0), "{status}");
         anyhow::Ok(stopped)
     };
-    let (acknowledged, told, stopped) = tokio::join!(try_join_all(publish), try_join_all(told), stop);
-    let (acknowledged, mut told, stopped) = (acknowledged?, told?, stopped?);
+    let (acknowledged, ends, stopped) = tokio::join!(try_join_all(publish), try_join_all(ends), stop);
+    let (acknowledged, mut ends, stopped) = (acknowledged?, ends?, stopped?);
 
     for (number, client) in clients.iter().enumerate() {
         let ended = client.ended().await?;
@@ -78,15 +78,15 @@ async fn hundreds_of_clients_are_sent_away_at_an_even_pace_and_nothing_acknowled
             ensure!(hint(client)? < 1000, "a native client is asked to wait for a moment");
         }
     }
-    told.sort_by_key(|(at, ..)| *at);
-    let at = |place: usize| told[place].0 - stopped;
-    println!("told after {:?}, {:?}, {:?}", at(0), at(CLIENTS / 2), at(CLIENTS - 1));
+    ends.sort_by_key(|(at, ..)| *at);
+    let at = |place: usize| ends[place].0 - stopped;
+    println!("closed after {:?}, {:?}, {:?}", at(0), at(CLIENTS / 2), at(CLIENTS - 1));
     ensure!(at(CLIENTS - 1) < SPAN + LATE, "{:?}", at(CLIENTS - 1));
-    for window in told.windows(CLIENTS / 2) {
+    for window in ends.windows(CLIENTS / 2) {
         let took = window[CLIENTS / 2 - 1].0 - window[0].0;
         ensure!(took > SPAN / 6, "half of all clients were notified within {took:?}");
     }
-    ensure!(told[..CLIENTS / 4].iter().any(|(_, number, _)| *number > CLIENTS / 2), "in the order in which they came");
+    ensure!(ends[..CLIENTS / 4].iter().any(|(_, number, _)| *number > CLIENTS / 2), "in the order in which they came");
 
     ensure!(acknowledged.iter().sum::<usize>() > 0, "nothing was published while the node was going away");
     let last = Client::native(&staying).await?;
@@ -192,7 +192,7 @@ async fn the_agent_says_down_while_there_is_no_broker() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_the_node_at_once_and_its_clients_are_told() -> Result<()> {
+async fn a_second_signal_ends_the_node_at_once_and_its_clients_get_1001() -> Result<()> {
     for (wait, second) in [("off", "TERM"), ("1h", "INT")] {
         let environment =
             [("FANFARE__TIMING__DRAIN", "1h"), ("FANFARE__TIMING__DRAIN_WAIT", wait), ("FANFARE__NODE__WORKERS", "1")];
@@ -204,7 +204,7 @@ async fn a_second_signal_ends_the_node_at_once_and_its_clients_are_told() -> Res
         node.line("stopping").await?;
         if wait == "off" {
             // The first is closed at once, the last after three seconds.
-            clients_told(&clients, 1).await;
+            until_closed(&clients, 1).await;
         }
         node.signal(second).await?;
         let status = node.ended().await?;
@@ -221,7 +221,7 @@ async fn a_second_signal_ends_the_node_at_once_and_its_clients_are_told() -> Res
 }
 
 /// Waits until so many clients have received a close frame.
-async fn clients_told(clients: &[Client], count: usize) {
+async fn until_closed(clients: &[Client], count: usize) {
     let mut ends: futures_util::stream::FuturesUnordered<_> = clients.iter().map(Client::ended).collect();
     for _ in 0..count {
         futures_util::StreamExt::next(&mut ends).await;
@@ -229,7 +229,7 @@ async fn clients_told(clients: &[Client], count: usize) {
 }
 
 #[tokio::test]
-async fn a_client_that_waits_for_the_broker_has_its_answer_before_it_is_told_to_go() -> Result<()> {
+async fn a_client_that_waits_for_the_broker_gets_its_answer_before_it_is_sent_away() -> Result<()> {
     let redis = Redis::new(0)?;
     redis.start().await?;
     let url = redis.inside_url();

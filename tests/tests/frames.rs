@@ -313,7 +313,7 @@ async fn a_pong_repeats_its_ping_and_a_flood_of_pings_gets_few_pongs_and_then_10
                 wire.send(Frame::new(PING, payload).bytes()).await?;
                 assert_eq!(wire.frame().await?, Received { opcode: PONG, payload: payload.into() }, "{path}");
             }
-            wire.send(Frame::new(PONG, "nobody asked").bytes()).await?;
+            wire.send(Frame::new(PONG, "not asked for").bytes()).await?;
             // More than are answered one by one; the last is answered all the same (RFC 6455 §5.5.3).
             wire.send([pings(100), Frame::close(1000, "").bytes()].concat()).await?;
             let End { frames, code, .. } = wire.end().await?;
@@ -394,7 +394,7 @@ async fn clients_that_leave_without_a_word_are_logged_and_what_they_said_counts(
 }
 
 #[tokio::test]
-async fn whoever_goes_on_talking_after_the_end_is_cut_off() -> Result<()> {
+async fn a_client_that_keeps_sending_after_the_end_is_cut_off() -> Result<()> {
     for (program, paths) in ENDPOINTS {
         let server = wire::serve(program, &[]).await?;
         for path in paths {
@@ -502,7 +502,7 @@ async fn an_app_that_sends_more_than_an_outbox_waits_for_its_reader() -> Result<
     wire::ready(node.address).await?;
     let mut wire = Wire::open(node.address, "/much").await?;
     // The app gets the end before its reader begins.
-    let _told = refused.acquire().await?;
+    let _permit = refused.acquire().await?;
     for number in 0..MESSAGES {
         let message = wire.message().await?;
         assert_eq!(message.split(' ').next(), Some(number.to_string().as_str()));
@@ -564,7 +564,7 @@ async fn a_client_that_answers_pings_stays_and_one_that_does_not_is_dropped() ->
 }
 
 #[tokio::test]
-async fn a_connection_that_nobody_uses_is_closed_and_a_subscribed_one_stays() -> Result<()> {
+async fn an_unused_connection_is_closed_and_a_subscribed_one_stays() -> Result<()> {
     let server = wire::serve("fanfare", &[("FANFARE__TIMING__IDLE", "1s")]).await?;
     let open = async || Wire::open(server.address, "/ws").await;
     let (unused, mut left) = (open().await?, open().await?);

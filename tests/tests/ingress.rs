@@ -99,7 +99,8 @@ async fn the_proxy_header_names_the_client_and_what_follows_is_whole() -> Result
 }
 
 #[tokio::test]
-async fn whoever_may_not_send_a_proxy_header_or_sends_none_is_closed_without_an_answer() -> Result<()> {
+async fn a_connection_with_a_forbidden_proxy_header_or_without_a_required_one_is_closed_without_an_answer() -> Result<()>
+{
     let node = behind_proxy(PROXY).await?;
     let request = Head::upgrade("/ws").bytes();
     let good = [V1, &request].concat();
@@ -244,7 +245,7 @@ async fn an_address_has_its_share_of_connections_and_more_get_429_with_what_to_c
 }
 
 #[tokio::test]
-async fn clients_that_all_come_back_at_once_are_taken_at_a_rate_and_told_when_to_come_again() -> Result<()> {
+async fn clients_that_all_come_back_at_once_are_accepted_at_a_rate_and_the_rest_get_retry_after() -> Result<()> {
     const CLIENTS: usize = 300;
     const RATE: usize = 100;
     let node = wire::serve("fanfare", &[("FANFARE__HTTP__ACCEPT_RATE", &RATE.to_string())]).await?;

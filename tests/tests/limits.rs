@@ -57,7 +57,7 @@ async fn a_socket_that_never_reads_is_ended_while_a_thousand_others_see_no_delay
 }
 
 #[tokio::test]
-async fn a_slow_socket_that_reads_in_time_is_told_4410() -> Result<()> {
+async fn a_slow_socket_that_reads_in_time_gets_4410() -> Result<()> {
     let limits = [("FANFARE__LIMITS__MESSAGE", "16KiB"), ("FANFARE__LIMITS__OUTBOX", "32KiB")];
     let server = wire::serve("fanfare", &limits).await?;
     let mut slow = Wire::narrow(server.address).await?.upgraded("/raw/news").await?;
@@ -138,7 +138,7 @@ async fn slow_clients_that_are_gone_leave_nothing_in_the_budget() -> Result<()> 
 }
 
 #[tokio::test]
-async fn small_replies_that_nobody_reads_take_no_more_memory_than_the_budget_says() -> Result<()> {
+async fn unread_small_replies_take_no_more_memory_than_the_budget_says() -> Result<()> {
     const CLIENTS: usize = 4;
     let server = wire::serve("fanfare", &[]).await?;
     let mut wires = Vec::new();
@@ -161,7 +161,7 @@ async fn small_replies_that_nobody_reads_take_no_more_memory_than_the_budget_say
 }
 
 #[tokio::test]
-async fn answers_that_nobody_reads_are_not_kept_for_ever() -> Result<()> {
+async fn unread_answers_are_not_kept_for_ever() -> Result<()> {
     let server = wire::serve("fanfare", &[]).await?;
     let mut wire = Wire::narrow(server.address).await?;
     let request = Head::get("/").bytes().repeat(1_000);

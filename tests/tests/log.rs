@@ -71,7 +71,7 @@ async fn a_node_whose_log_cannot_be_written_serves_and_stops_in_order() -> Resul
 }
 
 #[tokio::test]
-async fn a_node_whose_log_nobody_reads_serves_and_says_later_what_it_dropped() -> Result<()> {
+async fn a_node_whose_log_is_not_read_serves_and_says_later_what_it_dropped() -> Result<()> {
     let mut node = node(Log::Stalled).await?;
     let url = format!("http://{}", node.address);
     let client = Client::native(&url).await?;
@@ -86,7 +86,7 @@ async fn a_node_whose_log_nobody_reads_serves_and_says_later_what_it_dropped() -
 }
 
 #[tokio::test]
-async fn a_node_whose_log_nobody_reads_stops_in_order() -> Result<()> {
+async fn a_node_whose_log_is_not_read_stops_in_order() -> Result<()> {
     let node = node(Log::Stalled).await?;
     let url = format!("http://{}", node.address);
     let client = Client::native(&url).await?;
@@ -95,7 +95,7 @@ async fn a_node_whose_log_nobody_reads_stops_in_order() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_node_whose_banner_nobody_takes_serves() -> Result<()> {
+async fn a_node_whose_banner_is_not_read_serves() -> Result<()> {
     let port = Port::take()?;
     let (unread, full) = pipe()?;
     // As much as a pipe holds, so that the banner would have to wait.

@@ -58,8 +58,12 @@ async fn behind_nginx_sockets_reach_the_nodes_and_pages_the_web_server() -> Resu
         let expected = format!("an ordinary page for 127.0.0.1 https {}\n", nginx.https().port());
         ensure!(page.status == 200 && page.body == expected, "{path}: {} {}", page.head, page.body);
     }
-    let told = Door::plain(nginx.http()).called("ws.example.com").page("/ws?a=b").await?;
-    ensure!(told.status == 308 && told.header("location") == Some("https://ws.example.com/ws?a=b"), "{}", told.head);
+    let answer = Door::plain(nginx.http()).called("ws.example.com").page("/ws?a=b").await?;
+    ensure!(
+        answer.status == 308 && answer.header("location") == Some("https://ws.example.com/ws?a=b"),
+        "{}",
+        answer.head
+    );
 
     // It does not answer the close frame, so that its node is going for a while.
     let slow = Wire::open(nodes[0], "/raw/news").await?;

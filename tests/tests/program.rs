@@ -18,7 +18,7 @@ struct Left {
 }
 
 #[tokio::test]
-async fn a_misspelt_key_is_told_with_the_nearest_and_is_a_failure() -> Result<()> {
+async fn a_misspelt_key_is_a_failure_that_names_the_nearest_key() -> Result<()> {
     let file = file("misspelt", "[http]\nlisten = \"127.0.0.1:8080\"\n\n[limits]\nmesage = \"1KiB\"\n")?;
     let left = run(&["check", "--config", &file], &[]).await?;
     let error = format!("unknown key `limits.mesage` in {file} (line 5): did you mean `limits.message`?\n");
@@ -28,7 +28,7 @@ async fn a_misspelt_key_is_told_with_the_nearest_and_is_a_failure() -> Result<()
 }
 
 #[tokio::test]
-async fn a_valid_file_is_told_to_be_valid() -> Result<()> {
+async fn a_valid_file_is_reported_as_valid() -> Result<()> {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/fanfare.toml");
     let valid = Left { code: Some(0), out: "Configuration file is valid\n".into(), error: String::new() };
     assert_eq!(run(&["check", "--config", example], &[]).await?, valid);
@@ -37,19 +37,19 @@ async fn a_valid_file_is_told_to_be_valid() -> Result<()> {
 }
 
 #[tokio::test]
-async fn everything_wrong_is_told_at_once_wherever_it_was_said() -> Result<()> {
+async fn all_mistakes_are_reported_at_once_wherever_they_were_made() -> Result<()> {
     let file = file("wrong", "[node]\nname = \"a b\"\n")?;
     let left =
         run(&["check", "--config", &file], &[("FANFARE__HTTP__LISEN", "x"), ("FANFARE__TIMING__PING", "5")]).await?;
     assert_eq!(left.code, Some(1));
-    for told in ["`node.name`", "(line 2)", "did you mean `FANFARE__HTTP__LISTEN`?", "FANFARE__TIMING__PING"] {
-        assert!(left.error.contains(told), "{told} is not in:\n{}", left.error);
+    for mistake in ["`node.name`", "(line 2)", "did you mean `FANFARE__HTTP__LISTEN`?", "FANFARE__TIMING__PING"] {
+        assert!(left.error.contains(mistake), "{mistake} is not in:\n{}", left.error);
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_broker_that_nobody_speaks_is_told_with_those_that_are_spoken() -> Result<()> {
+async fn an_unknown_kind_of_broker_is_refused_with_the_known_kinds() -> Result<()> {
     for arguments in [&["--broker", "reddis://user:hunter2@host"][..], &["check"]] {
         let left = run(arguments, &[("FANFARE__BROKER__URL", "reddis://user:hunter2@host")]).await?;
         assert_eq!((left.code, left.out.as_str()), (Some(1), ""));
@@ -61,7 +61,7 @@ async fn a_broker_that_nobody_speaks_is_told_with_those_that_are_spoken() -> Res
 
 #[tokio::test]
 async fn check_finds_what_is_wrong_with_the_url_of_any_broker_and_shows_no_password() -> Result<()> {
-    for (rest, told) in [
+    for (rest, reason) in [
         ("redis://user:hunter2@host/x", "database"),
         ("redis://user:hunter2@host?colour=red", "`colour`"),
         ("rediss://:hunter2@host?ca=/nowhere.pem", "/nowhere.pem"),
@@ -74,7 +74,7 @@ async fn check_finds_what_is_wrong_with_the_url_of_any_broker_and_shows_no_passw
     ] {
         let left = run(&["check"], &[("FANFARE__BROKER__URL", rest)]).await?;
         assert_eq!((left.code, left.out.as_str()), (Some(1), ""), "{rest}");
-        assert!(left.error.contains(told) && !left.error.contains("hunter2"), "{rest}: {}", left.error);
+        assert!(left.error.contains(reason) && !left.error.contains("hunter2"), "{rest}: {}", left.error);
     }
     Ok(())
 }
@@ -156,9 +156,9 @@ async fn ready_says_by_its_exit_status_whether_the_node_is() -> Result<()> {
     assert!(left.error.contains("503 Service Unavailable: not ready: the broker"), "{}", left.error);
 
     drop(node);
-    let nobody = redis.port().address;
-    let left = run(&["ready", "--listen", &nobody.to_string()], &[]).await?;
-    let error = format!("cannot ask http://{nobody}/ready: Connection refused (os error 111)\n");
+    let closed = redis.port().address;
+    let left = run(&["ready", "--listen", &closed.to_string()], &[]).await?;
+    let error = format!("cannot ask http://{closed}/ready: Connection refused (os error 111)\n");
     assert_eq!(left, Left { code: Some(1), out: String::new(), error });
     Ok(())
 }

@@ -48,7 +48,7 @@ tests::on_brokers! { redis Redis, kafka Kafka, rabbitmq RabbitMq: {
     a_thousand_clients_that_come_back_at_once_all_recover_and_cost_the_broker_nothing,
     a_key_makes_a_repeated_publish_harmless_on_every_node,
     a_node_that_is_behind_a_client_never_takes_it_back,
-    clients_are_told_once_that_the_broker_is_away_and_once_that_it_is_back,
+    clients_are_notified_once_that_the_broker_is_away_and_once_that_it_is_back,
 } }
 
 // The node is the only one, and its log dies with it.
@@ -385,7 +385,7 @@ async fn a_key_makes_a_repeated_publish_harmless_on_every_node(broker: Broker) -
     Ok(())
 }
 
-async fn clients_are_told_once_that_the_broker_is_away_and_once_that_it_is_back(broker: Broker) -> Result<()> {
+async fn clients_are_notified_once_that_the_broker_is_away_and_once_that_it_is_back(broker: Broker) -> Result<()> {
     let cluster = Cluster::of(1).broker(broker).start().await?;
     let client = Client::native(&url(&cluster, 1)).await?;
     client.subscribe("news").await?;

@@ -183,7 +183,7 @@ async fn check_finds_files_that_cannot_be_read_or_do_not_belong_together() -> Re
     let (one, other) = (Certificate::make("one").await?, Certificate::make("other").await?);
     let text = |path: std::path::PathBuf| path.display().to_string();
     let (certificate, key) = (text(one.file()), text(one.key()));
-    for (certificate, key, told) in [
+    for (certificate, key, reason) in [
         (&*certificate, &*key, None),
         (&certificate, &text(other.key()), Some("tls.key")),
         ("/nowhere/a.pem", &key, Some("/nowhere/a.pem\": No such file")),
@@ -198,8 +198,8 @@ async fn check_finds_files_that_cannot_be_read_or_do_not_belong_together() -> Re
         check.env("FANFARE__TLS__CERTIFICATE", certificate).env("FANFARE__TLS__KEY", key);
         let output = timeout(PATIENCE, check.output()).await.context("it does not end")??;
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(i32::from(told.is_some())), "{certificate} {key}: {error}");
-        ensure!(error.contains(told.unwrap_or_default()), "{error}");
+        assert_eq!(output.status.code(), Some(i32::from(reason.is_some())), "{certificate} {key}: {error}");
+        ensure!(error.contains(reason.unwrap_or_default()), "{error}");
         ensure!(!error.contains("PRIVATE"), "{error}");
     }
     Ok(())
@@ -245,7 +245,7 @@ async fn check_says_that_a_key_is_encrypted_and_how_to_decrypt_it() -> Result<()
 }
 
 #[tokio::test]
-async fn a_drained_client_over_tls_is_told_like_any_other() -> Result<()> {
+async fn a_drained_client_over_tls_gets_its_close_like_any_other() -> Result<()> {
     let certificate = Certificate::make("a").await?;
     let mut node = serve(&certificate, &[("FANFARE__TIMING__DRAIN_WAIT", "off")]).await?;
     let tunnel = trusting(&certificate, &node, "").await?;

@@ -32,7 +32,7 @@ pub(crate) async fn a_log_whose_reader_is_gone_costs_its_lines_alone(case: Case)
     stage.whole().await
 }
 
-pub(crate) async fn a_log_that_nobody_reads_costs_its_lines_alone(case: Case) -> Result<()> {
+pub(crate) async fn a_log_without_a_reader_loses_only_its_lines(case: Case) -> Result<()> {
     let conditions = Conditions { log: Log::Stalled, ..Conditions::default() };
     let stage = Stage::planned(case, |plan| plan.under(conditions)).await?;
     let comers = Comers::start(&stage.node(1), drop);

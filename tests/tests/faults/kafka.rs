@@ -12,17 +12,17 @@ const DELETE: &str = "org.apache.kafka.tools.DeleteRecordsCommand";
 const TOPIC: &str = "fanfare";
 
 /// Nodes make it anew.
-pub(crate) async fn a_topic_made_anew_is_told_to_every_subscriber(case: Case) -> Result<()> {
+pub(crate) async fn a_topic_made_anew_is_announced_to_every_subscriber(case: Case) -> Result<()> {
     let mut stage = Stage::set(case).await?;
     stage.cluster.broker().tool(&[TOPICS, "--delete", "--topic", TOPIC]).await?;
-    stage.told(&CHANNELS, "reset", |_| true).await?;
+    stage.until_lost(&CHANNELS, "reset", |_| true).await?;
     stage.refill().await?;
     stage.flows().await?;
     ensure!(stage.steady.iter().all(Client::is_open), "native clients stay");
     stage.lawful().await
 }
 
-pub(crate) async fn retention_is_told_to_those_who_had_not_read(case: Case) -> Result<()> {
+pub(crate) async fn retention_is_announced_to_clients_that_had_not_read(case: Case) -> Result<()> {
     let mut stage = Stage::set(case).await?;
     let (here, elsewhere) = (|client: &Client| client.node == "node-1", |client: &Client| client.node != "node-1");
     stage.cut_off("node-1").await?;
@@ -42,7 +42,7 @@ pub(crate) async fn retention_is_told_to_those_who_had_not_read(case: Case) -> R
     std::fs::write(broker.process().file(file), json!({ "version": 1, "partitions": until }).to_string())?;
     broker.tool(&[DELETE, "--offset-json-file", file]).await?;
     stage.cluster.wire("node-1")?.mend();
-    stage.told(&CHANNELS, "trimmed", here).await?;
+    stage.until_lost(&CHANNELS, "trimmed", here).await?;
     stage.unharmed(&CHANNELS, elsewhere)?;
     stage.cluster.balanced().await?;
     stage.refill().await?;

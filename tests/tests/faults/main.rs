@@ -61,7 +61,7 @@ const ALL: [Broker; 3] = [Redis, Kafka, RabbitMq];
 const FAULTS: &[Row] = faults! {
     outage {
         a_broker_killed_and_restarted_loses_nothing on ALL, always ALL;
-        a_broker_killed_and_wiped_is_told_to_every_subscriber on ALL, always [Redis, RabbitMq];
+        a_broker_killed_and_wiped_is_announced_to_every_subscriber on ALL, always [Redis, RabbitMq];
         a_broker_that_stands_still_for_2_s_delivers_nothing_twice on ALL, always [Redis];
         a_broker_that_stands_still_for_30_s_leaves_publishes_unknown on ALL, always [];
         a_broker_away_for_long_takes_neither_memory_nor_cpu_nor_sockets on ALL, always [Redis];
@@ -75,11 +75,11 @@ const FAULTS: &[Row] = faults! {
     }
     nodes {
         clients_of_a_killed_node_resume_elsewhere_without_loss on ALL, always [Redis, Kafka];
-        clients_of_a_killed_embedded_log_are_told on [Memory], always [Memory];
+        clients_of_a_killed_embedded_log_are_not_recovered on [Memory], always [Memory];
     }
     host {
         a_log_whose_reader_is_gone_costs_its_lines_alone on ALL, always [Redis];
-        a_log_that_nobody_reads_costs_its_lines_alone on ALL, always [Redis];
+        a_log_without_a_reader_loses_only_its_lines on ALL, always [Redis];
         descriptors_used_up_while_the_broker_is_away_let_the_link_return on ALL, always [Redis];
     }
     balancer {
@@ -97,23 +97,23 @@ const FAULTS: &[Row] = faults! {
         a_flood_of_forged_positions_is_bounded_work_and_unnoticed on ALL, always [Redis];
     }
     redis {
-        flushall_is_told_to_every_subscriber on [Redis], always [Redis];
-        xtrim_is_told_to_those_who_had_not_read on [Redis], always [Redis];
-        a_deleted_stream_is_told_to_its_subscribers_only on [Redis], always [Redis];
+        flushall_is_announced_to_every_subscriber on [Redis], always [Redis];
+        xtrim_is_announced_to_clients_that_had_not_read on [Redis], always [Redis];
+        a_deleted_stream_is_announced_to_its_subscribers_only on [Redis], always [Redis];
         a_full_redis_fails_publishes_and_goes_on on [Redis], always [Redis];
         a_failover_with_connections_open_loses_nothing on [Redis], always [Redis];
         a_replica_promoted_while_its_primary_stalls_is_followed on [Redis], always [Redis];
-        a_log_set_back_by_a_second_while_it_is_read_is_told on [Redis], always [Redis];
+        a_log_set_back_by_a_second_while_it_is_read_is_announced on [Redis], always [Redis];
         redis_demoted_with_connections_open_is_left_by_every_node on [Redis], always [Redis];
     }
     kafka {
-        a_topic_made_anew_is_told_to_every_subscriber on [Kafka], always [Kafka];
-        retention_is_told_to_those_who_had_not_read on [Kafka], always [Kafka];
+        a_topic_made_anew_is_announced_to_every_subscriber on [Kafka], always [Kafka];
+        retention_is_announced_to_clients_that_had_not_read on [Kafka], always [Kafka];
         a_node_refuses_to_start_where_partitions_were_added on [Kafka], always [Kafka];
     }
     rabbitmq {
         a_memory_alarm_fails_publishes_by_their_deadline on [RabbitMq], always [RabbitMq];
-        a_deleted_stream_is_told_and_made_anew on [RabbitMq], always [RabbitMq];
+        a_deleted_stream_is_announced_and_made_anew on [RabbitMq], always [RabbitMq];
         channel_errors_lose_nothing on [RabbitMq], always [RabbitMq];
     }
 };

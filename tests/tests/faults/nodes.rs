@@ -34,7 +34,7 @@ pub(crate) async fn clients_of_a_killed_node_resume_elsewhere_without_loss(case:
 }
 
 /// The embedded log dies with its node, and clients that come back are notified.
-pub(crate) async fn clients_of_a_killed_embedded_log_are_told(case: Case) -> Result<()> {
+pub(crate) async fn clients_of_a_killed_embedded_log_are_not_recovered(case: Case) -> Result<()> {
     ensure!(case.broker == Broker::Memory);
     let mut cluster = Cluster::of(1).haproxy().start().await?;
     let (url, run) = (cluster.gateway_url(), Run::on("news"));

@@ -23,14 +23,14 @@ pub(crate) async fn a_broker_killed_and_restarted_loses_nothing(case: Case) -> R
     stage.whole().await
 }
 
-pub(crate) async fn a_broker_killed_and_wiped_is_told_to_every_subscriber(case: Case) -> Result<()> {
+pub(crate) async fn a_broker_killed_and_wiped_is_announced_to_every_subscriber(case: Case) -> Result<()> {
     let mut stage = Stage::set(case).await?;
     let old = last_positions(&stage.steady[0])?;
     stage.cluster.broker().kill().await?;
     stage.cluster.broker().wipe().await?;
     stage.cluster.broker().start().await?;
     stage.back().await?;
-    stage.told(&CHANNELS, "reset", |_| true).await?;
+    stage.until_lost(&CHANNELS, "reset", |_| true).await?;
     stage.refill().await?;
     stage.flows().await?;
     let stranger = Client::native(&stage.cluster.gateway_url()).await?;

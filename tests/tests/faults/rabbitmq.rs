@@ -16,10 +16,10 @@ pub(crate) async fn a_memory_alarm_fails_publishes_by_their_deadline(case: Case)
 }
 
 /// All streams have one epoch, which changes when one of them is made anew: so all subscribers get `lost`.
-pub(crate) async fn a_deleted_stream_is_told_and_made_anew(case: Case) -> Result<()> {
+pub(crate) async fn a_deleted_stream_is_announced_and_made_anew(case: Case) -> Result<()> {
     let mut stage = Stage::set(case).await?;
     stage.cluster.broker().tool(&["delete_queue", &format!("fanfare.{}", partition(CHANNELS[0]))]).await?;
-    stage.told(&CHANNELS, "reset", |_| true).await?;
+    stage.until_lost(&CHANNELS, "reset", |_| true).await?;
     stage.refill().await?;
     stage.flows().await?;
     ensure!(stage.steady.iter().all(Client::is_open), "native clients stay");

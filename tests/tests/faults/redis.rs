@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep};
 use crate::load::PUBLISHERS;
 use crate::stage::{BACK, CHANNELS, Case, Stage, partition};
 
-pub(crate) async fn flushall_is_told_to_every_subscriber(case: Case) -> Result<()> {
+pub(crate) async fn flushall_is_announced_to_every_subscriber(case: Case) -> Result<()> {
     let mut stage = Stage::set(case).await?;
     stage.cluster.broker().tool(&["FLUSHALL"]).await?;
-    stage.told(&CHANNELS, "reset", |_| true).await?;
+    stage.until_lost(&CHANNELS, "reset", |_| true).await?;
     for node in ["node-1", "node-2", "node-3"] {
         let line = stage.cluster.line(node, "records were lost in the broker").await?;
         ensure!(line.contains("WARN") && line.contains("reason=reset"), "{line}");
@@ -24,7 +24,7 @@ pub(crate) async fn flushall_is_told_to_every_subscriber(case: Case) -> Result<(
     stage.lawful().await
 }
 
-pub(crate) async fn xtrim_is_told_to_those_who_had_not_read(case: Case) -> Result<()> {
+pub(crate) async fn xtrim_is_announced_to_clients_that_had_not_read(case: Case) -> Result<()> {
     let mut stage = Stage::set(case).await?;
     let (here, elsewhere) = (|client: &Client| client.node == "node-1", |client: &Client| client.node != "node-1");
     stage.cut_off("node-1").await?;
@@ -35,7 +35,7 @@ pub(crate) async fn xtrim_is_told_to_those_who_had_not_read(case: Case) -> Resul
         stage.cluster.broker().tool(&["XTRIM", &log, "MAXLEN", "=", "10"]).await?;
     }
     stage.cluster.wire("node-1")?.mend();
-    stage.told(&CHANNELS, "trimmed", here).await?;
+    stage.until_lost(&CHANNELS, "trimmed", here).await?;
     stage.unharmed(&CHANNELS, elsewhere)?;
     stage.cluster.balanced().await?;
     stage.refill().await?;
@@ -45,14 +45,14 @@ pub(crate) async fn xtrim_is_told_to_those_who_had_not_read(case: Case) -> Resul
 
 /// Without its records a stream goes on where it was: clients that had read them have lost nothing. Without its epoch it is
 /// another.
-pub(crate) async fn a_deleted_stream_is_told_to_its_subscribers_only(case: Case) -> Result<()> {
+pub(crate) async fn a_deleted_stream_is_announced_to_its_subscribers_only(case: Case) -> Result<()> {
     let [channel, others @ ..] = CHANNELS;
     let mut stage = Stage::set(case).await?;
     let key = |part: &str| format!("fanfare:{{{}}}:{part}", partition(channel));
     stage.cluster.broker().tool(&["DEL", &key("log")]).await?;
     stage.flows().await?;
     stage.cluster.broker().tool(&["DEL", &key("meta")]).await?;
-    stage.told(&[channel], "reset", |_| true).await?;
+    stage.until_lost(&[channel], "reset", |_| true).await?;
     stage.unharmed(&others, |_| true)?;
     stage.refill().await?;
     stage.flows().await?;
@@ -95,8 +95,8 @@ pub(crate) async fn redis_demoted_with_connections_open_is_left_by_every_node(ca
     stage.lawful().await
 }
 
-/// The old primary goes on, with all connections open: what it was sent while it stood still it stores now, and nobody
-/// may be left to read there.
+/// The old primary goes on, with all connections open. It then stores what it was sent while it stood still, and no node may
+/// go on reading there.
 pub(crate) async fn a_replica_promoted_while_its_primary_stalls_is_followed(case: Case) -> Result<()> {
     let stage = Stage::set(case).await?;
     let (primary, replica) = (stage.cluster.broker(), replica_of(&stage).await?);
@@ -110,7 +110,7 @@ pub(crate) async fn a_replica_promoted_while_its_primary_stalls_is_followed(case
 }
 
 /// As `DEBUG RELOAD NOSAVE` and `SWAPDB` do: no connection ends, and the log grows past what was read.
-pub(crate) async fn a_log_set_back_by_a_second_while_it_is_read_is_told(case: Case) -> Result<()> {
+pub(crate) async fn a_log_set_back_by_a_second_while_it_is_read_is_announced(case: Case) -> Result<()> {
     let mut stage = Stage::set(case).await?;
     let save = "for _, key in ipairs(redis.call('KEYS', 'fanfare:*')) do \
                 redis.call('SET', 'saved:' .. key, redis.call('DUMP', key)) end";
@@ -119,7 +119,7 @@ pub(crate) async fn a_log_set_back_by_a_second_while_it_is_read_is_told(case: Ca
     stage.cluster.broker().tool(&["EVAL", save, "0"]).await?;
     sleep(Duration::from_secs(1)).await;
     stage.cluster.broker().tool(&["EVAL", restore, "0"]).await?;
-    stage.told(&CHANNELS, "reset", |_| true).await?;
+    stage.until_lost(&CHANNELS, "reset", |_| true).await?;
     stage.refill().await?;
     stage.flows().await?;
     stage.lawful().await

@@ -164,7 +164,7 @@ impl Stage {
 
     /// Waits until the chosen clients get `lost` for these channels, with this reason;
     /// raw clients by the end of their connection.
-    pub(crate) async fn told(&self, channels: &[&str], reason: &str, of: impl Fn(&Client) -> bool) -> Result<()> {
+    pub(crate) async fn until_lost(&self, channels: &[&str], reason: &str, of: impl Fn(&Client) -> bool) -> Result<()> {
         for client in self.steady.iter().filter(|client| of(client)) {
             for channel in channels {
                 let lost = |frame: &Frame| match frame {

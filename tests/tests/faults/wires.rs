@@ -79,8 +79,8 @@ pub(crate) async fn a_node_cut_from_the_broker_tells_only_its_own_clients(case: 
     stage.back().await?;
     stage.cluster.balanced().await?;
     for client in &stage.steady {
-        let (told, meant) = (Stage::notices(client), if here(client) { 2 } else { 0 });
-        ensure!(told == meant, "a client on {} has {told} notices of the broker, not {meant}", client.node);
+        let (notices, meant) = (Stage::notices(client), if here(client) { 2 } else { 0 });
+        ensure!(notices == meant, "a client on {} has {notices} notices of the broker, not {meant}", client.node);
     }
     stage.whole().await
 }

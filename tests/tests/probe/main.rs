@@ -75,7 +75,7 @@ async fn finds(arguments: &[&str], environment: &[(&str, &str)], step: &str, wor
 }
 
 #[tokio::test]
-async fn a_healthy_cluster_is_told_to_be_well() -> Result<()> {
+async fn a_healthy_cluster_passes_every_step() -> Result<()> {
     let cluster = Cluster::of(2).echo(1).redis().haproxy().start().await?;
     let url = format!("{}/ws", cluster.gateway_url());
     let (code, text, error) = run(&[&url, "--idle", "2s"], &[]).await?;
@@ -118,7 +118,7 @@ async fn a_healthy_cluster_is_told_to_be_well() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_time_out_of_the_balancer_is_told_with_its_length() -> Result<()> {
+async fn a_time_out_of_the_balancer_is_named_with_its_length() -> Result<()> {
     let node = wire::serve("fanfare", &[]).await?;
     let tunnel = ["timeout client 1h", "timeout server 1h", "timeout tunnel 5s"];
     let client = ["timeout client 3s", "timeout server 1h"];
@@ -151,7 +151,7 @@ async fn a_time_out_of_the_balancer_is_told_with_its_length() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_nat_that_forgets_is_told_from_a_balancer() -> Result<()> {
+async fn a_nat_that_forgets_is_not_taken_for_a_balancer() -> Result<()> {
     let node = wire::serve("fanfare", &[]).await?;
     let nat = Fake::forgetful(node.address, Duration::from_millis(2500)).await?;
     let seen = probe(&[&format!("ws://{}/ws", nat.address), "--idle", "5s"]).await?;
@@ -165,7 +165,7 @@ async fn a_nat_that_forgets_is_told_from_a_balancer() -> Result<()> {
 }
 
 #[tokio::test]
-async fn time_outs_of_the_node_are_told_as_its_own() -> Result<()> {
+async fn time_outs_of_the_node_are_named_as_its_own() -> Result<()> {
     let reaping = wire::serve("fanfare", &[("FANFARE__TIMING__IDLE", "3s")]).await?;
     let balancer = Server::haproxy(&[reaping.address], &PATIENT, "").await?;
     let url = balancer.url("ws");
@@ -188,7 +188,7 @@ async fn time_outs_of_the_node_are_told_as_its_own() -> Result<()> {
 
 #[tokio::test]
 async fn an_end_that_has_nothing_to_do_with_traffic_is_no_time_out() -> Result<()> {
-    for (signal, points_to, told) in
+    for (signal, points_to, advice) in
         [("TERM", "restart", "the node was stopped"), ("KILL", "age", "traffic or not: no idle time-out")]
     {
         let node = wire::serve("fanfare", &[]).await?;
@@ -206,7 +206,7 @@ async fn an_end_that_has_nothing_to_do_with_traffic_is_no_time_out() -> Result<(
         let seen = seen?;
         let (name, words) = seen.wrong();
         assert_eq!((name, &seen.step("idle")["facts"]["points_to"]), ("idle", &points_to.into()), "{seen:?}");
-        assert!(words.contains(told), "{words}");
+        assert!(words.contains(advice), "{words}");
     }
     Ok(())
 }
@@ -243,7 +243,7 @@ async fn a_refused_upgrade_says_why_and_where_to_look() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_no_websocket_server_is_told() -> Result<()> {
+async fn a_server_without_websockets_is_recognised() -> Result<()> {
     // A port that was free a moment ago.
     let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     finds(&[&format!("ws://{address}/ws")], &[], "tcp", &["Connection refused", "nothing listens", "ss -ltnp"]).await?;
@@ -278,7 +278,7 @@ async fn what_is_no_websocket_server_is_told() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_listener_that_takes_no_more_is_told_from_one_that_is_not_there() -> Result<()> {
+async fn a_listener_that_accepts_no_more_is_not_taken_for_a_missing_one() -> Result<()> {
     let full = Full::listening().await?;
     let url = format!("ws://{}/ws", full.address);
     finds(&[&url], &[], "tcp", &["no answer within 5 s", "a firewall drops", "accept queue", "ss -ltn"]).await
@@ -293,17 +293,17 @@ async fn nodes_without_a_common_broker_are_found_out() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_tls_is_told_in_words() -> Result<()> {
+async fn what_is_wrong_with_tls_is_said_in_words() -> Result<()> {
     let node = wire::serve("fanfare", &[]).await?;
     let certificates = tokio::try_join!(
         Certificate::of("localhost", 30),
         Certificate::of("localhost", 0),
         Certificate::of("other.example", 9),
-        Certificate::of("nobody.example", 30)
+        Certificate::of("unknown.example", 30)
     )?;
     let file = |certificate: &Certificate| anyhow::Ok(certificate.both()?.display().to_string());
     let (good, old) = (file(&certificates.0)?, file(&certificates.1)?);
-    let (other, nobody) = (file(&certificates.2)?, file(&certificates.3)?);
+    let (other, unknown) = (file(&certificates.2)?, file(&certificates.3)?);
     let nodes = [node.address];
     let start = async |bind: String| Server::haproxy(&nodes, &PATIENT, &bind).await;
     let (balancer, expired, named, modern, plain) = tokio::try_join!(
@@ -320,8 +320,8 @@ async fn what_is_wrong_with_tls_is_told_in_words() -> Result<()> {
     assert_eq!((&tls["facts"]["version"], &tls["facts"]["names"][0]), (&"TLSv1.3".into(), &"localhost".into()));
     assert!(tls["facts"]["days_left"].as_i64().is_some_and(|days| (29..=30).contains(&days)), "{tls}");
 
-    finds(&[&balancer.url("wss")], &[("SSL_CERT_FILE", &nobody)], "tls", &["not signed by a known CA"]).await?;
-    let seen = probe_in(&[&balancer.url("wss"), "--insecure"], &[("SSL_CERT_FILE", &nobody)]).await?;
+    finds(&[&balancer.url("wss")], &[("SSL_CERT_FILE", &unknown)], "tls", &["not signed by a known CA"]).await?;
+    let seen = probe_in(&[&balancer.url("wss"), "--insecure"], &[("SSL_CERT_FILE", &unknown)]).await?;
     assert_eq!((seen.code, &seen.step("tls")["facts"]["trusted"]), (Some(0), &false.into()), "{seen:?}");
     let words = ["is for other.example, not for localhost", "--host"];
     finds(&[&named.url("wss")], &[("SSL_CERT_FILE", &other)], "tls", &words).await?;

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn native_frames_are_told_apart() {
+    fn native_frames_are_recognised_by_their_kind() {
         let data = format!("{:012}....", 41);
         let delivery = format!(r#"{{"channel":"bench","data":"{data}","at":"x:1:2"}}"#);
         let batch = format!("{delivery}\n{}", delivery.replace("41", "42"));
