@@ -24,6 +24,15 @@ fn places(met: &[Met]) -> HashMap<&str, usize> {
     met.iter().enumerate().filter_map(|(place, met)| Some((message(met)?, place))).collect()
 }
 
+/// Where each message stands that a view has once.
+fn single_places(met: &[Met]) -> HashMap<&str, usize> {
+    let mut places = places(met);
+    let mut seen = HashSet::new();
+    let again: Vec<_> = met.iter().filter_map(message).filter(|payload| !seen.insert(*payload)).collect();
+    places.retain(|payload, _| !again.contains(payload));
+    places
+}
+
 fn message(met: &Met) -> Option<&str> {
     match met {
         Met::Message(payload) => Some(payload),
@@ -50,11 +59,13 @@ impl View<'_> {
         report.breaches.push(format!("{} in lane {}: {what}", self.reader, self.lane));
     }
 
-    /// No duplicate, no invention, no message that failed or that came too early.
+    /// No duplicate, no invention, no message that failed or that came too early. After a mark a message may come again: a new
+    /// log does not know what the old one held, and its publisher may have had to send it again.
     fn check_each(&self, report: &mut Report) {
-        let mut before = HashSet::new();
-        for payload in self.messages() {
-            if !before.insert(payload) {
+        let mut before = HashMap::new();
+        for (place, payload) in self.met.iter().enumerate().filter_map(|(place, met)| Some((place, message(met)?))) {
+            let last = before.insert(payload, place);
+            if last.is_some_and(|last| !self.met[last..place].contains(&Met::Mark)) {
                 report.duplicate += 1;
                 self.breach(report, format_args!("`{payload}` came twice"));
             }
@@ -90,9 +101,13 @@ impl View<'_> {
     /// All readers agree on the order.
     fn check_order(&self, report: &mut Report) {
         for other in &self.others {
-            let theirs = places(other);
+            let (mine, theirs) = (single_places(self.met), single_places(other));
             let mut last: Option<(&str, usize)> = None;
-            for (payload, place) in self.messages().filter_map(|payload| Some((payload, *theirs.get(payload)?))) {
+            for (payload, place) in self
+                .messages()
+                .filter(|payload| mine.contains_key(payload))
+                .filter_map(|payload| Some((payload, *theirs.get(payload)?)))
+            {
                 if let Some((before, _)) = last.filter(|(_, last)| *last > place) {
                     let reversed = format_args!("`{before}` before `{payload}`, another reader has it reversed");
                     self.breach(report, reversed);

@@ -103,6 +103,14 @@ fn no_message_comes_twice() {
     breach("+a +b", &["a b a"], "`a` came twice");
     breach("?a", &["a a"], "`a` came twice");
     assert_eq!(judge("+a", &["a a"]).duplicate, 1);
+    breach("+a +b", &["a ! b a b"], "`b` came twice");
+}
+
+#[test]
+fn a_message_that_was_sent_again_may_come_again_after_a_mark() {
+    lawful("(a +b )a +c", &["a b ! a c", "a b ! a c"]);
+    lawful("(a +b )a +c", &["a b ! a c", "b ! a c"]);
+    breach("(a +b )a +c", &["a b ^ a c"], "`a` came twice");
 }
 
 #[test]
