@@ -37,7 +37,7 @@ pub use log::backoff::Backoff;
 pub use log::event::{Break, BreakReason, Resume, Seen, TailEvent};
 pub use log::publisher::{Budget, PublishError};
 pub use log::tail::Tail;
-pub use log::{Count, Counters, Log, Timing, wall_clock};
+pub use log::{Count, Counters, Earlier, Log, Timing, wall_clock};
 pub use stored::envelope::{ENVELOPE_OVERHEAD, Unreadable};
 pub use stored::extensions::{Extension, Extensions, ExtensionsTooLong};
 pub use stored::position::{Check, Epoch, InvalidPosition, Offset, Partition, Position, partition_of};

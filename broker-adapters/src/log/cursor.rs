@@ -24,6 +24,8 @@ pub(crate) struct Cursor {
     up: bool,
     /// The last record that counts as history. History comes before `Up`.
     history: Offset,
+    /// Whether this session begins behind another log than the one that was read before.
+    after_reset: bool,
     dedup: Dedup,
     /// Records dropped because their id was there before.
     pub(crate) duplicates: u64,
@@ -50,9 +52,9 @@ impl Cursor {
             Resume::Recent(records) => Place::End { back: records, lost: None },
             Resume::After(at) => Place::After { epoch: None, offset: at.offset, check: at.check },
         };
-        let (live, up, history) = (false, false, Offset(0));
+        let (live, up, history, after_reset) = (false, false, Offset(0), false);
         let (dedup, duplicates, skipped, named) = (Dedup::default(), 0, 0, Vec::new());
-        Self { partition, place, live, up, history, dedup, duplicates, skipped, named }
+        Self { partition, place, live, up, history, after_reset, dedup, duplicates, skipped, named }
     }
 
     /// Appends go to another log than the one that is read. True if a record was read, which is then announced as lost.
@@ -95,6 +97,7 @@ impl Cursor {
                 let lost = if let Place::End { lost, .. } = self.place { lost } else { None };
                 self.place = Place::After { epoch: Some(standing.epoch), offset: last, check: Check::UNKNOWN };
                 self.history = Offset(0);
+                self.after_reset = lost.is_some();
                 if let Some(after) = lost {
                     // Clients that joined since never received those messages, so retries of them must be delivered.
                     self.dedup.clear();
@@ -138,6 +141,8 @@ impl Cursor {
                 self.place = here;
                 if let Ok(envelope) = envelope
                     && known == Check::UNKNOWN
+                    // After a reset this record was not delivered, so a retry of it must be.
+                    && !self.after_reset
                 {
                     self.dedup.insert(envelope.id);
                 }
@@ -201,6 +206,9 @@ impl Cursor {
         if !fresh && next.message.take().is_some() {
             self.duplicates += 1;
             next.repeated = true;
+        }
+        if !fresh {
+            next.control = None;
         }
         match out.last_mut() {
             Some(TailEvent::Records { partition, seen }) if *partition == self.partition => seen.push(next),

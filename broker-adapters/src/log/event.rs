@@ -49,8 +49,11 @@ pub struct Seen {
     pub check: Check,
     /// When it was sent, in milliseconds since 1970 by its publisher's clock.
     pub time: u64,
-    /// The message. `None` for a heartbeat, a message whose id came before, and a record that only newer releases know.
+    /// The message. `None` for a heartbeat, a record for the nodes, a message whose id came before, and a record that only
+    /// newer releases know.
     pub message: Option<Record>,
+    /// A record for the nodes themselves, unless its id came before.
+    pub control: Option<Box<Record>>,
     /// It held a message whose id came before. Not set for records that were read back.
     pub repeated: bool,
 }

@@ -22,10 +22,22 @@ use self::event::{Resume, Seen};
 use self::publisher::{Answer, Budget, PublishError, Publisher};
 use self::shared::Shared;
 use self::tail::Tail;
-use crate::broker::{Append, Broker, Capabilities, LinkError, OPEN_TIMEOUT, Start};
+use crate::broker::{Append, Broker, Capabilities, Entry, LinkError, OPEN_TIMEOUT, Start};
 use crate::stored::envelope;
 use crate::stored::position::{Offset, Partition, Position, partition_of};
 use crate::stored::record::NewRecord;
+
+/// How many records before the first one are asked for, to prove that there are none.
+const CONFIRMED: usize = 16;
+
+/// Older records that were read back.
+#[derive(Debug)]
+pub struct Earlier {
+    /// The records, oldest first and without a hole.
+    pub seen: Vec<Seen>,
+    /// The log has no record before the first of them.
+    pub begins: bool,
+}
 
 /// The times that the rules depend on.
 #[derive(Debug, Clone, Copy)]
@@ -169,9 +181,7 @@ impl Log {
     /// Says nothing about which log they are of: the caller compares the fingerprint of a record that it knows.
     pub async fn read_from(&self, partition: Partition, from: Offset, most: usize) -> Result<Vec<Seen>, LinkError> {
         let before = Offset(from.0.saturating_add(most as u64));
-        let read = timeout(OPEN_TIMEOUT, self.shared.broker.read_back(partition, before, most)).await;
-        let entries =
-            read.map_err(|_| LinkError::new(format!("no answer from the broker within {OPEN_TIMEOUT:?}")))??;
+        let entries = self.read_back(partition, before, most).await?;
         let mut next = None;
         let dense = entries.iter().skip_while(|entry| entry.offset < from).map_while(|entry| {
             let follows = next.replace(entry.offset.next()).is_none_or(|next| next == entry.offset);
@@ -179,6 +189,37 @@ impl Log {
             Some(envelope.seen(partition, entry.offset))
         });
         Ok(dense.collect())
+    }
+
+    /// Up to `most` records up to and with `last`, oldest first and without a hole; fewer where the log begins or after a record
+    /// that cannot be read, none if the log does not have `last`. Ends within 10 s.
+    ///
+    /// Says nothing about which log they are of: the caller compares the fingerprint of a record that it knows.
+    pub async fn read_up_to(&self, partition: Partition, last: Offset, most: usize) -> Result<Earlier, LinkError> {
+        let entries = self.read_back(partition, last.next(), most).await?;
+        let (count, mut next, mut seen) = (entries.len(), Some(last), Vec::new());
+        for entry in entries.into_iter().rev() {
+            let Some(envelope) = envelope::read(&entry.bytes).ok().filter(|_| next == Some(entry.offset)) else {
+                break;
+            };
+            seen.push(envelope.seen(partition, entry.offset));
+            next = entry.offset.0.checked_sub(1).map(Offset);
+        }
+        seen.reverse();
+        let begins = match seen.first() {
+            Some(first) if first.offset == Offset(1) => true,
+            // An adapter may have left out an entry that is not ours: only an empty answer proves the beginning.
+            Some(first) if seen.len() == count && count < most => {
+                self.read_back(partition, first.offset, CONFIRMED).await?.is_empty()
+            }
+            _ => false,
+        };
+        Ok(Earlier { seen, begins })
+    }
+
+    async fn read_back(&self, partition: Partition, before: Offset, most: usize) -> Result<Vec<Entry>, LinkError> {
+        let read = timeout(OPEN_TIMEOUT, self.shared.broker.read_back(partition, before, most)).await;
+        read.map_err(|_| LinkError::new(format!("no answer from the broker within {OPEN_TIMEOUT:?}")))?
     }
 
     /// Waits until nothing can be published any more because of a fault in this library. A tail shows the same by its end.

@@ -226,6 +226,7 @@ mod tests {
             check: Check(check),
             time: 0,
             message: None,
+            control: None,
             repeated: false,
         });
         TailEvent::Records { partition: PARTITION, seen: seen.collect() }

@@ -40,6 +40,8 @@ const HEARTBEAT: u8 = 0;
 const JSON: u8 = 1;
 const TEXT: u8 = 2;
 const BINARY: u8 = 3;
+/// JSON from node to node, always written as skippable. Kind 4 stays unknown: the golden file has it as such.
+const CONTROL: u8 = 5;
 
 /// Bytes in the log that are no record of a version this program can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -65,11 +67,13 @@ pub enum Unreadable {
 pub(crate) enum Content {
     /// Shows that the log is alive, and which record its node has read last.
     Heartbeat {
-        /// That record's position; its text is the payload.
+        /// That record's position; its stored text is the payload.
         seen: Option<Position>,
     },
     /// A message on a channel.
     Message { channel: Bytes, payload: Payload, extensions: Extensions },
+    /// A record for the nodes themselves, which no client receives.
+    Control { channel: Bytes, payload: Payload },
     /// A record that only newer releases know, and that others may skip.
     Skipped,
 }
@@ -91,18 +95,24 @@ impl Envelope {
     /// The record at a place, as a tail gives it.
     pub(crate) fn seen(self, partition: Partition, offset: Offset) -> Seen {
         let Self { id, time, content } = self;
-        let message = match content {
-            Content::Heartbeat { .. } | Content::Skipped => None,
+        let (mut message, mut control) = (None, None);
+        match content {
+            Content::Heartbeat { .. } | Content::Skipped => {}
             Content::Message { channel, payload, extensions } => {
-                Some(Record { partition, offset, id, time, channel, payload, extensions })
+                message = Some(Record { partition, offset, id, time, channel, payload, extensions });
             }
-        };
-        Seen { offset, check: id.check(time), time, message, repeated: false }
+            Content::Control { channel, payload } => {
+                let extensions = Extensions::default();
+                control = Some(Box::new(Record { partition, offset, id, time, channel, payload, extensions }));
+            }
+        }
+        Seen { offset, check: id.check(time), time, message, control, repeated: false }
     }
 }
 
 pub(crate) fn message(record: &NewRecord, time: u64) -> Bytes {
     let kind = match record.payload {
+        _ if record.control => CONTROL,
         Payload::Json(_) => JSON,
         Payload::Text(_) => TEXT,
         Payload::Binary(_) => BINARY,
@@ -123,7 +133,7 @@ pub(crate) fn sent_again(bytes: &[u8], time: u64) -> Bytes {
 }
 
 pub(crate) fn heartbeat(id: MessageId, time: u64, seen: Option<Position>) -> Bytes {
-    let seen = seen.map_or_else(String::new, |seen| seen.to_string());
+    let seen = seen.map_or_else(String::new, |seen| seen.stored_text());
     write(HEARTBEAT, (id, time), &[], &[], seen.as_bytes())
 }
 
@@ -131,7 +141,8 @@ fn write(kind: u8, (id, time): (MessageId, u64), extensions: &[u8], channel: &[u
     let extended = !extensions.is_empty();
     let more = if extended { 2 + extensions.len() } else { 0 };
     let mut out = BytesMut::with_capacity(ENVELOPE_OVERHEAD + more + channel.len() + payload.len());
-    out.put_slice(&[MAGIC, VERSION, kind, if extended { EXTENDED } else { 0 }]);
+    let flags = if extended { EXTENDED } else { 0 } | if kind == CONTROL { SKIPPABLE } else { 0 };
+    out.put_slice(&[MAGIC, VERSION, kind, flags]);
     out.put_u128(id.0);
     out.put_u64(time);
     out.put_u16(u16::try_from(channel.len()).unwrap_or(u16::MAX));
@@ -154,7 +165,7 @@ pub(crate) fn read(bytes: &Bytes) -> Result<Envelope, Unreadable> {
     if !VERSIONS.contains(&version) {
         return Err(Unreadable::Malformed);
     }
-    let known = version == VERSION && kind <= BINARY && flags & !(SKIPPABLE | EXTENDED) == 0;
+    let known = version == VERSION && (kind <= BINARY || kind == CONTROL) && flags & !(SKIPPABLE | EXTENDED) == 0;
     let content = match known {
         true => content(bytes, kind, flags & EXTENDED != 0)?,
         false if flags & SKIPPABLE != 0 => Content::Skipped,
@@ -189,6 +200,7 @@ fn content(bytes: &Bytes, kind: u8, extended: bool) -> Result<Content, Unreadabl
         return Err(Unreadable::Encoding);
     }
     let payload = match kind {
+        CONTROL => return Ok(Content::Control { channel, payload: Payload::Json(payload) }),
         JSON => Payload::Json(payload),
         TEXT => Payload::Text(payload),
         BINARY => Payload::Binary(payload),
@@ -234,6 +246,10 @@ mod tests {
                 assert_eq!(read, Envelope { id: record.id, time: 77, content });
             }
         }
+        let control = NewRecord::control(MessageId(5), "{cluster}", Bytes::from_static(b"{}"));
+        let (channel, payload) = (Bytes::from("{cluster}"), control.payload.clone());
+        let read_back = read(&message(&control, 9)).expect("written by this program");
+        assert_eq!(read_back, Envelope { id: MessageId(5), time: 9, content: Content::Control { channel, payload } });
         let again = read(&sent_again(&message(&sample(), 77), 1 << 40)).expect("written by this program");
         assert_eq!((again.id, again.time), (sample().id, 1 << 40));
         assert_eq!(again.check(), check(&sent_again(&message(&sample(), 77), 1 << 40)));

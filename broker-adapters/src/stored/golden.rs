@@ -53,6 +53,8 @@ fn written() -> Vec<(&'static str, Bytes, Content)> {
         (name, bytes, Content::Message { channel: channel.into(), payload, extensions })
     };
     let of = |payload| NewRecord::new(ID, "room".into(), payload);
+    let control = NewRecord::control(ID, "{cluster}", "{\"a\":1}".into());
+    let for_nodes = Content::Control { channel: "{cluster}".into(), payload: control.payload.clone() };
     let trace = (Extension::TraceParent, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
     let [user, client, excluded] = [(Extension::User, "u1"), (Extension::Client, "c7"), (Extension::Excluded, "c8")];
     vec![
@@ -64,6 +66,7 @@ fn written() -> Vec<(&'static str, Bytes, Content)> {
         sent("JSON", of(Payload::Json("{\"a\":1}".into()))),
         sent("text", text(Extensions::default())),
         sent("binary", of(Payload::Binary(Bytes::from_static(&[0, 0xff])))),
+        ("control", message(&control, TIME), for_nodes),
         sent("text with user", text(extended(&[user]))),
         sent("text with client", text(extended(&[client]))),
         sent("text with excluded client", text(extended(&[excluded]))),

@@ -1,7 +1,8 @@
 //! Where a record stands: partition, offset, and a fingerprint of the record; and which partition a channel is in.
 //!
-//! A position is an opaque string to clients. It stays valid on every node and after a node's restart. It is invalid once
-//! the log holds another record at its offset, or none: when the log was wiped, made anew, or rolled back.
+//! A position is an opaque string to clients; of two positions of one channel the greater string is the later one. It stays
+//! valid on every node and after a node's restart. It is invalid once the log holds another record at its offset, or none:
+//! when the log was wiped, made anew, or rolled back.
 
 use std::fmt;
 use std::str::FromStr;
@@ -52,9 +53,20 @@ pub struct Position {
 #[error("not a position: use one that the server sent, unchanged")]
 pub struct InvalidPosition;
 
+impl Position {
+    /// The form that heartbeats hold, and that clients of earlier builds kept. It never changes: nodes of several releases
+    /// read each other's heartbeats.
+    pub(crate) fn stored_text(&self) -> String {
+        format!("{:x}-{:x}-{:x}", self.check.0, self.partition.0, self.offset.0)
+    }
+}
+
+/// `offset.partition.check` in hexadecimal. A digit before the offset says how many digits follow, less one, so that the
+/// order of the strings is that of the offsets.
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{:x}-{:x}", self.check.0, self.partition.0, self.offset.0)
+        let digits = self.offset.0.checked_ilog2().unwrap_or(0) / 4;
+        write!(f, "{digits:x}{:x}.{:x}.{:x}", self.offset.0, self.partition.0, self.check.0)
     }
 }
 
@@ -62,18 +74,41 @@ impl FromStr for Position {
     type Err = InvalidPosition;
 
     fn from_str(text: &str) -> Result<Self, InvalidPosition> {
-        let mut parts = text.split('-').map(|part| {
-            let plain = part.len() <= 16 && part.bytes().all(|b| b.is_ascii_hexdigit());
-            plain.then(|| u64::from_str_radix(part, 16).ok()).flatten().ok_or(InvalidPosition)
-        });
-        let mut part = || parts.next().ok_or(InvalidPosition)?;
-        let (check, partition, offset) = (part()?, part()?, part()?);
-        if parts.next().is_some() {
-            return Err(InvalidPosition);
+        if text.contains('.') {
+            let [first, partition, check] = numbers(text, '.', 17)?;
+            let offset = u64::from_str_radix(first.get(1..).unwrap_or_default(), 16).map_err(|_| InvalidPosition)?;
+            let position = Self::of(offset, hex(partition)?, hex(check)?)?;
+            // Only one text stands for a position: any other could sort at another place.
+            return if position.to_string() == text { Ok(position) } else { Err(InvalidPosition) };
         }
+        let [check, partition, offset] = numbers(text, '-', 16)?;
+        Self::of(hex(offset)?, hex(partition)?, hex(check)?)
+    }
+}
+
+impl Position {
+    fn of(offset: u64, partition: u64, check: u64) -> Result<Self, InvalidPosition> {
         let partition = u16::try_from(partition).map_err(|_| InvalidPosition)?;
         Ok(Self { partition: Partition(partition), offset: Offset(offset), check: Check(check) })
     }
+}
+
+/// Three hexadecimal numbers between separators, each of at most so many digits.
+fn numbers(text: &str, separator: char, most: usize) -> Result<[&str; 3], InvalidPosition> {
+    let mut parts = text.split(separator);
+    let mut part = || {
+        let part = parts.next()?;
+        let plain = (1..=most).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
+        plain.then_some(part)
+    };
+    match (part(), part(), part(), parts.next()) {
+        (Some(one), Some(two), Some(three), None) => Ok([one, two, three]),
+        _ => Err(InvalidPosition),
+    }
+}
+
+fn hex(digits: &str) -> Result<u64, InvalidPosition> {
+    u64::from_str_radix(digits, 16).map_err(|_| InvalidPosition)
 }
 
 /// The partition of a channel: FNV-1a (64 bit) of its name, modulo the number of partitions.
@@ -90,13 +125,53 @@ pub fn partition_of(channel: &str, partitions: u16) -> Partition {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    fn position((check, partition, offset): (u64, u16, u64)) -> Position {
+        Position { partition: Partition(partition), offset: Offset(offset), check: Check(check) }
+    }
+
     #[test]
-    fn a_position_survives_its_text() {
-        for (check, partition, offset) in [(0, 0, 0), (u64::MAX, u16::MAX, u64::MAX), (0xabc, 15, 1)] {
-            let position = Position { partition: Partition(partition), offset: Offset(offset), check: Check(check) };
+    fn a_position_survives_its_text_and_that_of_earlier_builds() {
+        for parts in [(0, 0, 0), (u64::MAX, u16::MAX, u64::MAX), (0xabc, 15, 1)] {
+            let position = position(parts);
             assert_eq!(position.to_string().parse(), Ok(position));
+            assert_eq!(position.stored_text().parse(), Ok(position));
+        }
+        assert_eq!(position((0xabc, 15, 0x102)).to_string(), "2102.f.abc");
+        assert_eq!(position((0xabc, 15, 0x102)).stored_text(), "abc-f-102");
+    }
+
+    /// Numbers of every length.
+    fn lengths() -> impl Strategy<Value = u64> {
+        (any::<u64>(), 0u32..64).prop_map(|(number, shift)| number >> shift)
+    }
+
+    proptest! {
+        #[test]
+        fn the_texts_of_positions_sort_like_their_offsets(
+            one in (any::<u64>(), any::<u16>(), lengths()),
+            other in (any::<u64>(), any::<u16>(), lengths()),
+            near in 0u64..2,
+        ) {
+            for other in [other, (other.0, one.1, one.2.saturating_add(near))] {
+                let (one, other) = (position(one), position(other));
+                prop_assert_eq!(one.to_string().parse(), Ok(one));
+                prop_assert_eq!(one.stored_text().parse(), Ok(one));
+                if one.offset != other.offset {
+                    prop_assert_eq!(one.to_string().cmp(&other.to_string()), one.offset.cmp(&other.offset));
+                }
+            }
+        }
+
+        #[test]
+        fn a_text_stands_for_at_most_one_position(text in "[0-9a-fA-F.-]{1,40}|[0-9a-f]{1,17}[.-][0-9a-f]{1,5}[.-][0-9a-f]{1,17}") {
+            if let Ok(position) = text.parse::<Position>() {
+                prop_assert_eq!(text.contains('.'), text == position.to_string());
+                prop_assert!(!(text.contains('.') && text.contains('-')));
+            }
         }
     }
 
@@ -104,6 +179,19 @@ mod tests {
     fn what_is_no_position_is_refused() {
         for text in
             ["", "-", "1-2", "1-2-3-4", "x-1-1", "1-10000-1", "+1-1-1", "1-1-11111111111111111", "1--1", " 1-1-1"]
+                .into_iter()
+                .chain([
+                    "01.1",
+                    "01.1.1.1",
+                    "11.1.1",
+                    "001.1.1",
+                    "101.1.1",
+                    "0A.1.1",
+                    "01.10000.1",
+                    "01.01.1",
+                    "01.1-1",
+                ])
+                .chain([".1.1", "0.1.1", "f11111111111111111.1.1", "01..1", "0+.1.1"])
         {
             assert_eq!(text.parse::<Position>(), Err(InvalidPosition), "{text:?}");
         }

@@ -58,13 +58,21 @@ pub struct NewRecord {
     pub payload: Payload,
     /// More that it carries, such as its user; mostly nothing.
     pub extensions: Extensions,
+    /// Whether it is for the nodes themselves. Its payload is then JSON, and no client receives it.
+    pub control: bool,
 }
 
 impl NewRecord {
     /// A message without extensions.
     #[must_use]
     pub fn new(id: MessageId, channel: String, payload: Payload) -> Self {
-        Self { id, channel, payload, extensions: Extensions::default() }
+        Self { id, channel, payload, extensions: Extensions::default(), control: false }
+    }
+
+    /// A record for the nodes themselves, in the partition of `channel`.
+    #[must_use]
+    pub fn control(id: MessageId, channel: &str, json: Bytes) -> Self {
+        Self { control: true, ..Self::new(id, channel.to_owned(), Payload::Json(json)) }
     }
 }
 

@@ -11,10 +11,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::fixture::PATIENCE;
+use crate::lateness::slack;
 use crate::node::{DEADLINE, Follower, SETTINGS, channel_in, text};
 
-/// How far behind its deadline a publish may end on a busy machine.
-pub(crate) const SLACK: Duration = Duration::from_millis(500);
 /// Publishers per node.
 const PUBLISHERS: usize = 6;
 /// The pause of a publisher between two messages.
@@ -91,7 +90,7 @@ pub(crate) async fn publish(history: &History, log: &Log, channel: &str, payload
         Err(error @ PublishError::Rejected(_)) => panic!("`{payload}`: {error}"),
     };
     history.ended(id, outcome);
-    assert!(begin.elapsed() < within + SLACK, "`{payload}` ended only after {:?}, {outcome:?}", begin.elapsed());
+    assert!(begin.elapsed() < within + slack(), "`{payload}` ended only after {:?}, {outcome:?}", begin.elapsed());
     outcome
 }
 

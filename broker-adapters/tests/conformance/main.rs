@@ -9,6 +9,7 @@ mod cases;
 mod fixture;
 #[cfg(feature = "kafka")]
 mod kafka_server;
+mod lateness;
 mod load;
 mod memory;
 mod node;
@@ -61,6 +62,7 @@ const CASES: &[Case] = cases! {
         a_tail_follows_only_its_partitions,
         older_records_can_be_read_back,
         records_are_read_from_an_offset_on_and_the_head_is_the_last,
+        records_are_read_up_to_an_offset_and_the_beginning_of_the_log_is_proven,
         recent_records_come_before_a_tail_is_up,
         an_acknowledgement_names_the_place_of_the_record,
         a_silent_log_stays_alive,
@@ -154,6 +156,7 @@ fn run(kind: &Kind, case: &Case) -> Result<(), Failed> {
 }
 
 fn main() {
+    lateness::watch();
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
     let mut trials = Vec::new();

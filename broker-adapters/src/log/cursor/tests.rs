@@ -229,3 +229,18 @@ fn ids_from_before_an_unproven_gap_count_no_more() {
     assert_eq!(cursor.accept(&entry(7, 6, 3), &mut out), Ok(()));
     assert_eq!((words(&out).as_str(), cursor.duplicates), ("up 3, trimmed 3..5, 6", 0));
 }
+
+#[test]
+fn a_retry_of_the_record_that_a_reset_begins_behind_is_delivered() {
+    let (mut cursor, mut out, opened) = after_three(standing(8, 9));
+    assert_eq!(opened, Err(Reopen));
+    assert_eq!(cursor.opened(standing(8, 9), &mut out), Ok(()));
+    for (offset, id) in [(8, 80), (9, 80), (10, 81), (11, 81)] {
+        assert_eq!(cursor.accept(&entry(8, offset, id), &mut out), Ok(()));
+    }
+    assert_eq!(
+        words(&out),
+        "reset 3..8, up 8, 9 10",
+        "the first copy of 80 came before this session, and 81 came twice"
+    );
+}

@@ -152,6 +152,32 @@ pub(crate) async fn records_are_read_from_an_offset_on_and_the_head_is_the_last(
     assert!(head >= records[99].offset, "{head:?} is before {:?}", records[99].offset);
 }
 
+pub(crate) async fn records_are_read_up_to_an_offset_and_the_beginning_of_the_log_is_proven(broker: Arc<dyn Fixture>) {
+    let (log, follower) = node(&*broker, 0, &History::default()).await;
+    for n in 0..100 {
+        say(&log, "room", &n.to_string()).await;
+    }
+    follower.until_has("99").await;
+    let records = follower.seen().records;
+    let (partition, last) = (records[0].partition, records[50].position());
+    let up_to = async |offset, most| log.read_up_to(partition, offset, most).await.expect("readable");
+    let some = up_to(last.offset, 10).await;
+    let newest = some.seen.last().expect("the last is there");
+    assert_eq!((some.seen.len(), newest.offset, newest.check, some.begins), (10, last.offset, last.check, false));
+    let all = up_to(last.offset, 1000).await;
+    assert!(all.begins && all.seen[0].offset == Offset(1), "{:?} begins {}", all.seen.first(), all.begins);
+    assert!(all.seen.windows(2).all(|two| two[0].offset.next() == two[1].offset));
+    broker.trim(5).await;
+    let head = log.head(partition).await.expect("it answers");
+    let kept = up_to(head, 1000).await;
+    // Brokers trim by the piece: what they keep varies, and so does whether they have trimmed yet.
+    assert!(kept.begins && kept.seen.len() as u64 + kept.seen[0].offset.0 == head.0 + 1, "{}", kept.seen.len());
+    if kept.seen[0].offset > Offset(1) {
+        let gone = up_to(Offset(kept.seen[0].offset.0 - 1), 10).await;
+        assert!(gone.seen.is_empty() && !gone.begins, "{:?}", gone.seen.first());
+    }
+}
+
 pub(crate) async fn recent_records_come_before_a_tail_is_up(broker: Arc<dyn Fixture>) {
     let (log, follower) = node(&*broker, 0, &History::default()).await;
     let channel = channel_in(&log, 1);

@@ -10,7 +10,8 @@ use real_brokers::Direction;
 use tokio::time::{Instant, sleep};
 
 use crate::fixture::Fixture;
-use crate::load::{Load, SLACK, flowing, verdict};
+use crate::lateness::slack;
+use crate::load::{Load, flowing, verdict};
 use crate::node::{DEADLINE, Follower, HEARTBEAT, SETTINGS, Seen, cluster, log, log_on, node, read_back, say, text};
 
 /// How soon delivery is back once the broker can be reached.
@@ -72,7 +73,7 @@ async fn dead_wire(broker: Arc<dyn Fixture>, directions: &[Direction]) {
     let begin = Instant::now();
     broker.stall(0, directions);
     let found = followers[0].until_down(before).await - begin;
-    assert!(found <= 3 * HEARTBEAT + SLACK, "found only after {found:?}");
+    assert!(found <= 3 * HEARTBEAT + slack(), "found only after {found:?}");
     broker.mend(0);
     followers[0].until_up_within(BACK).await;
     flowing(&followers).await;
@@ -104,7 +105,7 @@ pub(crate) async fn a_broker_that_is_away_at_the_start_is_found_when_it_comes(br
     let begin = Instant::now();
     let failed = log.publish(text("room", "too early"), begin + Duration::from_millis(500)).await;
     assert_eq!(failed, Err(PublishError::Unavailable));
-    assert!(begin.elapsed() >= Duration::from_millis(450) && begin.elapsed() < Duration::from_millis(500) + SLACK);
+    assert!(begin.elapsed() >= Duration::from_millis(450) && begin.elapsed() < Duration::from_millis(500) + slack());
     broker.mend(0);
     follower.until_up_within(BACK).await;
     assert!(follower.seen().says_each_reason_once(), "{:?}", follower.seen().downs);
@@ -128,7 +129,7 @@ pub(crate) async fn publishes_during_an_outage_fail_by_their_deadline(broker: Ar
             let begin = Instant::now();
             let result = log.publish(text("room", "during"), begin + time).await;
             assert_eq!(result, Err(PublishError::Unavailable), "nothing was sent");
-            assert!(begin.elapsed() < time + SLACK, "ended only after {:?}", begin.elapsed());
+            assert!(begin.elapsed() < time + slack(), "ended only after {:?}", begin.elapsed());
         }
     });
     join_all(publishes).await;
@@ -156,7 +157,7 @@ pub(crate) async fn reading_back_over_a_dead_wire_fails_in_time(broker: Arc<dyn 
     broker.stall(0, &[Direction::ToBroker, Direction::FromBroker]);
     let begin = Instant::now();
     assert!(read_back(&log, last, 10).await.is_err());
-    assert!(begin.elapsed() < BACK + SLACK, "ended only after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < BACK + slack(), "ended only after {:?}", begin.elapsed());
     broker.mend(0);
     follower.until_up_within(BACK).await;
     assert!(!read_back(&log, last, 10).await.expect("readable").is_empty());
@@ -187,11 +188,11 @@ pub(crate) async fn short_deadlines_are_kept_behind_long_ones(broker: Arc<dyn Fi
     for publish in short {
         let (result, time) = publish.await.expect("no panic");
         assert_eq!(result, Err(PublishError::Unavailable), "never sent");
-        assert!(time < Duration::from_millis(50) + SLACK, "ended only after {time:?}");
+        assert!(time < Duration::from_millis(50) + slack(), "ended only after {time:?}");
     }
     for publish in long {
         let (result, time) = publish.await.expect("no panic");
-        assert!(result.is_err() && time < DEADLINE + SLACK, "{result:?} after {time:?}");
+        assert!(result.is_err() && time < DEADLINE + slack(), "{result:?} after {time:?}");
     }
 }
 
@@ -210,7 +211,7 @@ pub(crate) async fn publishes_beyond_the_budget_are_refused_at_once(broker: Arc<
         });
         let results = join_all(publishes).await;
         let refused = results.iter().filter(|(result, _)| matches!(result, Err(PublishError::Overloaded(_))));
-        assert!(refused.clone().all(|(_, time)| *time < SLACK), "at once: {results:?}");
+        assert!(refused.clone().all(|(_, time)| *time < slack()), "at once: {results:?}");
         assert_eq!(refused.count(), 80 - kept);
         let failed = results.iter().filter(|(result, _)| *result == Err(PublishError::Unavailable)).count();
         assert_eq!(failed, kept);
