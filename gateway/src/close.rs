@@ -43,7 +43,7 @@ pub enum CloseReason {
     Unauthorised,
     /// The client is not allowed to connect.
     Forbidden,
-    /// The client did not authenticate in time.
+    /// The client's token could not be checked in time.
     AuthTimeout,
     /// Another connection has taken this one's place.
     Replaced,
@@ -89,7 +89,9 @@ impl CloseReason {
             Self::Overload => (Some(1013), "this node is full or has no broker: reconnect later", "overload", YES, NO),
             Self::Unauthorised => (Some(4401), "no valid token: get a new one, then resume", "unauthorised", YES, NO),
             Self::Forbidden => (Some(4403), "not allowed here", "forbidden", NO, NO),
-            Self::AuthTimeout => (Some(4408), "no token came in time: reconnect with one", "auth_timeout", YES, NO),
+            Self::AuthTimeout => {
+                (Some(4408), "the token could not be checked in time: reconnect", "auth_timeout", YES, NO)
+            }
             Self::Replaced => (Some(4409), "replaced by another connection", "replaced", NO, NO),
             Self::TooSlow => (Some(4410), "reading too slowly: reconnect and resume", "too_slow", YES, NO),
             Self::MessagesLost => (Some(4411), "messages were lost: reload and reconnect", "messages_lost", YES, NO),

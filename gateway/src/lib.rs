@@ -35,6 +35,7 @@
 //! - [`app`]: the API above. [`program`]: the command line around it. [`config`]: the settings.
 //! - [`node`]: builds all parts of a node and stops them in order.
 //! - `door`, [`http`], `gate`: what comes before a connection speaks: sockets and TLS, requests and handshakes, decisions.
+//! - `auth`: a token's text to a proven identity.
 //! - [`codec`], `protocol`: bytes to events to commands, and back. Pure.
 //! - `worker`: one thread with its connections. `relay`, `window`, `message`: records on their way from the log to the workers.
 //! - [`close`]: the table of all ends. [`probe`], [`capacity`]: the commands that look at a deployment.
@@ -42,9 +43,11 @@
 //! ARCHITECTURE.md in the repository is the map, with the invariants and the way of one message.
 
 pub mod app;
+mod auth;
 pub mod capacity;
 mod clock;
 pub mod close;
+mod cluster;
 pub mod codec;
 mod columns;
 pub mod config;
@@ -67,5 +70,6 @@ mod worker;
 pub use app::message::Message;
 pub use app::socket::{Socket, SocketError};
 pub use app::{App, Outcome, SocketRoute};
+pub use auth::AuthError;
 pub use axum::response::{Html, Redirect};
 pub use door::ingress::TlsError;

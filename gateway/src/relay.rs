@@ -9,6 +9,7 @@ use broker_adapters::{Break, Partition, Position, Seen, Tail, TailEvent};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::cluster::{Cluster, Control};
 use crate::message::Message;
 use crate::node::health::Health;
 use crate::node::vitals::ROUND;
@@ -21,6 +22,8 @@ pub(crate) enum Relayed {
     Message(Arc<Message>),
     /// Records up to this position were read and are not messages.
     At(Position),
+    /// A record of the cluster, at this position.
+    Control(Position, Box<Control>),
     /// A partition is being read. The records that follow come after this position.
     Up(Position),
     /// Records of a partition are lost here.
@@ -34,6 +37,9 @@ pub(crate) struct Relay {
     pub(crate) partitions: u16,
     pub(crate) health: Arc<Health>,
     pub(crate) window: Arc<Window>,
+    pub(crate) cluster: Arc<Cluster>,
+    /// Milliseconds since 1970.
+    pub(crate) clock: fn() -> u64,
     pub(crate) workers: Vec<mpsc::Sender<Arc<[Relayed]>>>,
 }
 
@@ -66,10 +72,12 @@ impl Relay {
                     TailEvent::Records { partition, seen } => self.records(partition, seen, &mut relayed),
                     TailEvent::Up { at } => {
                         up[usize::from(at.partition.0)] = true;
+                        self.cluster.up(at.partition);
                         relayed.push(Relayed::Up(at));
                     }
                     TailEvent::Lost(lost) => {
                         self.window.clear(lost.at.partition);
+                        self.cluster.lost(lost);
                         relayed.push(Relayed::Lost(lost));
                     }
                     TailEvent::Down { why } => {
@@ -99,7 +107,12 @@ impl Relay {
 
     /// Appends records to the window before any worker receives them, so that a worker never asks the window for a
     /// record that it does not have yet.
-    fn records(&self, partition: Partition, seen: Vec<Seen>, relayed: &mut Vec<Relayed>) {
+    fn records(&self, partition: Partition, mut seen: Vec<Seen>, relayed: &mut Vec<Relayed>) {
+        let controls: Vec<_> = seen.iter_mut().filter_map(|seen| seen.control.take()).collect();
+        let mut controls = controls.into_iter().peekable();
+        if let Some(last) = seen.last() {
+            self.cluster.advance(partition, last.offset);
+        }
         let recent: Vec<_> = seen.into_iter().map(Recent::from).collect();
         self.window.append(partition, &recent);
         for recent in recent {
@@ -107,7 +120,12 @@ impl Relay {
                 Some(message) => relayed.push(Relayed::Message(message)),
                 None => {
                     let at = Position { partition, offset: recent.offset, check: recent.check };
-                    relayed.push(Relayed::At(at));
+                    let control = controls.next_if(|record| record.offset == at.offset);
+                    let control = control.and_then(|record| self.cluster.apply(&record, (self.clock)()));
+                    relayed.push(match control {
+                        Some(control) => Relayed::Control(at, Box::new(control)),
+                        None => Relayed::At(at),
+                    });
                 }
             }
         }

@@ -133,6 +133,12 @@ impl Socket {
         self.route.protocol
     }
 
+    /// The client's user: the `sub` of its token. `None` if the client is anonymous.
+    #[must_use]
+    pub fn user(&self) -> Option<String> {
+        self.connection.identity()?.user().map(str::to_owned)
+    }
+
     /// The name of the node that the client is connected to.
     #[must_use]
     pub fn node(&self) -> &str {

@@ -70,7 +70,8 @@ impl<'a> Keys<'a> {
             return did_you_mean(&spell(&path));
         }
         let section = path.split_last().map_or(&[][..], |(_, section)| section);
-        let is_beside = |other: &KeyPath| other.split_last().is_some_and(|(_, its_section)| its_section == section);
+        let is_beside =
+            |other: &KeyPath| other.split_last().is_some_and(|(_, its)| its == section && !section.is_empty());
         let beside: Vec<String> = self.all().into_iter().filter(is_beside).map(|path| spell(&path)).collect();
         if beside.is_empty() { self.sections_hint() } else { format!("there are {}", beside.join(", ")) }
     }
@@ -84,7 +85,9 @@ impl<'a> Keys<'a> {
     }
 
     fn sections_hint(&self) -> String {
-        let names: Vec<String> = self.sections().iter().map(|path| format!("[{}]", path.join("."))).collect();
+        let mut names: Vec<String> = self.sections().iter().map(|path| format!("[{}]", path.join("."))).collect();
+        // A list of tables stands where sections do.
+        names.extend(self.0.iter().filter(|(_, value)| value.is_array()).map(|(name, _)| format!("[[{name}]]")));
         format!("the sections are {}", names.join(", "))
     }
 }
@@ -152,9 +155,9 @@ mod tests {
     fn every_section_has_keys() {
         let table = Table::try_from(Config::default()).expect("strings and numbers");
         let keys = Keys(&table);
-        for section in ["node", "http", "tls", "limits", "timing", "broker", "window", "log", "agent"] {
+        for section in ["node", "http", "auth", "tls", "limits", "timing", "broker", "window", "log", "agent"] {
             assert!(keys.all().iter().any(|path| path.len() == 2 && path[0] == section), "{section}");
         }
-        assert_eq!(keys.0.len(), 9);
+        assert_eq!(keys.0.len(), 11, "and a list of tables");
     }
 }

@@ -1,13 +1,14 @@
 //! The settings of a node, the places that they come from, and the messages about wrong ones.
 //!
 //! Defaults, then the file, then the environment, then flags: [`load`] merges them. A loaded [`Config`] is valid; nothing
-//! checks it again. No way of printing a `Config` shows the broker's password.
+//! checks it again. No way of printing a `Config` shows a password or a secret.
 
 mod address;
 mod broker_url;
 mod duration;
 mod environment;
 mod errors;
+mod jwks_url;
 mod keys;
 mod load;
 mod name;
@@ -18,6 +19,7 @@ mod reference;
 mod rules;
 mod sections;
 mod size;
+mod token_key;
 
 use std::{fmt, fs, process};
 
@@ -28,11 +30,14 @@ pub(crate) use self::network::masked;
 pub use self::{
     broker_url::{BrokerUrl, redacted},
     errors::{ConfigError, ConfigErrors, Place},
+    jwks_url::{InvalidJwksUrl, JwksUrl},
     load::{Overrides, load},
     network::Network,
-    sections::{Agent, Broker, Http, Limits, Log, Node, Timing, Tls, Window},
+    sections::{Agent, Anonymous, Auth, Broker, Channel, Http, Limits, Log, Node, Timing, Tls, Who, Window},
     size::ByteSize,
+    token_key::{InvalidSecret, Secret, TokenKey},
 };
+pub use crate::gate::{InvalidPattern, Pattern, Slow};
 
 /// All settings, by section.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -42,10 +47,14 @@ pub struct Config {
     pub node: Node,
     /// Where the node accepts connections, and from which clients, pages and proxies.
     pub http: Http,
+    /// Who the clients are: the keys that check their tokens, and whether clients without a token may connect.
+    pub auth: Auth,
     /// TLS in the node, for deployments without a balancer that terminates it.
     pub tls: Tls,
     /// What one client, and all clients together, may use.
     pub limits: Limits,
+    /// What clients may do on which channels: an ordered list of rules.
+    pub channels: Vec<Channel>,
     /// Time-outs of connections, and the pace of a stop.
     pub timing: Timing,
     /// The log that connects the nodes.
@@ -71,7 +80,7 @@ impl Config {
     }
 }
 
-/// As TOML, without the broker's password.
+/// As TOML, without passwords and secrets.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&toml::to_string(self).map_err(|_| fmt::Error)?)

@@ -13,6 +13,15 @@ where
     deserializer.deserialize_u64(Between::<T, MIN, MAX>(PhantomData))
 }
 
+/// As [`between`], for a key that need not be there.
+pub(super) fn some_between<'de, D, T, const MIN: u64, const MAX: u64>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    between::<D, T, MIN, MAX>(deserializer).map(Some)
+}
+
 struct Between<T, const MIN: u64, const MAX: u64>(PhantomData<T>);
 
 impl<T: TryFrom<u64>, const MIN: u64, const MAX: u64> de::Visitor<'_> for Between<T, MIN, MAX> {

@@ -1,13 +1,43 @@
 //! The rules about two values together. A rule about one value is in its type.
 
-use super::Config;
+use super::{Config, Place};
 
 /// A rule that a configuration may break.
 pub(super) struct Rule {
     pub(super) key: &'static str,
+    /// The value and its place, for a key in a list of tables.
+    pub(super) found: Option<(String, Place)>,
     pub(super) relation: &'static str,
     pub(super) other: &'static str,
     pub(super) reason: &'static str,
+}
+
+/// Who may connect must fit where the node listens.
+fn about_clients(Config { http, auth, .. }: &Config) -> [(bool, Rule); 2] {
+    [
+        (
+            auth.lets_someone_in(http.listen),
+            Rule {
+                key: "auth.anonymous",
+                found: None,
+                relation: "\"on\", unless there are keys for tokens, with",
+                other: "http.listen",
+                reason: "otherwise no client could connect. There are three ways: a key in `auth.keys` (`fanfare genkey` \
+                         makes one), the URL of an identity provider's keys in `auth.jwks`, or `auth.anonymous = \"on\"` \
+                         (FANFARE__AUTH__ANONYMOUS=on), which lets in every client that reaches the node",
+            },
+        ),
+        (
+            auth.cookie_is_safe(http.listen),
+            Rule {
+                key: "auth.cookie",
+                found: None,
+                relation: "a name that begins with `__Host-` or `__Secure-` with",
+                other: "http.listen",
+                reason: "any other cookie could be set without TLS or by another host",
+            },
+        ),
+    ]
 }
 
 /// The rules that this configuration breaks.
@@ -19,6 +49,7 @@ pub(super) fn broken(config: &Config) -> impl Iterator<Item = Rule> {
             twice <= limits.outbox.bytes(),
             Rule {
                 key: "limits.message",
+                found: None,
                 relation: "at most half of",
                 other: "limits.outbox",
                 reason: "a message must fit into an outbox together with what surrounds it",
@@ -28,15 +59,27 @@ pub(super) fn broken(config: &Config) -> impl Iterator<Item = Rule> {
             limits.outbox <= limits.outbox_total,
             Rule {
                 key: "limits.outbox",
+                found: None,
                 relation: "at most",
                 other: "limits.outbox_total",
                 reason: "the outbox of one client is part of the total",
             },
         ),
         (
+            limits.channels_per_connection <= usize::try_from(limits.channels_per_user).unwrap_or(usize::MAX),
+            Rule {
+                key: "limits.channels_per_connection",
+                found: None,
+                relation: "at most",
+                other: "limits.channels_per_user",
+                reason: "the subscriptions of a connection are part of those of its user",
+            },
+        ),
+        (
             twice <= broker.in_flight_bytes.bytes(),
             Rule {
                 key: "limits.message",
+                found: None,
                 relation: "at most half of",
                 other: "broker.in_flight_bytes",
                 reason: "a message must fit among the publishes in flight together with what surrounds it",
@@ -46,6 +89,7 @@ pub(super) fn broken(config: &Config) -> impl Iterator<Item = Rule> {
             timing.pong < timing.ping,
             Rule {
                 key: "timing.pong",
+                found: None,
                 relation: "shorter than",
                 other: "timing.ping",
                 reason: "a ping must be answered before the next is sent",
@@ -55,6 +99,7 @@ pub(super) fn broken(config: &Config) -> impl Iterator<Item = Rule> {
             !http.proxy_protocol || !http.trusted_proxies.is_empty(),
             Rule {
                 key: "http.proxy_protocol",
+                found: None,
                 relation: "accompanied by",
                 other: "http.trusted_proxies",
                 reason: "only trusted proxies may send the header, so no connection would be accepted",
@@ -64,11 +109,31 @@ pub(super) fn broken(config: &Config) -> impl Iterator<Item = Rule> {
             tls.certificate.is_empty() == tls.key.is_empty(),
             Rule {
                 key: "tls.certificate",
+                found: None,
                 relation: "accompanied by",
                 other: "tls.key",
                 reason: "neither can be used without the other",
             },
         ),
     ];
-    rules.into_iter().filter_map(|(holds, rule)| (!holds).then_some(rule))
+    rules
+        .into_iter()
+        .chain(about_clients(config))
+        .filter_map(|(holds, rule)| (!holds).then_some(rule))
+        .chain(too_large(config))
+}
+
+/// The rules for channels that allow larger messages than any client can send.
+fn too_large(config: &Config) -> impl Iterator<Item = Rule> {
+    let most = config.limits.message;
+    config.channels.iter().filter_map(move |channel| {
+        let message = channel.message.filter(|message| *message > most)?;
+        Some(Rule {
+            key: "channels.message",
+            found: Some((message.to_string(), channel.place.clone().unwrap_or(Place::Default))),
+            relation: "at most",
+            other: "limits.message",
+            reason: "a larger message is refused before its channel is known",
+        })
+    })
 }

@@ -3,10 +3,17 @@
 //! A decision may take time. Meanwhile later commands on that connection wait in order, and other connections go on.
 //! [`PATIENCE`] limits the time of a decision; the callers limit the number of pending ones.
 
+mod allowance;
+mod explain;
 mod identity;
 mod names;
+mod pace;
+mod parties;
 mod pattern;
+mod policy;
 mod rights;
+mod rules;
+mod warnings;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,10 +21,17 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-pub(crate) use self::identity::{Identity, Token};
-pub(crate) use self::pattern::{InvalidPattern, Pattern};
-pub(crate) use self::rights::{Grant, Rights, Verb};
-use crate::config::Config;
+pub(crate) use self::allowance::{Allowance, Limiter, Refusal};
+pub(crate) use self::explain::explain;
+pub(crate) use self::identity::Token;
+pub(crate) use self::identity::{Extras, Identity};
+pub use self::pattern::{InvalidPattern, Pattern};
+pub(crate) use self::policy::Policy;
+pub use self::policy::Slow;
+pub(crate) use self::rights::Rights;
+pub(crate) use self::rights::{Grant, Verb};
+pub(crate) use self::rules::Rules;
+pub(crate) use self::warnings::warnings;
 use crate::protocol::Failure;
 
 /// How long a decision may take.
@@ -36,30 +50,6 @@ pub(crate) enum Question<'a> {
     History { channel: &'a str },
 }
 
-/// How an allowed action is carried out: what the channel's rule says besides yes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Policy {
-    /// What happens to a subscriber that reads too slowly.
-    pub(crate) slow: Slow,
-    /// The most messages that a new subscriber may ask for with `last`; `None` means no limit but the protocol's.
-    pub(crate) last: Option<u32>,
-    /// The most publishes per second of one connection on channels of this rule.
-    pub(crate) rate: Option<u32>,
-    /// Whether messages name their publisher.
-    pub(crate) tell_publisher: bool,
-}
-
-/// What happens to a subscriber that reads more slowly than messages come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Slow {
-    /// It is closed with 4410, and resumes.
-    #[default]
-    Disconnect,
-    /// It skips to the newest message, and is notified of the number of messages that it missed.
-    Latest,
-}
-
 /// Whether an action is allowed and how it is carried out, or why it is not allowed.
 pub(crate) type Verdict = Result<Policy, Failure>;
 
@@ -71,7 +61,7 @@ pub(crate) enum Decision {
     /// The verdict, at once.
     Now(Verdict),
     /// A verdict that takes time. Await it with [`verdict`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "decisions that wait come with tokens and hooks"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "decisions that wait come with hooks"))]
     Later(Pending),
 }
 
@@ -80,31 +70,6 @@ pub(crate) trait Judge: Send + Sync {
     /// Decides whether a client may do what it asks for. Must not block: a decision that takes time is a
     /// [`Decision::Later`].
     fn judge(&self, identity: &Arc<Identity>, question: Question<'_>) -> Decision;
-}
-
-/// Allows every client everything, on every channel with a valid name.
-#[derive(Debug)]
-pub(crate) struct Open {
-    /// The longest name of a channel, in bytes.
-    channel_name: usize,
-}
-
-impl Open {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self { channel_name: config.limits.channel_name.bytes() }
-    }
-}
-
-impl Judge for Open {
-    fn judge(&self, _identity: &Arc<Identity>, question: Question<'_>) -> Decision {
-        let named = match question {
-            Question::Connect { .. } => Ok(()),
-            Question::Subscribe { channel } | Question::Publish { channel, .. } | Question::History { channel } => {
-                names::check(channel, self.channel_name)
-            }
-        };
-        Decision::Now(named.map(|()| Policy::default()))
-    }
 }
 
 /// Waits for a verdict, for at most [`PATIENCE`].
@@ -128,20 +93,5 @@ mod tests {
         let begin = tokio::time::Instant::now();
         let failure = verdict(Box::pin(std::future::pending())).await.expect_err("the decision never comes");
         assert_eq!((failure.code, failure.retry, begin.elapsed()), ("unavailable", true, PATIENCE));
-    }
-
-    #[test]
-    fn without_rules_every_valid_name_is_allowed() {
-        let open = Open::new(&Config::default());
-        for (question, allowed) in [
-            (Question::Connect { path: "/" }, true),
-            (Question::Subscribe { channel: "news" }, true),
-            (Question::Publish { channel: "news", bytes: 1 }, true),
-            (Question::Subscribe { channel: "{app}/ws" }, false),
-            (Question::Publish { channel: "", bytes: 1 }, false),
-        ] {
-            let Decision::Now(verdict) = open.judge(&Identity::anonymous(), question) else { panic!("it takes no time") };
-            assert_eq!(verdict.is_ok(), allowed, "{question:?}");
-        }
     }
 }

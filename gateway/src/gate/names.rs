@@ -9,6 +9,10 @@ pub(super) fn check(name: &str, most: usize) -> Result<(), Failure> {
     if name.is_empty() || name.len() > most {
         return refuse(format!("a channel's name has 1 to {most} bytes; this one has {}", name.len()));
     }
+    // Most names are plain ASCII, and are checked at once.
+    if name.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}' | b'*')) {
+        return Ok(());
+    }
     let forbidden =
         |c: &char| c.is_control() || c.is_whitespace() || matches!(c, '{' | '}' | '*' | '\u{2028}' | '\u{2029}');
     match name.chars().find(forbidden) {

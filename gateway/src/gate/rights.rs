@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::pattern::Pattern;
+use super::pattern::{Name, Pattern};
 
 /// What a client can do on a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -48,7 +48,12 @@ pub(crate) struct Rights(pub(crate) Box<[Grant]>);
 impl Rights {
     /// The entry that allows `verb` on a channel, if there is one.
     pub(crate) fn grant(&self, verb: Verb, channel: &str, user: Option<&str>) -> Option<&Grant> {
-        self.0.iter().find(|grant| grant.can.contains(&verb) && grant.pattern.matches(channel, user))
+        self.entry(verb, &Name::new(channel), user)
+    }
+
+    /// As [`grant`](Self::grant), for a name that is already split.
+    pub(super) fn entry(&self, verb: Verb, channel: &Name<'_>, user: Option<&str>) -> Option<&Grant> {
+        self.0.iter().find(|grant| grant.pattern.matches(channel, user) && grant.can.contains(&verb))
     }
 }
 

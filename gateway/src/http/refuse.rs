@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{Response, StatusCode, header};
+use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 
 use super::handshake::{Host, Refusal};
@@ -59,6 +59,16 @@ impl Refusing<'_> {
         self.note(Refused::Address, client, &text);
         let headers = [(header::RETRY_AFTER, TOO_MANY_RETRY), (header::CONNECTION, "close")];
         (StatusCode::TOO_MANY_REQUESTS, headers, text + "\n").into_response()
+    }
+
+    /// The answer to a client whose token is missing, misplaced or refused.
+    pub(super) fn unauthorised(&self, why: &dyn std::fmt::Display, status: StatusCode) -> Box<Response<Body>> {
+        self.note(Refused::Token, self.client(), why);
+        let mut response = (status, format!("{why}\n")).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        Box::new(response)
     }
 
     /// The answer for a path without a route. Only requests for WebSockets are logged: browsers also ask for icons and

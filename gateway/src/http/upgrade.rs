@@ -12,22 +12,29 @@ use super::refuse::Refusing;
 use crate::app::handler;
 use crate::app::socket::{Route, Socket};
 use crate::app::{Endpoint, Parameters};
+use crate::auth;
 use crate::codec::Extensions;
 use crate::door::ingress::{Client, Place, TooMany};
 use crate::door::listener::Admission;
 use crate::door::stream::Stream;
-use crate::gate::{Identity, Question};
+use crate::gate::{Identity, Question, Slow};
 use crate::node::metrics::Refused;
 use crate::protocol::{CHANNEL, Failure, Format, Session, raw};
 use crate::worker::Worker;
 use crate::worker::arrival::Arrival;
 
+/// The answer to a client that must have a token and has none.
+const NO_TOKEN: &str = "connect with a token: `Authorization: Bearer …`, or the subprotocol `fanfare.bearer.<base64url of the token>` \
+                        beside the path's own";
+
 /// An agreed upgrade: becomes a connection once the 101 is written.
 pub(super) struct Upgrade {
     endpoint: Endpoint,
-    identity: Arc<Identity>,
+    identity: Option<Arc<Identity>>,
     /// The channel to subscribe it to: the path names it, or the app's route has it.
     channel: Option<String>,
+    /// What happens to it on that channel if it reads slowly.
+    slow: Slow,
     route: Route,
     client: Client,
     /// Its share of its address's connection count, if the address came from a proxy's header.
@@ -54,16 +61,23 @@ pub(super) async fn agree(
         return Err(later("this node takes no more connections now: retry"));
     }
     let route = route(parameters, head.uri.query(), accepted.protocol)?;
-    let identity = Identity::anonymous();
-    let allowed = worker.permit(&identity, Question::Connect { path: head.uri.path() }).await;
-    allowed.map_err(not_allowed)?;
+    let identity = identify(refusing, &endpoint).await?;
+    // A client that proves who it is later is judged as an anonymous one until then.
+    let known = identity.clone().unwrap_or_else(Identity::anonymous);
+    let allowed = worker.permit(&known, Question::Connect { path: head.uri.path() }).await;
+    allowed.map_err(|failure| not_allowed(refusing, failure))?;
     let channel = match &endpoint {
         Endpoint::Gateway(_) => route.parameters.get(CHANNEL).cloned(),
         // The program chose it, not the client: the gate has no say.
         Endpoint::Handler { channel, .. } => Some(channel.clone()),
     };
+    let mut slow = Slow::Disconnect;
     if let (Endpoint::Gateway(_), Some(channel)) = (&endpoint, &channel) {
-        worker.permit(&identity, Question::Subscribe { channel }).await.map_err(not_allowed)?;
+        slow = worker
+            .permit(&known, Question::Subscribe { channel })
+            .await
+            .map_err(|failure| not_allowed(refusing, failure))?
+            .slow;
     }
     if channel.as_deref().is_some_and(|channel| !worker.knows_position(channel)) {
         return Err(later("the broker has not been reached yet: retry"));
@@ -78,7 +92,35 @@ pub(super) async fn agree(
         site.refusals.unsupported(client, head.uri.path(), offered, terms.protocols);
     }
     let response = switching(&accepted);
-    Ok((Upgrade { endpoint, identity, channel, route, client, place }, response))
+    Ok((Upgrade { endpoint, identity, channel, slow, route, client, place }, response))
+}
+
+/// Who the client is, by the token that the request offers. `None` if the client has to prove it by its first message, which
+/// only the native protocol can.
+async fn identify(refusing: &Refusing<'_>, endpoint: &Endpoint) -> Result<Option<Arc<Identity>>, Box<Response<Body>>> {
+    let Refusing { worker, head, .. } = *refusing;
+    let auth = &worker.shared.auth;
+    let first_message = matches!(endpoint, Endpoint::Gateway(format) if format.protocol().takes_tokens());
+    let is_app = matches!(endpoint, Endpoint::Handler { .. });
+    // Without keys, queries and an app's headers have meanings of their own.
+    let query = head.uri.query().filter(|_| auth.has_keys());
+    let offered = match is_app && !auth.has_keys() {
+        true => None,
+        false => auth::offered(&head.headers, query, auth.cookie())
+            .map_err(|misplaced| refusing.unauthorised(&misplaced, StatusCode::BAD_REQUEST))?,
+    };
+    // Proxies in front of a node without keys send tokens of their own.
+    let offered = offered.filter(|offered| auth.has_keys() || offered.place == auth::Place::Subprotocol);
+    match offered {
+        Some(offered) => match worker.identify(&offered.token).await {
+            Ok(identity) => Ok(Some(identity)),
+            Err(refused) if refused.is_temporary() => Err(later(&refused.to_string())),
+            Err(refused) => Err(refusing.unauthorised(&refused, StatusCode::UNAUTHORIZED)),
+        },
+        None if auth.lets_anonymous_in() => Ok(Some(Identity::anonymous())),
+        None if first_message => Ok(None),
+        None => Err(refusing.unauthorised(&NO_TOKEN, StatusCode::UNAUTHORIZED)),
+    }
 }
 
 /// The parts of the request that the app's handler can ask for.
@@ -101,7 +143,7 @@ fn route(
 
 /// Makes the socket a connection with the route's protocol.
 pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admission, upgrade: Upgrade, read: &[u8]) {
-    let Upgrade { endpoint, identity, channel, route, client, place } = upgrade;
+    let Upgrade { endpoint, identity, channel, slow, route, client, place } = upgrade;
     if place.is_some() {
         admission.place = place;
     }
@@ -112,7 +154,7 @@ pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admiss
         Endpoint::Handler { .. } => (Format::RAW, Box::new(raw::ToHandler), Some(Box::default())),
     };
     let extensions = Extensions::none();
-    let arrival = Arrival { stream, client, admission, identity, extensions, format, session, channel, inbox };
+    let arrival = Arrival { stream, client, admission, identity, extensions, format, session, channel, slow, inbox };
     let connection = worker.adopt(arrival, read);
     if let Endpoint::Handler { handler, channel, .. } = endpoint {
         let socket = Socket { worker: Rc::clone(worker), connection, channel, route };
@@ -121,12 +163,13 @@ pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admiss
 }
 
 /// The answer to a client that the gate has not allowed.
-fn not_allowed(failure: Failure) -> Box<Response<Body>> {
+fn not_allowed(refusing: &Refusing<'_>, failure: Failure) -> Box<Response<Body>> {
     match failure {
         Failure { retry: true, message, .. } => later(&message),
         Failure { code: "bad_channel", message, .. } => {
             Box::new((StatusCode::BAD_REQUEST, message + "\n").into_response())
         }
+        Failure { code: "unauthorised", message, .. } => refusing.unauthorised(&message, StatusCode::UNAUTHORIZED),
         Failure { message, .. } => Box::new((StatusCode::FORBIDDEN, message + "\n").into_response()),
     }
 }

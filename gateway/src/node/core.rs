@@ -10,8 +10,10 @@ use tokio::sync::mpsc;
 use super::health::Health;
 use super::metrics::Metrics;
 use super::shared::Shared;
+use crate::auth::Auth;
+use crate::cluster::{self, Cluster, Keeper};
 use crate::config::Config;
-use crate::gate::Judge;
+use crate::gate::{Judge, Limiter};
 use crate::relay::{Relay, Relayed};
 use crate::window::Window;
 
@@ -31,7 +33,7 @@ impl Core {
         broker: Arc<dyn Broker>,
         config: Config,
         name: String,
-        gate: Box<dyn Judge>,
+        (auth, gate): (Auth, Box<dyn Judge>),
         metrics: Metrics,
         clock: fn() -> u64,
     ) -> Self {
@@ -40,16 +42,25 @@ impl Core {
         let log = Log::start(broker, set.partitions, Timing { heartbeat: set.heartbeat, clock }, budget);
         let window = Window::new(log.partitions(), config.window.age, config.window.bytes.bytes(), clock);
         let health = Arc::new(Health::new(set.heartbeat));
-        let shared =
-            Shared { name, gate, log: Arc::new(log), window: Arc::new(window), metrics: Arc::new(metrics), config };
+        let cluster = Arc::new(Cluster::new(log.partition_of(cluster::CHANNEL)));
+        let (log, window, metrics) = (Arc::new(log), Arc::new(window), Arc::new(metrics));
+        let limiter = Limiter::new(&config.limits, crate::clock::now());
+        let shared = Shared { name, gate, limiter, auth, log, window, cluster, metrics, clock, config };
         Self { shared: Arc::new(shared), health }
+    }
+
+    /// Writes what the cluster must not forget again, for as long as the node runs.
+    pub(crate) fn keeper(&self) -> impl Future<Output = ()> + use<> {
+        let Shared { log, cluster, clock, config, .. } = &*self.shared;
+        let kept = config.broker.retention.min(HISTORY);
+        Keeper { cluster: Arc::clone(cluster), log: Arc::clone(log), kept, clock: *clock }.run()
     }
 
     /// Relays the log to these workers, until the log is closed or all workers have ended.
     pub(crate) fn relay(&self, workers: Vec<mpsc::Sender<Arc<[Relayed]>>>) -> impl Future<Output = ()> + use<> {
-        let Shared { log, window, .. } = &*self.shared;
-        let (health, window) = (Arc::clone(&self.health), Arc::clone(window));
-        let relay = Relay { partitions: log.partitions(), health, window, workers };
+        let Shared { log, window, cluster, clock, .. } = &*self.shared;
+        let (health, window, cluster) = (Arc::clone(&self.health), Arc::clone(window), Arc::clone(cluster));
+        let relay = Relay { partitions: log.partitions(), health, window, cluster, clock: *clock, workers };
         relay.run(log.tail_all(Resume::Recent(HISTORY)))
     }
 }

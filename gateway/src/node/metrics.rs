@@ -20,6 +20,8 @@ pub(crate) struct Metrics {
     made_room: AtomicU64,
     received: AtomicU64,
     delivered: AtomicU64,
+    skipped: AtomicU64,
+    limited: AtomicU64,
     published: [AtomicU64; OUTCOMES.len()],
     log_lines_dropped: Arc<AtomicU64>,
 }
@@ -49,11 +51,13 @@ pub(crate) enum Refused {
     Head,
     /// There is no WebSocket at the path.
     Path,
+    /// The client's token is missing or not valid.
+    Token,
 }
 
 impl Refused {
     /// All reasons with their labels, in the order of the enum.
-    pub(crate) const ALL: [(Self, &str); 11] = [
+    pub(crate) const ALL: [(Self, &str); 12] = [
         (Self::Full, "full"),
         (Self::Descriptors, "descriptors"),
         (Self::Rate, "rate"),
@@ -65,6 +69,7 @@ impl Refused {
         (Self::Handshake, "handshake"),
         (Self::Head, "head"),
         (Self::Path, "path"),
+        (Self::Token, "token"),
     ];
 }
 
@@ -100,6 +105,16 @@ impl Metrics {
     }
 
     /// Counts messages queued for clients.
+    /// Notes a command that was refused because of a rate.
+    pub(crate) fn limited(&self) {
+        self.limited.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes messages that a slow subscriber of a `latest` channel does not receive.
+    pub(crate) fn skipped(&self, messages: u64) {
+        self.skipped.fetch_add(messages, Ordering::Relaxed);
+    }
+
     pub(crate) fn delivered(&self, messages: usize) {
         self.delivered.fetch_add(messages as u64, Ordering::Relaxed);
     }
@@ -148,6 +163,10 @@ impl Metrics {
             "Messages queued for clients, counted once per receiver.",
             &read(&self.delivered),
         );
+        let help = "Messages that slow subscribers of channels with `slow = latest` do not receive.";
+        family("messages_skipped_total", "counter", help, &read(&self.skipped));
+        let help = "Commands refused because of a rate.";
+        family("commands_limited_total", "counter", help, &read(&self.limited));
         let outcomes = OUTCOMES.iter().zip(&self.published);
         let samples: Vec<_> =
             outcomes.map(|(outcome, n)| labelled("outcome", outcome, n.load(Ordering::Relaxed))).collect();

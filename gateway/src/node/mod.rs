@@ -33,10 +33,11 @@ use self::drain::Phase;
 use self::metrics::Metrics;
 use self::shared::Shared;
 use crate::app::App;
+use crate::auth::{Auth, AuthError};
 use crate::config::Config;
 use crate::door::ingress::{Ingress, Tls, TlsError};
 use crate::door::listener::{Counts, Listener, Refusing};
-use crate::gate::{Judge, Open};
+use crate::gate::{Judge, Rules};
 use crate::http::handshake::{HostError, Hosts, OriginError, Origins};
 use crate::http::refusals::Refusals;
 use crate::http::site::{PROBES, Site};
@@ -56,6 +57,9 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The keys for tokens cannot be used.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The node cannot listen on an address.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -105,13 +109,13 @@ impl Node {
     }
 
     fn on(
-        Prepared { origins, hosts, tls, gate, broker }: Prepared,
+        Prepared { origins, hosts, tls, auth, gate, broker }: Prepared,
         app: App,
         config: Config,
         name: String,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
-        let core = Core::new(broker, config.clone(), name, gate, metrics, wall_clock);
+        let core = Core::new(broker, config.clone(), name, (auth, gate), metrics, wall_clock);
         let listen = config.http.listen;
         let listener = Listener::bind(listen).map_err(|error| StartError::Listen(listen, error))?;
         let address = listener.address;
@@ -145,6 +149,8 @@ impl Node {
             tasks.spawn(vitals.keep("the agent", agent.run(Arc::clone(&core.health), counts)));
         }
         let (publisher, watched) = (Arc::clone(&core.shared.log), Arc::clone(vitals));
+        tasks.spawn(vitals.keep("the keeper", core.keeper()));
+        tasks.spawn(vitals.keep("the reader of keys", core.shared.auth.clone().run()));
         tasks.spawn(vitals.keep("the publisher", async move { publisher.publishing_ended().await }));
         tasks.spawn(vitals.keep("the health watch", async move { watched.watch().await }));
         Ok(Self { address, agent: at, core, ingress, phase, clients, tasks, workers: crew.threads })
@@ -202,6 +208,7 @@ struct Prepared {
     origins: Origins,
     hosts: Hosts,
     tls: Option<Tls>,
+    auth: Auth,
     gate: Box<dyn Judge>,
     broker: Arc<dyn Broker>,
 }
@@ -213,7 +220,7 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
     let retention = usize::try_from(config.broker.retention).unwrap_or(usize::MAX);
     let settings = Settings { partitions: config.broker.partitions, retention };
     let broker = connect(config.broker.url.expose(), settings)?;
-    Ok(Prepared { origins, hosts, tls, gate: Box::new(Open::new(config)), broker })
+    Ok(Prepared { origins, hosts, tls, auth: Auth::new(config)?, gate: Box::new(Rules::new(config)), broker })
 }
 
 /// Checks whether a node could be started with this configuration. Reads the certificate; uses neither the network nor

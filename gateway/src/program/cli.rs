@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::{explain, genkey, revoke, token};
 use crate::config::Overrides;
 use crate::{capacity, probe};
 
@@ -33,10 +34,18 @@ pub enum Command {
         /// The settings from flags.
         overrides: Overrides,
     },
+    /// Explain what a client may do.
+    Explain(explain::Options),
     /// Test a WebSocket from outside; see [`probe::run`].
     Probe(Box<probe::Options>),
     /// Compute the resources for a number of connections; see [`capacity::report`].
     Capacity(capacity::Options),
+    /// End tokens before they expire; see [`revoke`](super::revoke).
+    Revoke(revoke::Options),
+    /// Make a token; see [`token::make`].
+    Token(Box<token::Options>),
+    /// Make a key for tokens; see [`genkey::make`].
+    Genkey(genkey::Options),
 }
 
 /// The name and version of a program, for `--help`, `--version` and errors.
@@ -82,11 +91,19 @@ enum Verb {
         #[command(flatten)]
         listen: ListenFlag,
     },
+    /// Explain which rule decides what a client may do on a channel; exit with 1 if it may not.
+    Explain(explain::Options),
     /// Test a WebSocket from outside, step by step; exit with 1 if a step fails.
     #[command(after_help = probe::EXIT)]
     Probe(Box<probe::Options>),
     /// Compute the resources for a number of connections, and check this machine's limits.
     Capacity(capacity::Options),
+    /// End tokens before they expire: every node closes their connections with 4401.
+    Revoke(revoke::Options),
+    /// Make a token for a user, signed with a secret or a private key.
+    Token(Box<token::Options>),
+    /// Make a key for tokens: a secret or a key pair, with the lines for the configuration.
+    Genkey(genkey::Options),
 }
 
 #[derive(Debug, Args)]
@@ -132,8 +149,12 @@ pub fn parse(name: &Name, arguments: impl IntoIterator<Item = OsString>) -> Resu
         Some(Verb::Ready { file, listen }) => {
             Command::Ready { file: file.config, overrides: Overrides { listen: listen.listen, ..Overrides::default() } }
         }
+        Some(Verb::Explain(options)) => Command::Explain(options),
         Some(Verb::Probe(options)) => Command::Probe(options),
         Some(Verb::Capacity(options)) => Command::Capacity(options),
+        Some(Verb::Revoke(options)) => Command::Revoke(options),
+        Some(Verb::Token(options)) => Command::Token(options),
+        Some(Verb::Genkey(options)) => Command::Genkey(options),
     })
 }
 

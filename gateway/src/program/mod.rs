@@ -1,12 +1,17 @@
-//! The command line of every program built on this library: serve, check, ready, probe, capacity.
+//! The command line of every program built on this library: serve, check, ready, explain, probe, capacity, token, genkey,
+//! revoke.
 //!
 //! Only this module reads arguments, installs logging, prints and chooses the exit code.
 
 pub mod cli;
+pub mod explain;
+pub mod genkey;
 pub mod ready;
+pub mod revoke;
 mod serve;
 mod signals;
 mod telemetry;
+pub mod token;
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
@@ -14,11 +19,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use broker_adapters::wall_clock;
 
 use self::cli::{Command, Name};
 use crate::app::App;
+use crate::auth::{Auth, Verification};
 use crate::config::{Config, Overrides, load};
-use crate::{capacity, node, probe};
+use crate::{capacity, gate, node, probe};
 
 impl App {
     /// Runs the process's command line, which by default serves until a signal to stop. The command line, the environment
@@ -59,6 +66,9 @@ async fn execute(app: App, address: &str) -> anyhow::Result<()> {
             let config = load(file.as_deref(), cli::environment(), Overrides::default())?;
             node::check(&config)?;
             telemetry::filter(&config.log.level)?;
+            for warning in gate::warnings(&config) {
+                telemetry::print_error(&format!("warning: {warning}\n"));
+            }
             print_line(&"Configuration file is valid")
         }
         Command::Ready { file, overrides } => {
@@ -66,11 +76,35 @@ async fn execute(app: App, address: &str) -> anyhow::Result<()> {
             ready::ask(&config)?;
             print_line(&"ready")
         }
+        Command::Revoke(options) => {
+            let overrides = Overrides { broker: options.broker.clone(), ..Overrides::default() };
+            let config = load(options.config.as_deref(), cli::environment(), overrides)?;
+            print_line(&revoke::run(&options, &config).await?)
+        }
+        Command::Explain(options) => {
+            let config = load(options.config.as_deref(), cli::environment(), Overrides::default())?;
+            let auth = Auth::new(&config)?;
+            let identify = |token: &str| match auth.verify(token, wall_clock() / 1000) {
+                Verification::Now(verified) => verified.map_err(|refused| refused.to_string()),
+                Verification::Later(_) => {
+                    Err("the token's key is in `auth.jwks`, which this command does not read".to_owned())
+                }
+            };
+            let (text, allowed) = explain::explain(&options, &config, identify)?;
+            print_line(&text)?;
+            anyhow::ensure!(allowed, "not allowed");
+            Ok(())
+        }
         Command::Probe(options) => run_probe(&options).await,
         Command::Capacity(options) => {
             let report = capacity::report(&options);
             print_line(&if options.json { serde_json::to_string(&report)? } else { report.to_string() })
         }
+        Command::Token(options) => {
+            let config = load(options.config.as_deref(), cli::environment(), Overrides::default())?;
+            print_line(&token::make(&options, &config)?)
+        }
+        Command::Genkey(options) => print_line(&genkey::make(&options)?),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Pure.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use broker_adapters::{MessageId, Payload, Position, PublishError};
 
@@ -16,10 +17,14 @@ pub(crate) struct Request<'a> {
 /// A command.
 #[derive(Debug)]
 pub(crate) enum Command<'a> {
-    /// Asks for the name of the node.
-    Connect,
-    /// Asks for the messages of a channel: for new ones only, or for all after a position.
-    Subscribe { channel: Cow<'a, str>, since: Option<Position> },
+    /// Asks for the names of the node and the client, and says who the client is.
+    Connect { token: Option<Token<'a>> },
+    /// Renews the client's token.
+    Refresh { token: Token<'a> },
+    /// Asks for the messages of a channel: all after a position, or else this number of the last ones, and new ones.
+    Subscribe { channel: Cow<'a, str>, since: Option<Position>, last: Option<u32> },
+    /// Asks for at most `limit` messages of a channel.
+    History { channel: Cow<'a, str>, start: Start, limit: u32 },
     /// Ends a subscription.
     Unsubscribe { channel: Cow<'a, str> },
     /// Publishes a message. If it is repeated with the same key, it is delivered once.
@@ -30,13 +35,38 @@ pub(crate) enum Command<'a> {
     Pong,
 }
 
+/// A token as it came. No way of printing shows it.
+pub(crate) struct Token<'a>(pub(crate) Cow<'a, str>);
+
+impl fmt::Debug for Token<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+/// The most messages that one command may ask for with `last` or `limit`.
+pub(crate) const MOST: u32 = 1000;
+
+/// Where history is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Forward from a position.
+    Since(Position),
+    /// Backward from a position.
+    Before(Position),
+    /// Backward from the newest message.
+    End,
+}
+
 impl Request<'_> {
     /// The same request without a borrow from the input, for a request that has to wait.
     pub(crate) fn into_owned(self) -> Request<'static> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
         let command = match self.command {
-            Command::Connect => Command::Connect,
-            Command::Subscribe { channel, since } => Command::Subscribe { channel: owned(channel), since },
+            Command::Connect { token } => Command::Connect { token: token.map(|Token(text)| Token(owned(text))) },
+            Command::Refresh { token: Token(text) } => Command::Refresh { token: Token(owned(text)) },
+            Command::Subscribe { channel, since, last } => Command::Subscribe { channel: owned(channel), since, last },
+            Command::History { channel, start, limit } => Command::History { channel: owned(channel), start, limit },
             Command::Unsubscribe { channel } => Command::Unsubscribe { channel: owned(channel) },
             Command::Publish { channel, payload, key } => {
                 Command::Publish { channel: owned(channel), payload, key: key.map(owned) }
@@ -54,17 +84,24 @@ pub(crate) struct Failure {
     pub(crate) code: &'static str,
     pub(crate) message: String,
     pub(crate) retry: bool,
+    /// How long to wait before a retry, in milliseconds, if that is known.
+    pub(crate) retry_after: Option<u64>,
 }
 
 impl Failure {
     /// A failure that a retry cannot help.
     pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry: false }
+        Self { code, message: message.into(), retry: false, retry_after: None }
     }
 
     /// A failure that a later retry may avoid.
     pub(crate) fn for_now(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry: true }
+        Self { code, message: message.into(), retry: true, retry_after: None }
+    }
+
+    /// A failure that a retry avoids after so many milliseconds.
+    pub(crate) fn for_a_time(code: &'static str, message: impl Into<String>, after: u64) -> Self {
+        Self { retry_after: Some(after), ..Self::for_now(code, message) }
     }
 }
 
@@ -76,7 +113,7 @@ impl From<PublishError> for Failure {
             PublishError::Unavailable => ("unavailable", true),
             PublishError::Unknown => ("unknown", true),
         };
-        Self { code, message: error.to_string(), retry }
+        Self { code, message: error.to_string(), retry, retry_after: None }
     }
 }
 

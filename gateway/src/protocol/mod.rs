@@ -14,7 +14,7 @@ mod shout;
 use broker_adapters::{Payload, Record};
 
 pub(crate) use self::body::Body;
-pub(crate) use self::command::{Command, Failure, Request, message_id};
+pub(crate) use self::command::{Command, Failure, MOST, Request, Start, Token, message_id};
 pub(crate) use self::reply::{Notice, Output, Reply};
 use crate::close::CloseReason;
 
@@ -39,6 +39,11 @@ pub(crate) trait Protocol: Sync {
 
     /// The names of its subprotocols, from which the handshake selects one.
     fn names(&self) -> &'static [&'static str];
+
+    /// Whether its clients can prove who they are by their first message.
+    fn takes_tokens(&self) -> bool {
+        false
+    }
 
     /// Begins a session. Without state of its own it takes no memory.
     fn open(&self) -> Box<dyn Session>;

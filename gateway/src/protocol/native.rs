@@ -1,7 +1,7 @@
 //! `fanfare.v1`: JSON text messages, one object each.
 //!
-//! Pure. A command has exactly one of `connect`, `subscribe`, `unsubscribe`, `publish`, `ping`, `pong`, and optionally
-//! an `id` that its reply repeats. A reply has `ok` or `error`; an error says whether a retry can help.
+//! Pure. A command has exactly one of `connect`, `refresh`, `subscribe`, `unsubscribe`, `publish`, `history`, `ping`, `pong`,
+//! and optionally an `id` that its reply repeats. A reply has `ok` or `error`; an error says whether a retry can help.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -9,14 +9,16 @@ use std::marker::PhantomData;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use broker_adapters::{InvalidPosition, Payload, Position, Record};
+use broker_adapters::{Extension, InvalidPosition, Payload, Position, Record};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Body, Command, Failure, Incoming, Input, Notice, Output, Protocol, Reply, Request, Session};
+use super::{
+    Body, Command, Failure, Incoming, Input, MOST, Notice, Output, Protocol, Reply, Request, Session, Start, Token,
+};
 use crate::close::CloseReason;
 
 /// The name of the subprotocol.
@@ -24,6 +26,9 @@ pub(crate) const NAME: &str = "fanfare.v1";
 
 /// The longest explanation of an invalid command, in bytes.
 const MESSAGE: usize = 200;
+
+/// The most messages that `history` gives without a `limit`.
+const LIMIT: u32 = 100;
 
 /// The longest key of a publish, in bytes.
 const KEY: usize = 255;
@@ -40,6 +45,10 @@ impl Protocol for Native {
         &[NAME]
     }
 
+    fn takes_tokens(&self) -> bool {
+        true
+    }
+
     fn open(&self) -> Box<dyn Session> {
         Box::new(Self)
     }
@@ -50,20 +59,35 @@ impl Protocol for Native {
 
     fn reply(&self, id: Option<u64>, reply: &Reply<'_>) -> Output {
         let rest = match reply {
-            Reply::Connected { node } => {
-                format!("\"ok\":{{\"node\":{},\"version\":{}}}", quoted(node), quoted(env!("CARGO_PKG_VERSION")))
+            Reply::Connected { node, client, user, expires_in } => {
+                let user = user.map_or_else(String::new, |user| format!(",\"user\":{}", quoted(user)));
+                let expires = expires_in.map_or_else(String::new, |seconds| format!(",\"expires_in\":{seconds}"));
+                let (node, version) = (quoted(node), quoted(env!("CARGO_PKG_VERSION")));
+                format!("\"ok\":{{\"node\":{node},\"version\":{version},\"client\":\"{client}\"{user}{expires}}}")
+            }
+            Reply::Refreshed { expires_in } => {
+                let expires = expires_in.map_or_else(String::new, |seconds| format!("\"expires_in\":{seconds}"));
+                format!("\"ok\":{{{expires}}}")
             }
             Reply::Done => "\"ok\":{}".to_owned(),
-            Reply::Subscribed { channel, at, recovered } => {
+            Reply::Subscribed { channel, at, recovered, last } => {
                 let recovered = recovered.map_or_else(String::new, |recovered| format!(",\"recovered\":{recovered}"));
-                format!("\"ok\":{{\"channel\":{},\"at\":\"{at}\"{recovered}}}", quoted(channel))
+                let last = last.map_or_else(String::new, |last| format!(",\"last\":{last}"));
+                format!("\"ok\":{{\"channel\":{},\"at\":\"{at}\"{recovered}{last}}}", quoted(channel))
+            }
+            Reply::History { channel, records, next, complete } => {
+                let next = next.map_or_else(String::new, |next| format!(",\"next\":\"{next}\""));
+                let (channel, messages) = (quoted(channel), messages(records));
+                format!("\"ok\":{{\"channel\":{channel},\"messages\":[{messages}]{next},\"complete\":{complete}}}")
             }
             Reply::Published { at } => {
                 let at = at.map_or_else(String::new, |at| format!("\"at\":\"{at}\""));
                 format!("\"ok\":{{{at}}}")
             }
-            Reply::Failed(Failure { code, message, retry }) => {
-                format!("\"error\":{{\"code\":\"{code}\",\"message\":{},\"retry\":{retry}}}", quoted(message))
+            Reply::Failed(Failure { code, message, retry, retry_after }) => {
+                let after = retry_after.map_or_else(String::new, |after| format!(",\"retry_after_ms\":{after}"));
+                let message = quoted(message);
+                format!("\"error\":{{\"code\":\"{code}\",\"message\":{message},\"retry\":{retry}{after}}}")
             }
         };
         text(match id {
@@ -77,6 +101,10 @@ impl Protocol for Native {
             Notice::Lost { channel, lost } => {
                 let (channel, after, reason) = (quoted(channel), lost.after, lost.reason);
                 format!("{{\"channel\":{channel},\"lost\":{{\"after\":\"{after}\",\"reason\":\"{reason}\"}}}}")
+            }
+            Notice::Skipped { channel, count } => format!("{{\"channel\":{},\"skipped\":{count}}}", quoted(channel)),
+            Notice::Unsubscribed { channel } => {
+                format!("{{\"unsubscribed\":{{\"channel\":{},\"reason\":\"forbidden\"}}}}", quoted(channel))
             }
             Notice::Ping(positions) => ping(positions),
             Notice::Degraded(degraded) => format!("{{\"degraded\":{degraded}}}"),
@@ -105,13 +133,18 @@ fn invalid<'a>((id, failure): (Option<u64>, Failure)) -> Input<'a> {
 #[serde(deny_unknown_fields)]
 struct Frame<'a> {
     id: Option<u64>,
-    connect: Option<Object<Empty>>,
+    #[serde(borrow)]
+    connect: Option<Object<Connect<'a>>>,
+    #[serde(borrow)]
+    refresh: Option<Object<Refresh<'a>>>,
     #[serde(borrow)]
     subscribe: Option<Object<Subscribe<'a>>>,
     #[serde(borrow)]
     unsubscribe: Option<Object<OnChannel<'a>>>,
     #[serde(borrow)]
     publish: Option<Object<Publish<'a>>>,
+    #[serde(borrow)]
+    history: Option<Object<History<'a>>>,
     ping: Option<Object<Empty>>,
     pong: Option<Object<Empty>>,
 }
@@ -145,11 +178,38 @@ struct Empty {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Connect<'a> {
+    #[serde(borrow)]
+    token: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refresh<'a> {
+    #[serde(borrow)]
+    token: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Subscribe<'a> {
     #[serde(borrow)]
     channel: Cow<'a, str>,
     #[serde(borrow)]
     since: Option<Cow<'a, str>>,
+    last: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct History<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    #[serde(borrow)]
+    since: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    before: Option<Cow<'a, str>>,
+    limit: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -174,8 +234,7 @@ struct Publish<'a> {
 fn parse(text: &str) -> Result<Request<'_>, (Option<u64>, Failure)> {
     let Object(frame): Object<Frame<'_>> = serde_json::from_str(text).map_err(|error| {
         let id = serde_json::from_str::<serde_json::Value>(text).ok().and_then(|value| value.get("id")?.as_u64());
-        let mut message = format!("not a command: {error}");
-        // The error may quote the whole message, which the sender knows.
+        let mut message = format!("not a command: {}", without_strings(&error.to_string()));
         message.truncate(message.floor_char_boundary(MESSAGE));
         (id, Failure::new("bad_request", message))
     })?;
@@ -186,19 +245,27 @@ fn parse(text: &str) -> Result<Request<'_>, (Option<u64>, Failure)> {
     {
         return Err(refuse(format!("a key has 1 to {KEY} bytes; this one has {}", key.len())));
     }
-    let since = match frame.subscribe.as_ref().and_then(|Object(on)| on.since.as_deref()) {
-        Some(since) => Some(since.parse().map_err(|error: InvalidPosition| refuse(format!("`since` is {error}")))?),
+    let since = match frame.subscribe.as_ref() {
+        Some(Object(on)) => position("since", on.since.as_deref()).map_err(refuse)?,
+        None => None,
+    };
+    let last = frame.subscribe.as_ref().and_then(|Object(on)| on.last);
+    count("last", last).map_err(refuse)?;
+    let history = match frame.history {
+        Some(Object(on)) => Some(history(on).map_err(refuse)?),
         None => None,
     };
     let mut commands = [
-        frame.connect.map(|Object(Empty {})| Command::Connect),
-        frame.subscribe.map(|Object(on)| Command::Subscribe { channel: on.channel, since }),
+        frame.connect.map(|Object(on)| Command::Connect { token: on.token.map(Token) }),
+        frame.refresh.map(|Object(on)| Command::Refresh { token: Token(on.token) }),
+        frame.subscribe.map(|Object(on)| Command::Subscribe { channel: on.channel, since, last }),
         frame.unsubscribe.map(|Object(on)| Command::Unsubscribe { channel: on.channel }),
         frame.publish.map(|Object(on)| Command::Publish {
             channel: on.channel,
             payload: payload(on.data),
             key: on.key,
         }),
+        history,
         frame.ping.map(|Object(Empty {})| Command::Ping),
         frame.pong.map(|Object(Empty {})| Command::Pong),
     ]
@@ -206,7 +273,39 @@ fn parse(text: &str) -> Result<Request<'_>, (Option<u64>, Failure)> {
     .flatten();
     match (commands.next(), commands.next()) {
         (Some(command), None) => Ok(Request { id, command }),
-        _ => Err(refuse("send one of connect, subscribe, unsubscribe, publish, ping, pong per object".into())),
+        _ => Err(refuse(
+            "send one of connect, refresh, subscribe, unsubscribe, publish, history, ping, pong per object".into(),
+        )),
+    }
+}
+
+/// A parser's error without the string that it quotes, which may be a token.
+fn without_strings(error: &str) -> String {
+    match (error.find("string \""), error.rfind("\", ")) {
+        (Some(begin), Some(end)) if begin < end => format!("{}string{}", &error[..begin], &error[end + 1..]),
+        _ => error.to_owned(),
+    }
+}
+
+fn history(on: History<'_>) -> Result<Command<'_>, String> {
+    let start = match (position("since", on.since.as_deref())?, position("before", on.before.as_deref())?) {
+        (Some(since), None) => Start::Since(since),
+        (None, Some(before)) => Start::Before(before),
+        (None, None) => Start::End,
+        (Some(_), Some(_)) => return Err("send `since` or `before`, not both".into()),
+    };
+    count("limit", on.limit)?;
+    Ok(Command::History { channel: on.channel, start, limit: on.limit.unwrap_or(LIMIT) })
+}
+
+fn position(field: &str, text: Option<&str>) -> Result<Option<Position>, String> {
+    text.map(|text| text.parse().map_err(|error: InvalidPosition| format!("`{field}` is {error}"))).transpose()
+}
+
+fn count(field: &str, number: Option<u32>) -> Result<(), String> {
+    match number {
+        Some(number) if !(1..=MOST).contains(&number) => Err(format!("`{field}` is 1 to {MOST}, not {number}")),
+        _ => Ok(()),
     }
 }
 
@@ -227,23 +326,46 @@ fn message(record: &Record) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.len() + record.channel.len() + 72);
     out.extend_from_slice(b"{\"channel\":");
     write_string(&mut out, record.channel());
+    out.push(b',');
+    write_content(&mut out, record);
+    out.push(b'}');
+    out
+}
+
+/// The messages of one channel, without its name.
+fn messages(records: &[&Record]) -> String {
+    let mut out = Vec::with_capacity(records.iter().map(|record| record.payload.bytes().len() + 72).sum());
+    for record in records {
+        out.extend_from_slice(if out.is_empty() { b"{" } else { b",{" });
+        write_content(&mut out, record);
+        out.push(b'}');
+    }
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// The fields of a message: its data and its position.
+fn write_content(out: &mut Vec<u8>, record: &Record) {
     match &record.payload {
         // The broker's bytes are not trusted: only valid JSON may be embedded unchanged.
         Payload::Json(json) if serde_json::from_slice::<IgnoredAny>(json).is_ok() => {
-            out.extend_from_slice(b",\"data\":");
+            out.extend_from_slice(b"\"data\":");
             out.extend_from_slice(json);
         }
         Payload::Json(text) | Payload::Text(text) => {
-            out.extend_from_slice(b",\"data\":");
-            write_string(&mut out, std::str::from_utf8(text).unwrap_or_default());
+            out.extend_from_slice(b"\"data\":");
+            write_string(out, std::str::from_utf8(text).unwrap_or_default());
         }
         Payload::Binary(bytes) => {
-            out.extend_from_slice(b",\"base64\":");
-            write_string(&mut out, &STANDARD.encode(bytes));
+            out.extend_from_slice(b"\"base64\":");
+            write_string(out, &STANDARD.encode(bytes));
         }
     }
-    out.extend_from_slice(format!(",\"at\":\"{}\"}}", record.position()).as_bytes());
-    out
+    let (user, client) = (record.extensions.get(Extension::User), record.extensions.get(Extension::Client));
+    if let Some(client) = client {
+        let user = user.map_or_else(String::new, |user| format!("\"user\":{},", quoted(user)));
+        out.extend_from_slice(format!(",\"from\":{{{user}\"client\":{}}}", quoted(client)).as_bytes());
+    }
+    out.extend_from_slice(format!(",\"at\":\"{}\"", record.position()).as_bytes());
 }
 
 /// The ping with the position of each channel.

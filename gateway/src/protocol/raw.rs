@@ -41,7 +41,12 @@ impl Protocol for Raw {
     fn reply(&self, _id: Option<u64>, reply: &Reply<'_>) -> Output {
         match reply {
             // Without a close, the client would assume that later messages are published too.
-            Reply::Failed(_) => Output::Close(CloseReason::Overload),
+            Reply::Failed(failure) => Output::Close(match failure.code {
+                "forbidden" | "unauthorised" => CloseReason::Forbidden,
+                "too_large" => CloseReason::MessageTooBig,
+                "rate_limited" => CloseReason::RateLimited,
+                _ => CloseReason::Overload,
+            }),
             _ => Output::Nothing,
         }
     }
@@ -49,7 +54,11 @@ impl Protocol for Raw {
     fn notice(&self, notice: Notice<'_>) -> Output {
         match notice {
             Notice::Lost { .. } => Output::Close(CloseReason::MessagesLost),
-            Notice::Ping(_) | Notice::Degraded(_) | Notice::Reconnect { .. } => Output::Nothing,
+            Notice::Unsubscribed { .. } => Output::Close(CloseReason::Forbidden),
+            // The channel's rule has chosen that clients see the newest message only.
+            Notice::Skipped { .. } | Notice::Ping(_) | Notice::Degraded(_) | Notice::Reconnect { .. } => {
+                Output::Nothing
+            }
         }
     }
 }

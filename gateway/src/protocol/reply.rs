@@ -1,6 +1,6 @@
 //! What a node sends to clients, before a protocol encodes it.
 
-use broker_adapters::{Break, Position};
+use broker_adapters::{Break, Position, Record};
 
 use super::body::Body;
 use super::command::Failure;
@@ -9,13 +9,19 @@ use crate::close::CloseReason;
 /// The answer to a command.
 #[derive(Debug)]
 pub(crate) enum Reply<'a> {
-    /// To `connect`.
-    Connected { node: &'a str },
+    /// To `connect`: the names of the node, of the client and of its user, and the seconds that its token is still valid.
+    Connected { node: &'a str, client: &'a str, user: Option<&'a str>, expires_in: Option<u64> },
+    /// To `refresh`: the seconds that the new token is valid.
+    Refreshed { expires_in: Option<u64> },
     /// To a command that has no result.
     Done,
     /// To `subscribe`: messages after `at` follow. `recovered` is present if the client named a position, and says
-    /// whether it receives everything after that.
-    Subscribed { channel: &'a str, at: Position, recovered: Option<bool> },
+    /// whether it receives everything after that. `last` is present if the client is given last messages, and is their
+    /// number.
+    Subscribed { channel: &'a str, at: Position, recovered: Option<bool>, last: Option<u32> },
+    /// To `history`: messages in the order of the log, and where the following ones are. `complete` says whether there are
+    /// none.
+    History { channel: &'a str, records: &'a [&'a Record], next: Option<Position>, complete: bool },
     /// To `publish`: the message is in the log, at this position if the broker reports it.
     Published { at: Option<Position> },
     /// The command was not carried out.
@@ -27,6 +33,11 @@ pub(crate) enum Reply<'a> {
 pub(crate) enum Notice<'a> {
     /// Messages of a channel are lost to this subscriber.
     Lost { channel: &'a str, lost: Break },
+    /// So many messages of a channel were skipped, because the client reads slowly and the channel's rule says so. The next
+    /// message of the channel is the newest.
+    Skipped { channel: &'a str, count: u64 },
+    /// The client is no longer subscribed to a channel: it has lost the right to it.
+    Unsubscribed { channel: &'a str },
     /// Asks the client for a sign of life, and gives it the position of each of its channels, so that it can also
     /// resume quiet channels.
     Ping(&'a [(&'a str, Position)]),

@@ -55,6 +55,7 @@ struct Publishing {
 enum Asked {
     Subscribe { channel: String, since: Option<Position>, again: bool },
     Unsubscribe,
+    History,
     Publish { publishing: Publishing, due: Instant },
 }
 
@@ -71,6 +72,8 @@ pub(super) struct Client {
     world: Rc<World>,
     number: usize,
     rng: Rng,
+    /// For what concerns older messages, so that all else is drawn as without them.
+    past: Rng,
     interests: BTreeMap<String, Interest>,
     connection: Option<Connection>,
     asked: BTreeMap<u64, Asked>,
@@ -81,6 +84,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(world: Rc<World>, number: usize, mut rng: Rng) -> Self {
+        let past = Rng::with_seed(rng.clone().u64(..));
         let interests = world
             .channels
             .iter()
@@ -90,6 +94,7 @@ impl Client {
             world,
             number,
             rng,
+            past,
             interests,
             connection: None,
             asked: BTreeMap::new(),
@@ -152,6 +157,11 @@ impl Client {
             62..70 => self.change_mind(),
             70..73 => self.leave(),
             73..77 => self.hesitate(),
+            77..79 => {
+                let (node, client) = (self.rng.usize(0..self.world.size()), self.rng.usize(0..self.world.clients()));
+                self.world.revoke(node, client);
+            }
+            79..84 => self.look_back(),
             _ => {}
         }
     }
@@ -170,7 +180,8 @@ impl Client {
     fn connect(&mut self) {
         let (room, first) = (self.rng.usize(200..20_000), self.rng.usize(0..self.world.size()));
         let (mine, theirs) = pipe(room);
-        if self.world.connect(first, theirs) {
+        let identity = self.world.tokens.borrow_mut().issue(self.number);
+        if self.world.connect(first, theirs, identity) {
             self.note(format_args!("connects to node {first}"));
             self.connection =
                 Some(Connection { end: mine, node: first, input: VecDeque::new(), paused_until: Instant::now() });
@@ -195,10 +206,13 @@ impl Client {
     }
 
     fn subscribe(&mut self, channel: &str, since: Option<Position>, again: bool) {
-        let command = match since {
+        let mut command = match since {
             Some(since) => json!({ "channel": channel, "since": since.to_string() }),
             None => json!({ "channel": channel }),
         };
+        if self.past.u8(0..4) == 0 {
+            command["last"] = self.past.u32(1..40).into();
+        }
         let asked = Asked::Subscribe { channel: channel.to_owned(), since, again };
         let id = self.ask("subscribe", &command, asked);
         if let (Some(interest), false) = (self.interests.get_mut(channel), again) {
@@ -253,6 +267,21 @@ impl Client {
         if self.rng.bool() {
             self.subscribe(&channel, since, false);
         }
+    }
+
+    /// Asks for older messages of a channel, from the last position handled or from the end.
+    fn look_back(&mut self) {
+        let index = self.past.usize(0..self.interests.len());
+        let Some((channel, interest)) = self.interests.iter().nth(index) else { return };
+        let mut command = json!({ "channel": channel, "limit": self.past.u32(1..40) });
+        if let Some((at, _)) = interest.since {
+            match self.past.u8(0..3) {
+                0 => command["since"] = at.to_string().into(),
+                1 => command["before"] = at.to_string().into(),
+                _ => {}
+            }
+        }
+        self.ask("history", &command, Asked::History);
     }
 
     fn stall(&mut self) {
@@ -352,6 +381,7 @@ impl Client {
     }
 
     fn drop_connection(&mut self, why: &str) {
+        self.world.tokens.borrow_mut().drop(self.number);
         if let Some(connection) = self.connection.take() {
             self.note(format_args!("{why} (node {})", connection.node));
         }

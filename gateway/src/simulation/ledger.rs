@@ -287,8 +287,8 @@ fn id(envelope: &[u8]) -> MessageId {
 }
 
 fn read(envelope: &[u8]) -> Content {
-    // A record of a newer release that may be skipped counts as a heartbeat.
-    if let [b'F', 2, 77, 1, ..] = envelope {
+    // A record for the nodes, or of a newer release that may be skipped, counts as a heartbeat.
+    if let [b'F', 2, 77, 1, ..] | [b'F', 1, 5, 1, ..] = envelope {
         return Content::Heartbeat;
     }
     let [b'F', 1, kind @ 0..=3, 0, ..] = envelope else { return Content::Garbage };

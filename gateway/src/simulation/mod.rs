@@ -15,6 +15,7 @@ mod node;
 mod panics;
 pub(crate) mod pipe;
 mod scenarios;
+mod tokens;
 mod world;
 
 use std::cell::Cell;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_adapters::Log;
 use fastrand::Rng;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, LocalSet};
@@ -13,12 +14,13 @@ use tokio::task::{AbortHandle, LocalSet};
 use super::broker::Model;
 use super::pipe::End;
 use super::wall;
+use crate::auth::Auth;
 use crate::codec::Extensions;
 use crate::config::Config;
 use crate::door::ingress::Client;
 use crate::door::listener::Admission;
 use crate::door::stream::Stream;
-use crate::gate::{Identity, Open};
+use crate::gate::{Identity, Judge, Rules, Slow};
 use crate::node::core::Core;
 use crate::node::health::Health;
 use crate::node::metrics::Metrics;
@@ -34,8 +36,8 @@ const ACCEPTED: usize = 16;
 /// A running node. Dropping it simulates a crash.
 pub(super) struct Node {
     task: AbortHandle,
-    health: Rc<OnceCell<Arc<Health>>>,
-    accepted: Vec<mpsc::Sender<End>>,
+    parts: Rc<OnceCell<(Arc<Health>, Arc<Log>)>>,
+    accepted: Vec<mpsc::Sender<(End, Arc<Identity>)>>,
     turn: RefCell<usize>,
 }
 
@@ -48,29 +50,38 @@ impl Node {
             accepted.push(sender);
             inlets.push((receiver, rng.fork()));
         }
-        let health = Rc::new(OnceCell::new());
-        let (broker, config, known) = (model.link(number), config.clone(), Rc::clone(&health));
+        let parts = Rc::new(OnceCell::new());
+        let (broker, config, known) = (model.link(number), config.clone(), Rc::clone(&parts));
         let life = async move {
-            let gate = Box::new(Open::new(&config));
-            let core = Core::new(broker, config, format!("node {number}"), gate, Metrics::default(), wall);
+            let gates = (
+                Auth::new(&config).expect("the defaults have no keys"),
+                Box::new(Rules::new(&config)) as Box<dyn Judge>,
+            );
+            let core = Core::new(broker, config, format!("node {number}"), gates, Metrics::default(), wall);
             // Cannot fail: this task runs once.
-            let _ = known.set(Arc::clone(&core.health));
+            let _ = known.set((Arc::clone(&core.health), Arc::clone(&core.shared.log)));
+            tokio::task::spawn_local(core.keeper());
             let workers = inlets.into_iter().map(|(accepted, rng)| run_worker(&core.shared, accepted, rng)).collect();
             core.relay(workers).await;
         };
         let task = tokio::task::spawn_local(async move { LocalSet::new().run_until(life).await });
-        Self { task: task.abort_handle(), health, accepted, turn: RefCell::new(0) }
+        Self { task: task.abort_handle(), parts, accepted, turn: RefCell::new(0) }
     }
 
     /// Whether the node is ready; false before its task has started.
     pub(super) fn is_ready(&self) -> bool {
-        self.health.get().is_some_and(|health| health.ready().is_ok())
+        self.parts.get().is_some_and(|(health, _)| health.ready().is_ok())
+    }
+
+    /// The node's log, once its task has started.
+    pub(super) fn log(&self) -> Option<Arc<Log>> {
+        self.parts.get().map(|(_, log)| Arc::clone(log))
     }
 
     /// Connects a client; false if the node does not accept it.
-    pub(super) fn connect(&self, end: End) -> bool {
+    pub(super) fn connect(&self, end: End, identity: Arc<Identity>) -> bool {
         let turn = self.turn.replace_with(|turn| (*turn + 1) % self.accepted.len());
-        self.accepted[turn].try_send(end).is_ok()
+        self.accepted[turn].try_send((end, identity)).is_ok()
     }
 }
 
@@ -80,7 +91,11 @@ impl Drop for Node {
     }
 }
 
-fn run_worker(shared: &Arc<Shared>, mut accepted: mpsc::Receiver<End>, mut rng: Rng) -> mpsc::Sender<Arc<[Relayed]>> {
+fn run_worker(
+    shared: &Arc<Shared>,
+    mut accepted: mpsc::Receiver<(End, Arc<Identity>)>,
+    mut rng: Rng,
+) -> mpsc::Sender<Arc<[Relayed]>> {
     let (sender, mut relayed) = mpsc::channel::<Arc<[Relayed]>>(RELAYED);
     let (late, received) = mpsc::channel(RELAYED);
     let worker = Worker::start(Arc::clone(shared), shared.config.node.workers, received);
@@ -96,24 +111,25 @@ fn run_worker(shared: &Arc<Shared>, mut accepted: mpsc::Receiver<End>, mut rng: 
         }
     });
     tokio::task::spawn_local(async move {
-        while let Some(end) = accepted.recv().await {
-            drop::<Rc<_>>(worker.adopt(arrival(end), &[]));
+        while let Some((end, identity)) = accepted.recv().await {
+            drop::<Rc<_>>(worker.adopt(arrival(end, identity), &[]));
         }
     });
     sender
 }
 
 /// A client that speaks the native protocol.
-fn arrival(end: End) -> Arrival {
+fn arrival(end: End, identity: Arc<Identity>) -> Arrival {
     Arrival {
         stream: Stream::Pipe(end),
         client: Client((Ipv4Addr::LOCALHOST, 1).into()),
         admission: Admission::unlisted(),
-        identity: Identity::anonymous(),
+        identity: Some(identity),
         extensions: Extensions::none(),
         format: Format::NATIVE,
         session: native::Native.open(),
         channel: None,
+        slow: Slow::Disconnect,
         inbox: None,
     }
 }

@@ -13,6 +13,7 @@ use super::client::wire::{frame, masked};
 use super::node::Node;
 use super::pipe::{End, pipe};
 use crate::config::{ByteSize, Config};
+use crate::gate::Identity;
 
 /// Longer than a resume waits for its node, in simulated time.
 const WHILE: Duration = Duration::from_secs(5);
@@ -47,7 +48,7 @@ fn on_a_node(config: impl FnOnce(&mut Config), scenario: impl AsyncFnOnce(&Node)
 
 fn connect(node: &Node, room: usize) -> End {
     let (mine, theirs) = pipe(room);
-    assert!(node.connect(theirs), "the node accepts the client");
+    assert!(node.connect(theirs, Identity::anonymous()), "the node accepts the client");
     mine
 }
 

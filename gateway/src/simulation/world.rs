@@ -17,7 +17,10 @@ use super::faults::{Fault, Plan};
 use super::judge::{Expected, judge};
 use super::node::Node;
 use super::pipe::End;
+use super::tokens::{self, Tokens};
+use crate::cluster::publish;
 use crate::config::{ByteSize, Config};
+use crate::gate::Identity;
 
 /// How long after the last fault all clients must receive all messages again.
 const RECOVERY: Duration = Duration::from_secs(60);
@@ -41,6 +44,7 @@ pub(super) struct World {
     pub(super) calm: Cell<bool>,
     /// For each client, whether it has received a final message on each channel that it wants.
     pub(super) done: RefCell<Vec<bool>>,
+    pub(super) tokens: RefCell<Tokens>,
     pub(super) model: Arc<Model>,
     nodes: RefCell<Vec<Option<Node>>>,
     rng: RefCell<Rng>,
@@ -91,6 +95,7 @@ impl World {
             pace: rng.u64(60..500),
             calm: Cell::new(false),
             done: RefCell::new(vec![false; rng.usize(2..=5)]),
+            tokens: RefCell::default(),
             model,
             nodes: RefCell::new((0..nodes).map(|_| None).collect()),
             rng: RefCell::new(rng.fork()),
@@ -145,7 +150,12 @@ impl World {
             let ready = |node: &Option<Node>| node.as_ref().is_some_and(Node::is_ready);
             let nodes: Vec<_> =
                 (0..).zip(self.nodes.borrow().iter()).filter(|(_, node)| !ready(node)).map(|(n, _)| n).collect();
-            if (clients.is_empty() && nodes.is_empty()) || Instant::now() > end {
+            // A log that loses records may lose a revocation with them, if no node knows it any more.
+            let revoked = if self.expected.nothing_lost { self.tokens.borrow().revoked() } else { Vec::new() };
+            if (clients.is_empty() && nodes.is_empty() && revoked.is_empty()) || Instant::now() > end {
+                if !revoked.is_empty() {
+                    self.chronicle.breach(format!("clients {revoked:?} are still connected with a revoked token"));
+                }
                 return self.end(&clients, &nodes);
             }
             sleep(Duration::from_millis(100)).await;
@@ -164,13 +174,32 @@ impl World {
         self.nodes.borrow().len()
     }
 
+    /// The number of clients.
+    pub(super) fn clients(&self) -> usize {
+        self.done.borrow().len()
+    }
+
     /// Whether this world has no faults at all.
     pub(super) fn is_faultless(&self) -> bool {
         self.faultless
     }
 
-    pub(super) fn connect(&self, node: usize, end: End) -> bool {
-        self.nodes.borrow()[node].as_ref().is_some_and(|node| node.connect(end))
+    pub(super) fn connect(&self, node: usize, end: End, identity: Arc<Identity>) -> bool {
+        self.nodes.borrow()[node].as_ref().is_some_and(|node| node.connect(end, identity))
+    }
+
+    /// Revokes the tokens of a client that were issued until now, through the log of a node.
+    pub(super) fn revoke(self: &Rc<Self>, node: usize, client: usize) {
+        let Some(log) = self.nodes.borrow()[node].as_ref().and_then(Node::log) else { return };
+        let before = super::wall() / 1000;
+        self.chronicle.note(format_args!("node {node} revokes client {client}"));
+        let world = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            if publish(&log, &tokens::revocation(client, before)).await.is_ok() {
+                world.chronicle.note(format_args!("client {client} is revoked"));
+                world.tokens.borrow_mut().revoke(client, before);
+            }
+        });
     }
 
     fn is_up(&self, node: usize) -> bool {

@@ -7,12 +7,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use broker_adapters::{LinkError, Log, Offset, Partition, Position};
+use broker_adapters::{Earlier, LinkError, Log, Offset, Partition, Position};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::page::Page;
-use super::shelf::{NoPage, Plan, Shelf};
+use super::shelf::{NoPage, Plan, Shelf, Toward};
 
 /// Readings at a time on the whole node.
 const AT_ONCE: usize = 2;
@@ -62,9 +62,9 @@ impl Archive {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// A page with the messages of a channel after a position; `None` if there is none.
-    pub(super) fn find(&self, channel: &str, since: Position) -> Option<Arc<Page>> {
-        self.section(since.partition).lock().find(channel, since.offset, (self.clock)())
+    /// A page with the messages of a channel beside a position; `None` if there is none.
+    pub(super) fn find(&self, channel: &str, at: Position, toward: Toward) -> Option<Arc<Page>> {
+        self.section(at.partition).lock().find(channel, at.offset, toward, (self.clock)())
     }
 
     /// Whether the log has this very record; `None` if no page covers its offset.
@@ -72,31 +72,31 @@ impl Archive {
         self.section(position.partition).lock().holds(position)
     }
 
-    /// Waits for a page with the messages of a channel after a position; `None` if the log no longer holds that record.
+    /// Waits for a page with the messages of a channel beside a position; `None` if the log no longer holds that record.
     /// `extent` describes the newer records, which the window holds.
     pub(super) async fn page(
         self: &Arc<Self>,
         log: &Arc<Log>,
         channel: &str,
-        since: Position,
+        (at, toward): (Position, Toward),
         extent: impl Fn() -> Option<Extent>,
     ) -> Result<Option<Arc<Page>>, LinkError> {
-        let section = self.section(since.partition);
-        let _waiting = Waiting::new(section, channel, since.offset);
+        let section = self.section(at.partition);
+        let _waiting = Waiting::new(section, channel, at.offset, toward);
         loop {
             let progress = section.progress.notified();
             tokio::pin!(progress);
             progress.as_mut().enable();
-            if let Some(page) = self.find(channel, since) {
+            if let Some(page) = self.find(channel, at, toward) {
                 return Ok(Some(page));
             }
-            let no_page = section.lock().no_page(channel, since.offset);
+            let no_page = section.lock().no_page(channel, at.offset, toward);
             match no_page {
                 Some(NoPage::Gone) => return Ok(None),
                 Some(NoPage::Failed(error)) => return Err(error),
                 None => {}
             }
-            if let Some(reading) = Reading::take(self, since.partition) {
+            if let Some(reading) = Reading::take(self, at.partition) {
                 let Some(extent) = extent() else { return Ok(None) };
                 let log = Arc::clone(log);
                 tokio::task::spawn_local(async move { reading.read(&log, extent).await });
@@ -168,19 +168,20 @@ impl Section {
 struct Waiting<'a> {
     section: &'a Section,
     channel: Box<str>,
-    after: Offset,
+    at: Offset,
+    toward: Toward,
 }
 
 impl<'a> Waiting<'a> {
-    fn new(section: &'a Section, channel: &str, after: Offset) -> Self {
-        section.lock().want(channel, after);
-        Self { section, channel: channel.into(), after }
+    fn new(section: &'a Section, channel: &str, at: Offset, toward: Toward) -> Self {
+        section.lock().want(channel, at, toward);
+        Self { section, channel: channel.into(), at, toward }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.section.lock().unwant(&self.channel, self.after);
+        self.section.lock().unwant(&self.channel, self.at, self.toward);
     }
 }
 
@@ -202,18 +203,15 @@ impl Reading {
         let Ok(_permit) = archive.readings.acquire().await else { return };
         // No plan if all waiting clients have left.
         let plan = section.lock().plan();
-        let Some(plan @ Plan { from, target, begins }) = plan else { return };
-        let most = (BYTES / extent.average.max(1)).clamp(*RECORDS.start(), *RECORDS.end()) as u64;
-        let ahead = extent.newest.next().0.saturating_sub(target.0);
-        let most = most.min(ahead) + (target.0 - from.0);
-        let read = log.read_from(*partition, from, usize::try_from(most).unwrap_or(usize::MAX)).await;
-        if begins {
+        let Some(plan) = plan else { return };
+        let read = read(log, *partition, plan, extent).await;
+        if plan.begins {
             log.counters().read_backs.add(1);
         }
         let mut shelf = section.lock();
         match read {
-            Ok(seen) => {
-                let page = Page::new(*partition, seen, shelf.channels());
+            Ok(Earlier { seen, begins }) => {
+                let page = Page::new(*partition, seen, shelf.channels()).map(|page| page.beginning(begins));
                 shelf.put(plan, page, (archive.clock)());
             }
             Err(error) => {
@@ -222,6 +220,24 @@ impl Reading {
             }
         }
         archive.settle(section, &mut shelf);
+    }
+}
+
+/// Reads about [`BYTES`] from the target on, and the records beside it.
+async fn read(log: &Log, partition: Partition, plan: Plan, extent: Extent) -> Result<Earlier, LinkError> {
+    let Plan { toward, from, target, .. } = plan;
+    let most = (BYTES / extent.average.max(1)).clamp(*RECORDS.start(), *RECORDS.end()) as u64;
+    let count = |most: u64| usize::try_from(most).unwrap_or(usize::MAX);
+    match toward {
+        Toward::Later => {
+            let ahead = extent.newest.next().0.saturating_sub(target.0);
+            let seen = log.read_from(partition, from, count(most.min(ahead) + (target.0 - from.0))).await?;
+            Ok(Earlier { seen, begins: false })
+        }
+        Toward::Earlier => {
+            let last = from.min(extent.newest).max(target);
+            log.read_up_to(partition, last, count(most + (last.0 - target.0))).await
+        }
     }
 }
 

@@ -18,7 +18,8 @@ use broker_adapters::{LinkError, Log, Offset, Partition, Position};
 use self::archive::{Archive, Extent};
 pub(crate) use self::page::Page;
 use self::ring::Ring;
-pub(crate) use self::ring::{OVERHEAD, Owed, Recent};
+pub(crate) use self::ring::{Edge, OVERHEAD, Owed, Preceding, Recent, Rest};
+pub(crate) use self::shelf::Toward;
 
 /// Records to evict at a time when the budget is exceeded.
 const EVICTED: usize = 16;
@@ -112,10 +113,36 @@ impl Window {
         if let Some(page) = page.filter(|page| page.serves(channel, since.offset)) {
             return page.owed(channel, since, until, room, repeated);
         }
-        match self.archive.find(channel, since) {
+        match self.archive.find(channel, since, Toward::Later) {
             Some(page) => page.owed(channel, since, until, room, repeated),
             None if self.archive.holds(since) == Some(false) => Owed::Unknown,
             None => Owed::Older,
+        }
+    }
+
+    /// The last messages of a channel before an edge: at most `most`, and about `room` bytes, but at least one. `breaks` is the
+    /// number of breaks that the worker has seen. Older messages come from `page` or from the archive.
+    pub(crate) fn preceding(
+        &self,
+        channel: &str,
+        edge: Edge,
+        breaks: u64,
+        (most, room): (usize, usize),
+        page: Option<&Page>,
+    ) -> Preceding {
+        let ring = self.ring(edge.at.partition);
+        match ring.preceding(channel, edge, breaks, (most, room)) {
+            Preceding::Older => {}
+            preceding => return preceding,
+        }
+        let (floor, repeated) = (ring.floor(), |at| ring.is_repeated(at));
+        if let Some(page) = page.filter(|page| page.serves_before(channel, edge.at.offset)) {
+            return page.preceding(channel, edge, (most, room), floor, repeated);
+        }
+        match self.archive.find(channel, edge.at, Toward::Earlier) {
+            Some(page) => page.preceding(channel, edge, (most, room), floor, repeated),
+            None if self.archive.holds(edge.at) == Some(false) => Preceding::Unknown,
+            None => Preceding::Older,
         }
     }
 
@@ -126,7 +153,7 @@ impl Window {
         ring.holds(position).or_else(older) == Some(true)
     }
 
-    /// Reads the messages of a channel after a position back from the broker; `None` if the log no longer holds that record.
+    /// Reads the messages of a channel beside a position back from the broker; `None` if the log no longer holds that record.
     ///
     /// # Errors
     /// Fails if the broker cannot be read.
@@ -134,13 +161,14 @@ impl Window {
         &self,
         log: &Arc<Log>,
         channel: &str,
-        since: Position,
+        at: Position,
+        toward: Toward,
     ) -> Result<Option<Arc<Page>>, LinkError> {
         let extent = || {
-            let ring = self.ring(since.partition);
+            let ring = self.ring(at.partition);
             Some(Extent { newest: ring.newest()?, average: ring.average() })
         };
-        self.archive.page(log, channel, since, extent).await
+        self.archive.page(log, channel, (at, toward), extent).await
     }
 
     /// The offset of the broker's last record.
@@ -172,6 +200,10 @@ impl Kept {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeSet;
+
+    use broker_adapters::Seen;
+
     pub(crate) use super::ring::tests::{PARTITION, at};
     use super::ring::tests::{recent, seen};
     use super::*;
@@ -181,13 +213,69 @@ pub(crate) mod tests {
         log: Vec<Option<u8>>,
         ring: Ring,
         page: Option<Page>,
+        /// The log no longer has the records up to this offset.
+        trimmed: u64,
+        /// Offsets of records that repeat an earlier message.
+        repeated: BTreeSet<u64>,
     }
 
     impl Past {
         pub(crate) fn of(log: &[Option<u8>]) -> Self {
             let mut ring = Ring::new(u64::MAX);
             (1..).zip(log).for_each(|(offset, channel)| ring.append(recent(offset, *channel), u64::MAX));
-            Self { log: log.to_vec(), ring, page: None }
+            Self { log: log.to_vec(), ring, page: None, trimmed: 0, repeated: BTreeSet::new() }
+        }
+
+        /// As [`Past::of`], with repeated messages, and with a break before an offset.
+        pub(crate) fn with(log: &[Option<u8>], repeated: BTreeSet<u64>, broken: Option<u64>) -> Self {
+            let mut past = Self { log: log.to_vec(), repeated, ..Self::of(&[]) };
+            for (offset, channel) in (1..).zip(log) {
+                if broken == Some(offset) {
+                    past.ring.clear();
+                }
+                let again = channel.is_some() && past.repeated.contains(&offset);
+                let record = Seen { repeated: again, ..seen(offset, channel.filter(|_| !again)) };
+                past.ring.append(Recent::from(record), u64::MAX);
+            }
+            past
+        }
+
+        pub(crate) fn trim(&mut self, to: u64) {
+            self.trimmed = self.trimmed.max(to.min(self.log.len() as u64));
+        }
+
+        pub(crate) fn is_trimmed(&self) -> bool {
+            self.trimmed > 0
+        }
+
+        /// Messages of a channel that were delivered and that the log still has, after an offset.
+        pub(crate) fn held(&self, channel: u8, after: u64) -> Vec<u64> {
+            let held = (1..).zip(&self.log).filter(|(offset, on)| {
+                **on == Some(channel) && *offset > after.max(self.trimmed) && !self.repeated.contains(offset)
+            });
+            held.map(|(offset, _)| offset).collect()
+        }
+
+        /// Reads records up to and with a position back; false if the log does not have it, or nothing before it.
+        pub(crate) fn read_up_to(&mut self, channel: &str, at: Position, count: usize) -> bool {
+            let first = (at.offset.0 + 1).saturating_sub(count as u64 + 1).max(self.trimmed + 1);
+            let seen = (first..=at.offset.0).map(|offset| self.seen(offset)).collect();
+            let page = Page::new(PARTITION, seen, std::iter::once(channel));
+            self.page = page.map(|page| page.beginning(first == self.trimmed + 1));
+            self.page.as_ref().is_some_and(|page| page.serves_before(channel, at.offset))
+        }
+
+        fn seen(&self, offset: u64) -> Seen {
+            seen(offset, self.log[usize::try_from(offset - 1).expect("a short log")])
+        }
+
+        pub(crate) fn preceding(&self, channel: &str, edge: Edge, most: (usize, usize)) -> Preceding {
+            match (self.ring.preceding(channel, edge, self.ring.breaks(), most), &self.page) {
+                (Preceding::Older, Some(page)) => {
+                    page.preceding(channel, edge, most, self.ring.floor(), |at| self.ring.is_repeated(at))
+                }
+                (preceding, _) => preceding,
+            }
         }
 
         pub(crate) fn evict(&mut self, count: usize) {
@@ -198,15 +286,18 @@ pub(crate) mod tests {
             }
         }
 
-        pub(crate) fn read(&mut self, channel: &str, since: Position, count: usize) {
-            let log = (1u64..).zip(&self.log).skip_while(|(offset, _)| *offset < since.offset.0).take(count + 1);
-            let seen = log.map(|(offset, channel)| seen(offset, *channel)).collect();
+        /// Reads records from a position on back; false if the log does not have it.
+        pub(crate) fn read(&mut self, channel: &str, since: Position, count: usize) -> bool {
+            let first = since.offset.0.max(self.trimmed + 1);
+            let last = (first + count as u64).min(self.log.len() as u64);
+            let seen = (first..=last).map(|offset| self.seen(offset)).collect();
             self.page = Page::new(PARTITION, seen, std::iter::once(channel));
+            self.page.as_ref().is_some_and(|page| page.serves(channel, since.offset))
         }
 
         pub(crate) fn owed(&self, channel: &str, since: Position, until: Position, room: usize) -> Owed {
-            match (self.ring.owed(channel, since, until, 0, room), &self.page) {
-                (Owed::Older, Some(page)) => page.owed(channel, since, until, room, |_| false),
+            match (self.ring.owed(channel, since, until, self.ring.breaks(), room), &self.page) {
+                (Owed::Older, Some(page)) => page.owed(channel, since, until, room, |at| self.ring.is_repeated(at)),
                 (owed, _) => owed,
             }
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use broker_adapters::{Check, Offset, Partition, Position, Seen};
 
-use super::ring::{OVERHEAD, Owed, same};
+use super::ring::{Edge, Gathered, OVERHEAD, Owed, Preceding, Rest, same};
 use crate::message::Message;
 
 /// The approximate size of a channel's hash, in bytes.
@@ -20,6 +20,8 @@ const OTHER: usize = 16;
 pub(crate) struct Page {
     partition: Partition,
     first: u64,
+    /// The log has no record before the first one.
+    begins: bool,
     /// The fingerprint of each record, without gaps.
     checks: Box<[Check]>,
     /// The messages of each channel that was wanted, oldest first.
@@ -58,12 +60,23 @@ impl Page {
             }
         }
         bytes += others.len() * OTHER;
-        Some(Self { partition, first, checks, channels, others, hasher, bytes })
+        Some(Self { partition, first, begins: first == 1, checks, channels, others, hasher, bytes })
+    }
+
+    /// Notes whether the log has no record before the first one.
+    pub(crate) fn beginning(mut self, begins: bool) -> Self {
+        self.begins |= begins;
+        self
     }
 
     /// The approximate size of the page, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The first record's offset.
+    pub(crate) fn first(&self) -> u64 {
+        self.first
     }
 
     /// The last record's offset.
@@ -83,8 +96,16 @@ impl Page {
 
     /// Whether the page knows the messages of a channel after an offset.
     pub(crate) fn serves(&self, channel: &str, offset: Offset) -> bool {
-        let known = || self.channels.contains_key(channel) || !self.others.contains(&self.hasher.hash_one(channel));
-        self.covers(offset) && offset < self.last() && known()
+        self.covers(offset) && offset < self.last() && self.knows(channel)
+    }
+
+    /// Whether the page knows the messages of a channel before an offset, or that there are none.
+    pub(crate) fn serves_before(&self, channel: &str, offset: Offset) -> bool {
+        self.covers(offset) && (offset.0 > self.first || self.begins) && self.knows(channel)
+    }
+
+    fn knows(&self, channel: &str) -> bool {
+        self.channels.contains_key(channel) || !self.others.contains(&self.hasher.hash_one(channel))
     }
 
     /// The messages of a channel after `since` and up to `until`: about `room` bytes, but at least one message. Skips
@@ -117,6 +138,40 @@ impl Page {
             messages.push(Arc::clone(message));
         }
         Owed::These { messages, to }
+    }
+
+    /// The last messages of a channel before an edge: at most `most`, and about `room` bytes. Skips messages that are
+    /// `repeated`, which is only known from the offset `floor` on.
+    pub(crate) fn preceding(
+        &self,
+        channel: &str,
+        edge: Edge,
+        (most, room): (usize, usize),
+        floor: u64,
+        repeated: impl Fn(Position) -> bool,
+    ) -> Preceding {
+        if !self.serves_before(channel, edge.at.offset) {
+            return Preceding::Older;
+        }
+        if self.holds(edge.at) != Some(true) || edge.at.offset.0 < floor {
+            return Preceding::Unknown;
+        }
+        let all = self.channels.get(channel).map(Vec::as_slice).unwrap_or_default();
+        let begin = self.first.max(floor);
+        let mut gathered = Gathered::new(most, room);
+        let known = |offset: Offset| (begin..edge.end()).contains(&offset.0);
+        let fresh = all.iter().rev().filter(|message| known(message.record.offset));
+        for message in fresh.filter(|message| !repeated(message.record.position())) {
+            if !gathered.take(message) {
+                return gathered.full(edge.at);
+            }
+        }
+        let rest = match begin {
+            _ if begin > self.first => Rest::Unproven,
+            _ if self.begins => Rest::None,
+            _ => Rest::More,
+        };
+        gathered.all(self.position(Offset(begin)), rest)
     }
 
     fn check(&self, offset: Offset) -> Option<Check> {

@@ -5,11 +5,14 @@
 //! limits the age of records; its owner limits the bytes and evicts. It returns only messages that provably follow the
 //! client's position. For a position before the oldest record the answer is `Older`.
 
+mod preceding;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use broker_adapters::{Check, Offset, Position, Seen};
 
+pub(crate) use self::preceding::{Edge, Gathered, Preceding, Rest};
 use crate::message::Message;
 
 /// The overhead of a message in bytes, besides twice its size: the content is in memory once as read and once as a frame.

@@ -7,7 +7,7 @@ use crate::codec::Extensions;
 use crate::door::ingress::Client;
 use crate::door::listener::Admission;
 use crate::door::stream::Stream;
-use crate::gate::Identity;
+use crate::gate::{Identity, Slow};
 use crate::protocol::{Format, Session};
 
 /// A socket that is about to become a connection.
@@ -17,13 +17,15 @@ pub(crate) struct Arrival {
     pub(crate) client: Client,
     /// Its share of the node's connection counts.
     pub(crate) admission: Admission,
-    pub(crate) identity: Arc<Identity>,
+    /// `None` if the client must prove who it is by its first message.
+    pub(crate) identity: Option<Arc<Identity>>,
     /// The agreed WebSocket extensions (RFC 6455 §9).
     pub(crate) extensions: Extensions,
     pub(crate) format: Format,
     pub(crate) session: Box<dyn Session>,
-    /// The channel to subscribe it to at once.
+    /// The channel to subscribe it to at once, and what happens if it reads slowly.
     pub(crate) channel: Option<String>,
+    pub(crate) slow: Slow,
     /// The queue of messages for the app's handler, if there is one.
     pub(crate) inbox: Option<Box<Inbox>>,
 }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use broker_adapters::Position;
 
+use super::search::{Search, Searched};
+use crate::gate::Slow;
 use crate::message::Message;
-use crate::window::Owed;
+use crate::window::{Edge, Owed, Preceding};
 
 /// The most repeated `subscribe` commands that may wait for the first answer.
 const REPEATS: usize = 16;
@@ -20,7 +22,7 @@ pub(super) type Repeat = (Option<u64>, Option<Position>);
 pub(super) struct CatchUp {
     /// The id of the command.
     pub(super) id: Option<u64>,
-    /// The position that the client named.
+    /// The position that the client named, or the one before the last messages that it asked for.
     pub(super) since: Position,
     /// The messages up to here are queued or sent.
     at: Position,
@@ -28,8 +30,18 @@ pub(super) struct CatchUp {
     pub(super) answered: bool,
     /// Whether the missed messages are unavailable.
     unavailable: bool,
+    /// What the reply says of the client's position; `None` if it named none.
+    pub(super) recovered: Option<bool>,
+    /// The number of last messages that are given if the client's position proves nothing; taken when they are searched.
+    last: Option<u32>,
+    /// The search for the last messages.
+    search: Option<Search>,
+    /// The number of last messages that follow, if the client asked for any.
+    given: Option<u32>,
     /// Repeated commands that are unanswered, in their order.
     pub(super) repeats: Vec<Repeat>,
+    /// What happens to the subscriber afterwards if it reads slowly.
+    pub(super) slow: Slow,
 }
 
 /// What must happen next.
@@ -52,13 +64,77 @@ pub(super) enum Wait {
     Node(Position),
     /// Until records older than the window are read back from the broker.
     Page(Position),
+    /// The same, for the records before a position.
+    Earlier(Position),
     /// Until the outbox has room.
     Room,
+    /// Until everything else that is ready has run: other catch-ups have queued enough at a time.
+    Turn,
 }
 
 impl CatchUp {
     pub(super) fn new(id: Option<u64>, since: Position) -> Self {
-        Self { id, since, at: since, answered: false, unavailable: false, repeats: Vec::new() }
+        Self {
+            id,
+            since,
+            at: since,
+            answered: false,
+            unavailable: false,
+            recovered: Some(true),
+            last: None,
+            search: None,
+            given: None,
+            repeats: Vec::new(),
+            slow: Slow::default(),
+        }
+    }
+
+    /// Gives this number of last messages if the client's position proves nothing.
+    pub(super) fn or_last(self, last: Option<u32>) -> Self {
+        Self { last, given: last.map(|_| 0), ..self }
+    }
+
+    /// Gives this number of last messages of about `room` bytes to a client without a position.
+    pub(super) fn of_last(id: Option<u64>, worker: Position, last: u32, room: usize) -> Self {
+        let mut catch_up = Self { recovered: None, ..Self::new(id, worker) }.or_last(Some(last));
+        catch_up.search_last(worker, room);
+        catch_up
+    }
+
+    /// Begins to search for the last messages instead of those that were missed. Returns false if none were asked for, or
+    /// they were searched already.
+    pub(super) fn search_last(&mut self, worker: Position, room: usize) -> bool {
+        let Some(last) = self.last.take().filter(|_| !self.answered) else { return false };
+        self.search = Some(Search::new(worker, last, room));
+        (self.unavailable, self.recovered) = (false, self.recovered.map(|_| false));
+        true
+    }
+
+    /// Goes on with the search for the last messages, if there is one. Returns what it must wait for.
+    pub(super) fn search(&mut self, preceding: impl FnMut(Edge, (usize, usize)) -> Preceding) -> Option<Wait> {
+        match self.search.as_mut()?.step(preceding) {
+            Searched::Wait(wait) => return Some(wait),
+            Searched::At(at, found) => self.found(at, found),
+        }
+        None
+    }
+
+    /// Ends the search where it is. Returns false if there is none.
+    pub(super) fn end_search(&mut self) -> bool {
+        let Some(search) = &self.search else { return false };
+        let (at, found) = search.end();
+        self.found(at, found);
+        true
+    }
+
+    fn found(&mut self, at: Position, found: u32) {
+        (self.search, self.given) = (None, Some(found));
+        (self.since, self.at) = (at, at);
+    }
+
+    /// What the reply says of the last messages: their number, unless the client gets everything after its position.
+    pub(super) fn last(&self) -> Option<u32> {
+        self.given.filter(|_| self.recovered != Some(true))
     }
 
     /// The next step at a worker whose position is `worker`. `owed` looks up the messages after a position.
@@ -76,6 +152,11 @@ impl CatchUp {
             Owed::Older => Step::Wait(Wait::Page(self.at)),
             Owed::Unknown => Step::Over,
         }
+    }
+
+    /// The same if the client gets none of them.
+    pub(super) fn last_unavailable(&self) -> Option<u32> {
+        self.given.map(|_| 0)
     }
 
     /// Notes that everything up to here is queued.
@@ -176,7 +257,7 @@ mod tests {
                     }
                     Step::Live if worker == end => break,
                     Step::Live => {}
-                    Step::Wait(Wait::Page(since)) => past.read("a", since, much),
+                    Step::Wait(Wait::Page(since)) => drop(past.read("a", since, much)),
                     step => prop_assert!(false, "{step:?}"),
                 }
             }

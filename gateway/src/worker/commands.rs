@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::Worker;
 use super::connection::Connection;
-use crate::gate::Policy;
+use super::identify::Purpose;
+use crate::gate::{Policy, Slow};
 use crate::protocol::{Command, Failure, Notice, Output, Reply, Request, message_id};
 
 impl Worker {
@@ -16,35 +17,44 @@ impl Worker {
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         request: Request<'_>,
-        _policy: Policy,
+        policy: Policy,
     ) -> Result<(), Failure> {
         let Request { id, command } = request;
         match command {
-            Command::Connect => self.reply(connection, id, &Reply::Connected { node: &self.shared.name }),
+            Command::Connect { token } => self.connect(connection, id, token),
+            Command::Refresh { token } => self.take_token(connection, id, &token, Purpose::Refresh),
             Command::Ping => self.reply(connection, id, &Reply::Done),
             Command::Pong => {}
-            Command::Subscribe { channel, since } => {
+            Command::Subscribe { channel, since, last } => {
                 if self.repeat_subscribe(connection, id, &channel, since)? {
                     return Ok(());
                 }
-                match since {
-                    Some(since) => self.resume(connection, id, &channel, since)?,
-                    None => {
-                        self.check_room(connection)?;
-                        let at = self.subscribe(connection, &channel)?;
-                        self.reply(connection, id, &Reply::Subscribed { channel: &channel, at, recovered: None });
-                    }
+                let last = last.map(|last| last.min(policy.last.unwrap_or(last)));
+                if since.is_some() || last.is_some() {
+                    return self.resume(connection, id, &channel, (since, last), policy.slow);
                 }
+                self.check_room(connection)?;
+                let at = self.subscribe_counted(connection, &channel, policy.slow)?;
+                let (recovered, last) = (None, None);
+                self.reply(connection, id, &Reply::Subscribed { channel: &channel, at, recovered, last });
             }
-            Command::Unsubscribe { channel } => match self.unsubscribe(connection, &channel) {
+            Command::History { channel, start, limit } => {
+                self.history(connection, id, &channel, (start, limit))?;
+            }
+            Command::Unsubscribe { channel } => match self.leave(connection, &channel) {
                 true => self.reply(connection, id, &Reply::Done),
                 false => {
                     return Err(Failure::new("not_subscribed", "this connection is not subscribed to the channel"));
                 }
             },
             Command::Publish { channel, payload, key } => {
+                self.take_by_rule(connection, policy)?;
                 let message = key.map_or_else(MessageId::random, |key| message_id(&channel, &key));
-                self.publish(connection, id, NewRecord::new(message, channel.into_owned(), payload));
+                let mut record = NewRecord::new(message, channel.into_owned(), payload);
+                if policy.tell_publisher {
+                    record.extensions = self.publisher(connection);
+                }
+                self.publish(connection, id, record);
             }
         }
         Ok(())
@@ -53,17 +63,17 @@ impl Worker {
     /// Subscribes a connection that is not yet subscribed. It receives the messages after the returned position.
     /// Accepts any name: the gate has checked names that clients choose, and channels of apps have names that clients
     /// cannot choose.
-    pub(super) fn subscribe(&self, connection: &Connection, channel: &str) -> Result<Position, Failure> {
+    pub(super) fn subscribe(&self, connection: &Connection, channel: &str, slow: Slow) -> Result<Position, Failure> {
         let at = self.position(self.shared.log.partition_of(channel))?;
-        self.take_seat(connection, channel, at.offset);
+        self.take_seat(connection, channel, at.offset, slow);
         Ok(at)
     }
 
     /// Adds a connection to a channel's subscribers. It has already been sent all of the channel's messages after
     /// `since`.
-    pub(super) fn take_seat(&self, connection: &Connection, channel: &str, since: Offset) {
+    pub(super) fn take_seat(&self, connection: &Connection, channel: &str, since: Offset, slow: Slow) {
         if !connection.is_ending() {
-            let seat = self.hub.borrow_mut().subscribe(channel, connection.member);
+            let seat = self.hub.borrow_mut().subscribe(channel, connection.member, slow == Slow::Latest);
             connection.state.borrow_mut().seats.take(seat, since.0);
         }
     }
@@ -86,11 +96,23 @@ impl Worker {
         at.ok_or_else(|| Failure::for_now("unavailable", "the broker has not been reached yet"))
     }
 
-    fn unsubscribe(&self, connection: &Connection, channel: &str) -> bool {
+    /// The channels that a connection is subscribed to or catching up with.
+    pub(super) fn channels(&self, connection: &Connection) -> Vec<Box<str>> {
+        let (state, hub) = (connection.state.borrow(), self.hub.borrow());
+        let subscribed = state.seats.iter().map(|seat| hub.name(seat.channel).into());
+        subscribed.chain(state.returning.iter().flat_map(|returning| returning.names().map(Into::into))).collect()
+    }
+
+    /// Ends a subscription or a catch-up. Returns false if there is none.
+    pub(super) fn leave(&self, connection: &Connection, channel: &str) -> bool {
         let id = self.hub.borrow().find(channel);
         let seat = id.and_then(|id| connection.state.borrow_mut().seats.leave(id));
         match seat {
-            Some(seat) => self.give_up_seat(seat),
+            Some(seat) => {
+                connection.forget_latest(seat.channel);
+                connection.give_channel_back();
+                self.give_up_seat(seat);
+            }
             None => return self.stop_catch_up(connection, channel),
         }
         true

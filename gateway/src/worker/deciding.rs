@@ -11,6 +11,7 @@ use broker_adapters::Payload;
 
 use super::Worker;
 use super::connection::Connection;
+use super::identify::unproven;
 use crate::gate::{self, Decision, Identity, Pending, Policy, Question, Verdict};
 use crate::protocol::{Command, Failure, Request};
 
@@ -22,10 +23,10 @@ const MOST: usize = 4096;
 pub(super) struct Deciding(Rc<Cell<usize>>);
 
 /// Counts one pending decision until it is dropped.
-struct Place(Rc<Cell<usize>>);
+pub(super) struct Place(Rc<Cell<usize>>);
 
 impl Deciding {
-    fn place(&self) -> Result<Place, Failure> {
+    pub(super) fn place(&self) -> Result<Place, Failure> {
         if self.0.get() >= MOST {
             return Err(gate::too_many());
         }
@@ -55,19 +56,40 @@ impl Worker {
     /// Judges a request and carries it out now or later. Returns its cost.
     pub(super) fn ask(self: &Rc<Self>, connection: &Rc<Connection>, request: Request<'_>) -> u32 {
         let cost = cost(&request.command);
+        if !self.is_within_rate(connection, &request) {
+            return cost;
+        }
+        let Some(identity) = self.known(connection, &request) else { return cost };
         let question = match &request.command {
             Command::Subscribe { channel, .. } => Some(Question::Subscribe { channel }),
             Command::Publish { channel, payload, .. } => {
                 Some(Question::Publish { channel, bytes: payload.bytes().len() })
             }
-            Command::Connect | Command::Unsubscribe { .. } | Command::Ping | Command::Pong => None,
+            Command::History { channel, .. } => Some(Question::History { channel }),
+            Command::Connect { .. }
+            | Command::Refresh { .. }
+            | Command::Unsubscribe { .. }
+            | Command::Ping
+            | Command::Pong => None,
         };
-        match question.map(|question| self.shared.gate.judge(&connection.identity, question)) {
+        match question.map(|question| self.shared.gate.judge(&identity, question)) {
             None => self.decided(connection, request, Ok(Policy::default())),
             Some(Decision::Now(verdict)) => self.decided(connection, request, verdict),
             Some(Decision::Later(pending)) => self.decide(connection, request.into_owned(), pending),
         }
         cost
+    }
+
+    /// The identity to judge a request by. `None`, and the request has failed, if the client must prove who it is first.
+    fn known(&self, connection: &Connection, request: &Request<'_>) -> Option<Arc<Identity>> {
+        match (connection.identity(), &request.command) {
+            (Some(identity), _) => Some(identity),
+            (None, Command::Connect { .. } | Command::Ping | Command::Pong) => Some(Identity::anonymous()),
+            (None, _) => {
+                self.fail(connection, request.id, &unproven());
+                None
+            }
+        }
     }
 
     /// Publishes on the channel that the connection's path names: its only one. Returns the cost.
@@ -110,7 +132,9 @@ impl Worker {
 /// window, and a client can subscribe and unsubscribe without end.
 fn cost(command: &Command<'_>) -> u32 {
     match command {
-        Command::Subscribe { .. } | Command::Unsubscribe { .. } => 4,
-        Command::Connect | Command::Ping | Command::Pong | Command::Publish { .. } => 1,
+        Command::Subscribe { .. } | Command::Unsubscribe { .. } | Command::History { .. } => 4,
+        // A signature is checked.
+        Command::Connect { token: Some(_) } | Command::Refresh { .. } => 16,
+        Command::Connect { token: None } | Command::Ping | Command::Pong | Command::Publish { .. } => 1,
     }
 }

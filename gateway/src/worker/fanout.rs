@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Worker;
 use super::backlog::Frame;
-use super::connection::Queued;
+use super::connection::{Connection, Queued};
 use super::hub::ChannelId;
 use crate::close::CloseReason;
 use crate::message::Message;
@@ -39,6 +39,11 @@ impl Worker {
                     }
                 }
                 Relayed::At(at) => self.advance(*at),
+                Relayed::Control(at, control) => {
+                    self.deliver(&mut hits);
+                    self.advance(*at);
+                    self.revoke(&control.revoke);
+                }
                 Relayed::Up(at) => self.positions.borrow_mut()[usize::from(at.partition.0)] = Some(*at),
                 Relayed::Degraded(degraded) => {
                     self.deliver(&mut hits);
@@ -83,26 +88,53 @@ impl Worker {
         // Stable: the order within a channel is the log's.
         hits.sort_by_key(|hit| hit.0);
         for run in hits.chunk_by(|one, other| one.0 == other.0) {
-            let mut frames: [Option<Frame>; Format::COUNT] = Default::default();
-            let members = self.broadcast(run[0].0, |format| {
-                Ok(frames[format.index()].get_or_insert_with(|| self.backlog.frame(joined(run, format))).clone())
-            });
+            let members = if self.hub.borrow().is_latest(run[0].0) {
+                self.deliver_latest(run)
+            } else {
+                let mut frames: [Option<Frame>; Format::COUNT] = Default::default();
+                self.broadcast(run[0].0, |connection| {
+                    let format = connection.format;
+                    let frame = frames[format.index()].get_or_insert_with(|| self.backlog.frame(joined(run, format)));
+                    Ok(connection.queue(self, frame.clone()))
+                })
+            };
             self.shared.metrics.delivered(members * run.len());
         }
         hits.clear();
         self.flush();
     }
 
-    /// Queues for each subscriber the frame that `frame` returns for its format; an error ends that connection. Returns
-    /// the number of subscribers.
-    fn broadcast(&self, channel: ChannelId, mut frame: impl FnMut(Format) -> Result<Frame, CloseReason>) -> usize {
+    /// Delivers a run of messages to subscribers that skip to the newest one if they read slowly.
+    fn deliver_latest(&self, run: &[Hit<'_>]) -> usize {
+        let mut frames: [Option<(Frame, Frame)>; Format::COUNT] = Default::default();
+        let make = |format| {
+            let all = self.backlog.frame(joined(run, format));
+            let newest = match run {
+                [_, .., last] => self.backlog.frame(last.1.frame(format).clone()),
+                _ => all.clone(),
+            };
+            (all, newest)
+        };
+        self.broadcast(run[0].0, |connection| {
+            let format = connection.format;
+            let both = frames[format.index()].get_or_insert_with(|| make(format)).clone();
+            Ok(connection.queue_latest(self, run[0].0, both, run.len()))
+        })
+    }
+
+    /// Calls `queue` for each subscriber; an error ends that connection. Returns the number of subscribers.
+    fn broadcast(
+        &self,
+        channel: ChannelId,
+        mut queue: impl FnMut(&Connection) -> Result<Queued, CloseReason>,
+    ) -> usize {
         let mut ended = Vec::new();
         let connections = self.connections.borrow();
         let hub = self.hub.borrow();
         let members = hub.members(channel);
         for &member in members {
             let Some(connection) = connections.get(member as usize) else { continue };
-            match frame(connection.format).map(|frame| connection.queue(self, frame)) {
+            match queue(connection) {
                 Ok(Queued::Yes | Queued::Ending) => {}
                 Ok(Queued::Overflow) => ended.push((member, CloseReason::TooSlow)),
                 Err(reason) => ended.push((member, reason)),
@@ -136,7 +168,11 @@ impl Worker {
                     Output::Nothing => Err(CloseReason::MessagesLost),
                 })
                 .collect();
-            self.broadcast(channel, |format| notices[format.index()].clone());
+            self.broadcast(channel, |connection| {
+                // Its newest message comes before the loss.
+                connection.queue_newest(self, channel);
+                notices[connection.format.index()].clone().map(|notice| connection.queue(self, notice))
+            });
         }
         self.flush();
     }

@@ -39,19 +39,23 @@ pub(crate) struct Hub {
 struct Channel {
     name: Box<str>,
     members: Vec<Member>,
+    /// Whether subscribers that read slowly skip to the newest message. Only if all of them may.
+    latest: bool,
 }
 
 impl Hub {
-    pub(crate) fn subscribe(&mut self, name: &str, member: Member) -> Seat {
+    /// With `latest`, the subscriber may skip to the newest message if it reads slowly.
+    pub(crate) fn subscribe(&mut self, name: &str, member: Member, latest: bool) -> Seat {
         let channel = match self.ids.get(name) {
             Some(&id) => id,
             None => {
-                let id = number(self.channels.insert(Channel { name: name.into(), members: Vec::new() }));
+                let id = number(self.channels.insert(Channel { name: name.into(), members: Vec::new(), latest }));
                 self.ids.insert(name.into(), id);
                 id
             }
         };
-        let members = &mut self.channels[channel as usize].members;
+        let Channel { members, latest: all, .. } = &mut self.channels[channel as usize];
+        *all &= latest;
         members.push(member);
         Seat { channel, index: number(members.len() - 1) }
     }
@@ -81,6 +85,11 @@ impl Hub {
         self.channels.get(channel as usize).map_or(&[], |channel| &channel.members)
     }
 
+    /// Whether subscribers of a channel that read slowly skip to the newest message.
+    pub(crate) fn is_latest(&self, channel: ChannelId) -> bool {
+        self.channels.get(channel as usize).is_some_and(|channel| channel.latest)
+    }
+
     pub(crate) fn name(&self, channel: ChannelId) -> &str {
         &self.channels[channel as usize].name
     }
@@ -108,10 +117,11 @@ mod tests {
     fn a_channel_exists_while_it_has_subscribers() {
         let mut hub = Hub::default();
         assert_eq!(hub.find("news"), None);
-        let (one, two) = (hub.subscribe("news", 1), hub.subscribe("news", 2));
+        let (one, two) = (hub.subscribe("news", 1, true), hub.subscribe("news", 2, false));
         let news = hub.find("news").expect("it has subscribers");
         assert_eq!(hub.members(news), [1, 2]);
         assert_eq!(hub.name(news), "news");
+        assert!(!hub.is_latest(news), "one of them must get every message");
         assert_eq!(hub.unsubscribe(one), Some(Moved { member: 2, to: one }));
         assert_eq!(hub.unsubscribe(Seat { index: 0, ..two }), None);
         assert_eq!((hub.find("news"), hub.channels().count()), (None, 0));
@@ -128,7 +138,7 @@ mod tests {
             for (member, channel, join) in steps {
                 let name = ["a", "b", "c", "d"][channel];
                 if join && !seats.contains_key(&(member, channel)) {
-                    seats.insert((member, channel), hub.subscribe(name, member));
+                    seats.insert((member, channel), hub.subscribe(name, member, false));
                 } else if let Some(seat) = seats.remove(&(member, channel))
                     && let Some(moved) = hub.unsubscribe(seat)
                 {

@@ -12,15 +12,22 @@ mod commands;
 pub(crate) mod connection;
 mod deciding;
 mod drain;
+mod excerpt;
 mod fanout;
+mod history;
 mod hub;
+mod identify;
+pub(crate) mod latest;
+mod limiting;
 mod outbox;
 mod progress;
 mod pulse;
 mod receive;
 mod resume;
+mod search;
 mod seats;
 mod timers;
+mod waiting;
 mod wheel;
 
 use std::cell::{Cell, RefCell};
@@ -36,7 +43,7 @@ use broker_adapters::Position;
 use futures_util::FutureExt;
 use slab::Slab;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, LocalSet};
 
 use self::arrival::Arrival;
@@ -47,6 +54,7 @@ use self::deciding::Deciding;
 use self::hub::{Hub, Member};
 use self::timers::Timer;
 use self::wheel::Wheel;
+use crate::auth::Refused;
 use crate::clock;
 use crate::close::CloseReason;
 use crate::codec::Limits;
@@ -89,6 +97,8 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     limits: Limits,
     started: Instant,
+    /// A random number, by which the clients of all workers in the cluster differ.
+    number: u64,
     serial: Cell<u32>,
     connections: RefCell<Slab<Rc<Connection>>>,
     hub: RefCell<Hub>,
@@ -102,6 +112,9 @@ pub(crate) struct Worker {
     returning: RefCell<BTreeSet<Member>>,
     /// The number of channels that are catching up, over all connections.
     waiting: Cell<usize>,
+    /// The bytes that catch-ups have queued since everything else had its turn, and the lane of those that wait for theirs.
+    caught_up: Cell<usize>,
+    turns: Semaphore,
     /// Decisions of the gate that are pending.
     deciding: Deciding,
     /// Notified when positions have advanced.
@@ -176,6 +189,7 @@ impl Worker {
                 message_time: config.limits.message_time,
             },
             started,
+            number: fastrand::u64(..),
             serial: Cell::new(0),
             connections: RefCell::default(),
             hub: RefCell::default(),
@@ -185,6 +199,8 @@ impl Worker {
             breaks: RefCell::new(vec![0; usize::from(config.broker.partitions)].into()),
             returning: RefCell::default(),
             waiting: Cell::new(0),
+            caught_up: Cell::new(0),
+            turns: Semaphore::new(1),
             deciding: Deciding::default(),
             moved: tokio::sync::Notify::new(),
             degraded: Cell::new(false),
@@ -211,7 +227,10 @@ impl Worker {
         let mut connections = self.connections.borrow_mut();
         let entry = connections.vacant_entry();
         let member = Member::try_from(entry.key()).unwrap_or(Member::MAX);
-        let (connection, channel) = Connection::new((member, self.serial.get()), arrival, now);
+        let slow = arrival.slow;
+        let user = arrival.identity.as_ref().and_then(|identity| identity.user());
+        let allowance = self.shared.limiter.join(user, arrival.client.0.ip());
+        let (connection, channel) = Connection::new((member, self.serial.get()), arrival, allowance, now);
         let connection = Rc::new(connection);
         entry.insert(Rc::clone(&connection));
         drop(connections);
@@ -220,8 +239,18 @@ impl Worker {
         if self.degraded.get() {
             self.notify(&connection, Notice::Degraded(true));
         }
+        let identity = connection.identity();
+        // A revocation after the handshake's check has passed this worker already.
+        match identity.as_ref().map(|identity| self.check_revoked(identity)) {
+            Some(Err(Refused::Revoked)) => self.end(&connection, CloseReason::Unauthorised),
+            Some(Err(_)) => self.end(&connection, CloseReason::Overload),
+            _ => {}
+        }
+        if let (Some(identity), None) = (&identity, &channel) {
+            self.join_first(&connection, identity);
+        }
         if let Some(channel) = channel
-            && let Err(failure) = self.subscribe(&connection, &channel)
+            && let Err(failure) = self.subscribe_counted(&connection, &channel, slow)
         {
             tracing::warn!(channel, why = failure.message, "a socket's channel cannot be read");
             self.end(&connection, CloseReason::Overload);

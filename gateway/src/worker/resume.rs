@@ -7,24 +7,19 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use broker_adapters::{Break, BreakReason, Position};
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::Worker;
 use super::catch_up::{CatchUp, Step, Wait};
-use super::connection::{Connection, Offered};
+use super::connection::{Connection, Offered, State};
+use super::waiting::Waited;
+use crate::gate::Slow;
 use crate::protocol::{Failure, Notice, Reply};
 use crate::window::Page;
-
-/// The longest time to wait until this node has read as far as the client's position, which may come from another node.
-const BEHIND: Duration = Duration::from_secs(2);
-
-/// How much of [`BEHIND`] passes before the node asks the broker whether its log reaches the client's position.
-const ASK_AFTER: Duration = Duration::from_millis(200);
 
 /// The pause between retries to read messages that a client was promised.
 const RETRY: Duration = Duration::from_secs(1);
@@ -34,17 +29,16 @@ const RETRY: Duration = Duration::from_secs(1);
 const CHUNK: usize = 64 << 10;
 
 /// The most channels of one worker that may wait to catch up; further resumes are refused. Each takes about 1 KB.
-const WAITING: usize = 16_384;
-
-/// The most positions of one connection for which the broker is asked without result. After that it is not asked again.
-const UNFOUNDED: u8 = 16;
+pub(super) const WAITING: usize = 16_384;
 
 /// The channels with which one connection is catching up.
 #[derive(Default)]
 pub(super) struct Returning {
     channels: BTreeMap<Box<str>, CatchingUp>,
     /// The number of positions for which the broker was asked without result.
-    unfounded: u8,
+    pub(super) unfounded: u8,
+    /// The `history` commands that wait, by their numbers.
+    pub(super) histories: Vec<(u64, AbortOnDrop)>,
 }
 
 struct CatchingUp {
@@ -53,7 +47,7 @@ struct CatchingUp {
     _task: AbortOnDrop,
 }
 
-struct AbortOnDrop(AbortHandle);
+pub(super) struct AbortOnDrop(pub(super) AbortHandle);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -61,37 +55,38 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// The outcome of waiting.
-enum Waited {
-    /// The catch-up can go on, with a page if one was read.
-    Ready(Option<Arc<Page>>),
-    /// The log does not hold the client's position, or no longer holds it.
-    NotHeld,
-    /// The broker or this node did not answer in time.
-    Unavailable,
-}
-
 impl Returning {
     pub(super) fn len(&self) -> usize {
         self.channels.len()
     }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.channels.keys().map(|name| &**name)
+    }
 }
 
 impl Worker {
-    /// Subscribes a connection to the messages after `since`. The reply comes now or later; a failure is returned.
+    /// Subscribes a connection to the messages after `since`, or else to the `last` messages and all that follow. The reply
+    /// comes now or later; a failure is returned.
     pub(super) fn resume(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         id: Option<u64>,
         channel: &str,
-        since: Position,
+        (since, last): (Option<Position>, Option<u32>),
+        slow: Slow,
     ) -> Result<(), Failure> {
-        self.position(self.shared.log.partition_of(channel))?;
+        let worker = self.position(self.shared.log.partition_of(channel))?;
         self.check_room(connection)?;
         if self.waiting.get() >= WAITING {
             return Err(overloaded("too many clients are resuming"));
         }
-        let mut catch_up = CatchUp::new(id, since);
+        self.take_channel(connection)?;
+        let mut catch_up = match since {
+            Some(since) => CatchUp::new(id, since).or_last(last),
+            None => CatchUp::of_last(id, worker, last.unwrap_or(0), self.shared.config.limits.outbox.bytes()),
+        };
+        catch_up.slow = slow;
         if let Some(wait) = self.advance_catch_up(connection, channel, &mut catch_up, None) {
             self.wait(connection, channel, catch_up, wait);
         }
@@ -144,7 +139,7 @@ impl Worker {
             let same = since.partition == at.partition && since.offset.0 >= begun;
             same && self.shared.window.holds(since)
         });
-        self.reply(connection, id, &Reply::Subscribed { channel, at, recovered: whole });
+        self.reply(connection, id, &Reply::Subscribed { channel, at, recovered: whole, last: None });
     }
 
     /// Stops catching up with a channel from which the client unsubscribes. Returns false if it was not catching up.
@@ -159,7 +154,7 @@ impl Worker {
     pub(super) fn stop_all_catch_ups(&self, connection: &Connection) {
         let returning = connection.state.borrow_mut().returning.take();
         if let Some(returning) = returning {
-            self.waiting.set(self.waiting.get() - returning.len());
+            self.waiting.set(self.waiting.get() - returning.len() - returning.histories.len());
             self.returning.borrow_mut().remove(&connection.member);
         }
     }
@@ -194,14 +189,23 @@ impl Worker {
         let partition = self.shared.log.partition_of(channel);
         let most = CHUNK.min(self.shared.config.limits.outbox.bytes() / 2);
         loop {
+            // A page that was read for this catch-up must be used at once: there may be no room to keep it.
+            if page.is_none() && self.caught_up.get() >= CHUNK {
+                return Some(Wait::Turn);
+            }
             // The position was known when the command was accepted.
             let worker = self.position(partition).ok()?;
             let breaks = self.breaks.borrow()[usize::from(partition.0)];
             let window = &self.shared.window;
+            let search = |edge, most| window.preceding(channel, edge, breaks, most, page);
+            if let Some(wait) = catch_up.search(search) {
+                return Some(wait);
+            }
             let step = catch_up.step(worker, |at| window.owed(channel, (at, worker), breaks, CHUNK, page));
             match step {
                 Step::Wait(wait) if catch_up.answered || self.may_ask_broker(connection) => return Some(wait),
                 Step::Wait(_) => catch_up.mark_unavailable(),
+                Step::Over if catch_up.search_last(worker, self.shared.config.limits.outbox.bytes()) => {}
                 Step::Over => {
                     let done = std::mem::replace(catch_up, CatchUp::new(None, worker));
                     self.subscribe_to_new(connection, channel, done, BreakReason::Trimmed);
@@ -209,14 +213,18 @@ impl Worker {
                 }
                 Step::Live => {
                     self.answer(connection, channel, catch_up);
-                    self.take_seat(connection, channel, catch_up.since.offset);
+                    self.take_seat(connection, channel, catch_up.since.offset, catch_up.slow);
                     return None;
                 }
                 Step::Queue { messages, to } => {
                     self.answer(connection, channel, catch_up);
                     for message in messages {
-                        match connection.offer(self, message.frame(connection.format), most) {
-                            Offered::Yes => catch_up.queued_to(message.record.position()),
+                        let frame = message.frame(connection.format);
+                        match connection.offer(self, frame, most) {
+                            Offered::Yes => {
+                                self.caught_up.set(self.caught_up.get() + frame.len());
+                                catch_up.queued_to(message.record.position());
+                            }
                             Offered::Full => return Some(Wait::Room),
                             Offered::Ending => return None,
                         }
@@ -232,8 +240,8 @@ impl Worker {
     fn answer(&self, connection: &Connection, channel: &str, catch_up: &mut CatchUp) {
         if !std::mem::replace(&mut catch_up.answered, true) {
             let since = catch_up.since;
-            let whole = Reply::Subscribed { channel, at: since, recovered: Some(true) };
-            self.reply(connection, catch_up.id, &whole);
+            let (recovered, last) = (catch_up.recovered, catch_up.last());
+            self.reply(connection, catch_up.id, &Reply::Subscribed { channel, at: since, recovered, last });
             for repeat in std::mem::take(&mut catch_up.repeats) {
                 self.answer_repeat(connection, channel, since.offset.0, since, repeat);
             }
@@ -250,27 +258,23 @@ impl Worker {
             let lost = Break { after: catch_up.at(), at, reason };
             self.notify(connection, Notice::Lost { channel, lost });
         } else {
-            let begun = Reply::Subscribed { channel, at, recovered: Some(false) };
-            self.reply(connection, catch_up.id, &begun);
+            let recovered = catch_up.recovered.map(|_| false);
+            let last = catch_up.last_unavailable();
+            self.reply(connection, catch_up.id, &Reply::Subscribed { channel, at, recovered, last });
         }
-        self.take_seat(connection, channel, at.offset);
+        self.take_seat(connection, channel, at.offset, catch_up.slow);
         for repeat in catch_up.repeats {
             self.answer_repeat(connection, channel, at.offset.0, at, repeat);
         }
     }
 
-    /// Answers all commands of a catch-up that are unanswered with `failure`.
+    /// Ends a catch-up without a subscription, and answers all its commands that are unanswered with `failure`.
     fn refuse(&self, connection: &Connection, catch_up: CatchUp, failure: &Failure) {
+        connection.give_channel_back();
         let first = (!catch_up.answered).then_some(catch_up.id);
         for id in first.into_iter().chain(catch_up.repeats.into_iter().map(|(id, _)| id)) {
             self.fail(connection, id, failure);
         }
-    }
-
-    /// Whether the broker may still be asked for positions that this client names.
-    fn may_ask_broker(&self, connection: &Connection) -> bool {
-        let state = connection.state.borrow();
-        state.returning.as_ref().is_none_or(|returning| returning.unfounded < UNFOUNDED)
     }
 
     /// Starts a task that waits and then goes on with the catch-up.
@@ -295,11 +299,9 @@ impl Worker {
                 Waited::Unavailable => return self.ask_to_retry(&connection, &channel),
             };
             let Some(mut catching_up) = self.remove_catch_up(&connection, &channel) else { return };
-            if not_held {
+            if not_held && !catching_up.catch_up.end_search() {
                 catching_up.catch_up.mark_unavailable();
-                let mut state = connection.state.borrow_mut();
-                let returning = state.returning.get_or_insert_default();
-                returning.unfounded = returning.unfounded.saturating_add(1);
+                self.note_unfounded(&connection);
             }
             let next = self.advance_catch_up(&connection, &channel, &mut catching_up.catch_up, page.as_deref());
             match next.filter(|_| !connection.is_ending()) {
@@ -312,36 +314,6 @@ impl Worker {
             self.flush();
             // Lets other tasks run, however fast this client reads.
             tokio::task::yield_now().await;
-        }
-    }
-
-    async fn wait_for(&self, connection: &Connection, channel: &str, wait: Wait) -> Waited {
-        let shared = &self.shared;
-        match wait {
-            Wait::Room => {
-                connection.room(self).await;
-                Waited::Ready(None)
-            }
-            Wait::Page(at) => match shared.window.page(&shared.log, channel, at).await {
-                Ok(Some(page)) => Waited::Ready(Some(page)),
-                Ok(None) => Waited::NotHeld,
-                Err(_) => Waited::Unavailable,
-            },
-            Wait::Node(at) => {
-                if timeout(ASK_AFTER, self.until_past(at)).await.is_ok() {
-                    return Waited::Ready(None);
-                }
-                let rest = async {
-                    match shared.window.head(&shared.log, at.partition).await {
-                        // The log ends before this position, so the position comes from another log.
-                        Ok(head) if head < at.offset => return Waited::NotHeld,
-                        Ok(_) => self.until_past(at).await,
-                        Err(_) => return Waited::Unavailable,
-                    }
-                    Waited::Ready(None)
-                };
-                timeout(BEHIND, rest).await.unwrap_or(Waited::Unavailable)
-            }
         }
     }
 
@@ -372,26 +344,27 @@ impl Worker {
         let returning = state.returning.as_mut()?;
         let catching_up = returning.channels.remove(channel)?;
         self.waiting.set(self.waiting.get() - 1);
-        if returning.channels.is_empty() {
+        self.tidy(connection, &mut state);
+        Some(catching_up)
+    }
+
+    /// Removes a `history` command that is answered.
+    pub(super) fn remove_history(&self, connection: &Connection, number: u64) {
+        let mut state = connection.state.borrow_mut();
+        let Some(returning) = state.returning.as_mut() else { return };
+        returning.histories.retain(|(other, _)| *other != number);
+        self.waiting.set(self.waiting.get() - 1);
+        self.tidy(connection, &mut state);
+    }
+
+    /// Frees what a connection without anything that waits does not need.
+    fn tidy(&self, connection: &Connection, state: &mut State) {
+        let Some(returning) = &state.returning else { return };
+        if returning.channels.is_empty() && returning.histories.is_empty() {
             self.returning.borrow_mut().remove(&connection.member);
             if returning.unfounded == 0 {
                 state.returning = None;
             }
-        }
-        Some(catching_up)
-    }
-
-    /// Waits until this worker has reached a position and seen all breaks that the window has counted.
-    async fn until_past(&self, position: Position) {
-        loop {
-            let moved = self.moved.notified();
-            let Position { partition, offset, .. } = position;
-            let seen = self.breaks.borrow()[usize::from(partition.0)];
-            let there = self.position(partition).is_ok_and(|at| at.offset >= offset);
-            if there && seen == self.shared.window.breaks(partition) {
-                return;
-            }
-            moved.await;
         }
     }
 }
@@ -400,6 +373,6 @@ fn unavailable() -> Failure {
     Failure::for_now("unavailable", "this node cannot read the messages after that position yet: try again")
 }
 
-fn overloaded(why: &str) -> Failure {
+pub(super) fn overloaded(why: &str) -> Failure {
     Failure::for_now("overloaded", format!("{why}: try again"))
 }

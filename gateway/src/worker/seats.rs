@@ -71,7 +71,7 @@ mod tests {
     fn each_channel_has_one_seat_in_whatever_order_they_were_taken() {
         let (mut hub, mut seats) = (Hub::default(), Seats::default());
         let names = ["a", "b", "c", "d", "e"];
-        let ids: Vec<_> = names.iter().map(|name| hub.subscribe(name, 1)).collect();
+        let ids: Vec<_> = names.iter().map(|name| hub.subscribe(name, 1, false)).collect();
         for index in [3, 0, 4, 1, 2] {
             seats.take(ids[index], index as u64);
         }
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(seats.leave(ids[3].channel), Some(ids[3]));
         assert_eq!(seats.leave(ids[3].channel), None);
         assert_eq!((seats.len(), seats.since(ids[4].channel), seats.since(ids[3].channel)), (4, Some(4), None));
-        let second = hub.subscribe("a", 2);
+        let second = hub.subscribe("a", 2, false);
         seats.moved(second);
         assert_eq!(seats.leave(ids[0].channel), Some(second));
     }

@@ -21,7 +21,7 @@ pub(super) struct Timer {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wake {
+pub(super) enum Wake {
     /// A ping is due.
     Ping,
     /// The answer to the ping is due.
@@ -30,6 +30,10 @@ enum Wake {
     Message,
     /// The connection is closed if it was not used since the last check.
     Idle,
+    /// The client must have proven who it is.
+    Identify,
+    /// The client's token may have ended.
+    Expiry,
 }
 
 /// If a worker checks its timers later than planned by more than this, it was paused.
@@ -100,6 +104,7 @@ impl Worker {
         if let Some(idle) = self.shared.config.timing.idle {
             self.schedule(connection, Wake::Idle, now + idle);
         }
+        self.watch_identity(connection, now);
     }
 
     /// Sets a timer for an incomplete message.
@@ -113,7 +118,9 @@ impl Worker {
     fn wake(&self, connection: &Connection, what: Wake, now: Instant) {
         let timing = &self.shared.config.timing;
         match what {
+            Wake::Identify | Wake::Expiry => self.check_identity(connection),
             Wake::Ping => {
+                self.watch_expiry(connection);
                 connection.state.borrow_mut().pulse.asked(now);
                 if let Output::Message(body) = self.ping(connection) {
                     connection.queue(self, self.backlog.frame(body.frame()));
@@ -170,7 +177,7 @@ impl Worker {
         connection.format.protocol().notice(Notice::Ping(&positions))
     }
 
-    fn schedule(&self, connection: &Connection, what: Wake, at: Instant) {
+    pub(super) fn schedule(&self, connection: &Connection, what: Wake, at: Instant) {
         let timer = Timer { member: connection.member, serial: connection.serial, what };
         self.wheel.borrow_mut().schedule(at, timer);
     }

@@ -8,8 +8,9 @@ use toml::{
     de::{DeTable, DeValue, ValueDeserializer},
 };
 
-use super::Layers;
-use crate::config::{ConfigError, Place, keys::KeyPath, redacted};
+use super::list::Item;
+use super::{Layers, shown};
+use crate::config::{ConfigError, Place, keys::KeyPath};
 
 /// A file while it is read.
 struct Source<'a> {
@@ -50,12 +51,12 @@ impl<T: Default + Serialize + DeserializeOwned> Layers<T> {
                     self.errors.push(ConfigError::Unknown { what: "key", name, place, hint });
                 }
                 value if self.keys().value(&path).is_some() => {
-                    let inside = fields(&value, source);
+                    let items = items(&value, source);
                     match Value::deserialize(ValueDeserializer::from(Spanned::new(span.clone(), value))) {
-                        Ok(value) => self.set(&path, value, place, &inside),
+                        Ok(value) => self.set(&path, value, place, items),
                         Err(_) => self.errors.push(ConfigError::Value {
                             key: path.join("."),
-                            value: redacted(source.text.get(span).unwrap_or_default()),
+                            value: shown(&path.join("."), source.text.get(span).unwrap_or_default()),
                             place,
                             expected: "expected a number that fits 64 bits".into(),
                         }),
@@ -77,7 +78,17 @@ impl<T: Default + Serialize + DeserializeOwned> Layers<T> {
     }
 }
 
-/// The fields of the tables in a list, with their places.
+/// The tables of a list, and the places of their fields.
+fn items(value: &DeValue<'_>, source: &Source<'_>) -> Vec<Item> {
+    let DeValue::Array(items) = value else { return Vec::new() };
+    let item = |item: &Spanned<DeValue<'_>>| Item {
+        place: source.place(&item.span()),
+        fields: fields(item.get_ref(), source),
+    };
+    items.iter().map(item).collect()
+}
+
+/// The fields of a table, at any depth, with their places.
 fn fields(value: &DeValue<'_>, source: &Source<'_>) -> Vec<(String, Place)> {
     let mut found = Vec::new();
     match value {

@@ -51,7 +51,7 @@ fn without_any_source_the_defaults_apply() {
 fn flags_win_over_the_environment_and_that_over_the_file() {
     let file = File::holding(
         "order",
-        "[node]\nname = \"file\"\nworkers = 3\n[http]\nlisten = \"1.1.1.1:1\"\norigins = [\"*\"]\n",
+        "[node]\nname = \"file\"\nworkers = 3\n[http]\nlisten = \"1.1.1.1:1\"\norigins = [\"*\"]\n[auth]\nanonymous = \"on\"\n",
     );
     let variables =
         owned(&[("FANFARE__NODE__NAME", "variable"), ("FANFARE__HTTP__LISTEN", "2.2.2.2:2"), ("PATH", "/bin")]);
@@ -114,11 +114,11 @@ fn an_unknown_name_in_the_file_is_reported_with_its_line_and_the_nearest_name() 
         ("[htpp]\nlisten = 3", "unknown section `[htpp]` in FILE (line 1): did you mean `[http]`?"),
         (
             "[redis]\nurl = 3",
-            "unknown section `[redis]` in FILE (line 1): the sections are [agent], [broker], [http], [limits], [log], [node], [timing], [tls], [window]",
+            "unknown section `[redis]` in FILE (line 1): the sections are [agent], [auth], [broker], [http], [limits], [log], [node], [timing], [tls], [window], [[channels]]",
         ),
         (
             "zzzzzz = 3",
-            "unknown key `zzzzzz` in FILE (line 1): the sections are [agent], [broker], [http], [limits], [log], [node], [timing], [tls], [window]",
+            "unknown key `zzzzzz` in FILE (line 1): the sections are [agent], [auth], [broker], [http], [limits], [log], [node], [timing], [tls], [window], [[channels]]",
         ),
         (
             "http = 3",
@@ -130,6 +130,62 @@ fn an_unknown_name_in_the_file_is_reported_with_its_line_and_the_nearest_name() 
         ),
     ] {
         assert_eq!(error(from_file(text)), message);
+    }
+}
+
+#[test]
+fn each_rule_for_channels_is_read_with_its_place_and_in_order() {
+    let file = "[[channels]]\nmatch = \"news\"\nsubscribe = \"anyone\"\n\n[[channels]]\nmatch = \"chat:{room}\"\nmessage = 100\n";
+    let config = from_file(file).expect("valid");
+    let read: Vec<_> = config.channels.iter().map(|rule| (rule.r#match.to_string(), rule.place.clone())).collect();
+    let line = |line| Some(Place::File { file: "FILE".to_owned(), line });
+    assert_eq!(read, [("news".to_owned(), line(1)), ("chat:{room}".to_owned(), line(5))]);
+    assert_eq!(toml::from_str::<Config>(&config.to_string()).expect("printed").channels.len(), 2);
+    let variables = [("FANFARE__CHANNELS", "[{ match = \"a\" }, { match = \"b\", last = 0 }]")];
+    let config = from_environment(&variables).expect("valid");
+    assert_eq!(config.channels[1].last, Some(0));
+    assert_eq!(config.channels[1].place, Some(Place::Variable("FANFARE__CHANNELS".to_owned())));
+}
+
+#[test]
+fn a_wrong_rule_for_channels_is_reported_with_its_key_and_line() {
+    const FIRST: &str = "[[channels]]\nmatch = \"a\"\n[[channels]]\n";
+    for (text, message) in [
+        (
+            "match = \"b\"\npublish = \"hook\"",
+            "`channels.publish` = \"hook\" in FILE (line 5): unknown variant `hook`, expected one of `anyone`, `user`, `token`, `nobody`",
+        ),
+        (
+            "match = \"b\"\nsubscrib = \"user\"",
+            "unknown key `channels.subscrib` in FILE (line 5): did you mean `channels.subscribe`?",
+        ),
+        (
+            "match = \"b*\"",
+            "`channels.match` = \"b*\" in FILE (line 4): `*` must be the last segment, alone: write \"chat:*\" for all channels whose names begin with \"chat:\"",
+        ),
+        (
+            "match = 3",
+            "`channels.match` = 3 in FILE (line 4): expected a pattern such as \"chat:{room}\" or \"chat:*\"",
+        ),
+        (
+            "match = \"b\"\nlast = 1001",
+            "`channels.last` = 1001 in FILE (line 5): expected a whole number from 0 to 1000",
+        ),
+        ("match = \"b\"\nrate = 0", "`channels.rate` = 0 in FILE (line 5): expected a whole number from 1 to 10000"),
+        ("slow = \"latest\"", "`channels` = { slow = \"latest\" } in FILE (line 3): missing field `match`"),
+        (
+            "match = \"b\"\nmessage = \"65KiB\"",
+            "`channels.message` = 65KiB in FILE (line 3) must be at most `limits.message` = 64KiB by default: a larger message is refused before its channel is known",
+        ),
+    ] {
+        assert_eq!(error(from_file(&format!("{FIRST}{text}"))), message);
+    }
+    for text in ["[channels]\nmatch = \"a\"", "channels = \"a\"", "channels = [\"a\"]"] {
+        let message = error(from_file(text));
+        assert!(
+            message.ends_with("expected a list of tables: write `[[channels]]` above the keys of each"),
+            "{message}"
+        );
     }
 }
 
@@ -160,7 +216,7 @@ fn an_unknown_variable_is_reported_with_the_nearest_name() {
         ("FANFARE__LOG", "unknown environment variable `FANFARE__LOG`: there are FANFARE__LOG__LEVEL"),
         (
             "FANFARE__",
-            "unknown environment variable `FANFARE__`: the sections are [agent], [broker], [http], [limits], [log], [node], [timing], [tls], [window]",
+            "unknown environment variable `FANFARE__`: the sections are [agent], [auth], [broker], [http], [limits], [log], [node], [timing], [tls], [window], [[channels]]",
         ),
     ] {
         assert_eq!(error(from_environment(&[(name, "hunter2")])), message);
@@ -250,6 +306,11 @@ fn values_that_contradict_each_other_are_reported_with_their_places() {
          `timing.pong` = 60s in FILE (line 6) must be shorter than `timing.ping` = 25s by default: \
          a ping must be answered before the next is sent"
     );
+    assert_eq!(
+        error(from_file("limits.channels_per_connection = 2000")),
+        "`limits.channels_per_connection` = 2000 in FILE (line 1) must be at most `limits.channels_per_user` = 1000 by default: \
+         the subscriptions of a connection are part of those of its user"
+    );
 }
 
 #[test]
@@ -313,6 +374,71 @@ fn a_file_that_has_no_end_or_is_no_text_is_an_error_at_once() {
     fs::write(&file.0, b"[node]\nname = \"\xe9\"").expect("the temporary directory is writable");
     let text = error(load(Some(&file.0), [], Overrides::default()));
     assert!(text.ends_with("it is not a text in UTF-8"), "{text}");
+}
+
+#[test]
+fn a_node_that_no_client_could_use_is_refused_and_each_of_the_three_ways_helps() {
+    const WAYS: &str = "otherwise no client could connect. There are three ways: a key in `auth.keys` (`fanfare genkey` makes \
+                        one), the URL of an identity provider's keys in `auth.jwks`, or `auth.anonymous = \"on\"` \
+                        (FANFARE__AUTH__ANONYMOUS=on), which lets in every client that reaches the node";
+    let public = "[http]\nlisten = \"0.0.0.0:80\"\n";
+    assert_eq!(
+        error(from_file(public)),
+        format!(
+            "`auth.anonymous` = auto by default must be \"on\", unless there are keys for tokens, with \
+             `http.listen` = 0.0.0.0:80 in FILE (line 2): {WAYS}"
+        )
+    );
+    assert!(error(from_file("[auth]\nanonymous = \"off\"\n")).ends_with(WAYS));
+    for way in [
+        "keys = [{ secret = \"0123456789abcdef0123456789abcdef\" }]",
+        "[[auth.keys]]\nkid = \"a\"\nfile = \"public.pem\"",
+        "jwks = [\"https://login.example.com/keys\"]",
+        "anonymous = \"on\"",
+    ] {
+        assert!(from_file(&format!("{public}[auth]\n{way}\n")).is_ok(), "{way}");
+    }
+    let variables = [("FANFARE__HTTP__LISTEN", "[::]:80"), ("FANFARE__AUTH__ANONYMOUS", "on")];
+    assert!(from_environment(&variables).is_ok());
+    let secret = ("FANFARE__AUTH__KEYS", "[{ secret = \"0123456789abcdef0123456789abcdef\" }]");
+    assert!(from_environment(&[variables[0], secret]).is_ok());
+}
+
+#[test]
+fn a_cookie_that_any_host_could_set_is_refused() {
+    let text = error(from_file("[http]\nlisten = \"0.0.0.0:80\"\n[auth]\nanonymous = \"on\"\ncookie = \"session\"\n"));
+    assert_eq!(
+        text,
+        "`auth.cookie` = session in FILE (line 5) must be a name that begins with `__Host-` or `__Secure-` with \
+         `http.listen` = 0.0.0.0:80 in FILE (line 2): any other cookie could be set without TLS or by another host"
+    );
+}
+
+#[test]
+fn no_error_shows_a_secret_of_a_key() {
+    for (text, words) in [
+        ("[auth]\nkeys = [{ secret = \"hunter2\" }]", "at least 32 bytes, this one has 7"),
+        ("[auth]\nkeys = [{ secret = \"base64:hunter2!\" }]", "base64"),
+        ("[auth]\nkeys = [{ algorithm = \"hunter2\" }]", "expected an algorithm"),
+        ("[auth]\nkeys = [{ scret = \"hunter2\" }]", "did you mean `auth.keys.secret`?"),
+        ("[auth]\nkeys = [\"hunter2\"]", "expected a list of tables"),
+        ("[auth]\nkeys = \"hunter2\"", "expected a list"),
+        ("[auth]\nkeys = [{ secret = 7777777777777777777777777777777 }]", "64 bits"),
+        ("[auth]\nkey = [{ secret = \"hunter2\" }]", "unknown key `auth.key`"),
+        ("[auth]\nsecret = \"hunter2\"", "unknown key `auth.secret`"),
+        ("[auth]\nkeys = [{ secret = \"hunter2 }]", "not valid TOML"),
+        ("[auth]\njwks = [\"https://user:hunter2@h/\"]", "without user and password"),
+        ("[auth]\njwks = [\"http://h/?key=hunter2\"]", "only for localhost"),
+    ] {
+        let errors = from_file(text).expect_err("each is wrong");
+        assert!(
+            !format!("{errors} {errors:?}").contains("hunter2") && !errors.to_string().contains("7777"),
+            "{errors:?}"
+        );
+        assert!(errors.to_string().contains(words), "{errors}");
+    }
+    let text = error(from_environment(&[("FANFARE__AUTH__KEYS", "hunter2, hunter2")]));
+    assert!(!text.contains("hunter2") && text.contains("expected a list of tables"), "{text}");
 }
 
 #[test]

@@ -40,6 +40,31 @@ pub struct Limits {
     /// Maximum number of channels that one connection may be subscribed to. Each costs memory on the node.
     #[serde(deserialize_with = "number::between::<_, _, 1, 1_000_000>")]
     pub channels_per_connection: usize,
+    /// Maximum number of subscriptions that all connections of one user on this node have together; at least
+    /// `channels_per_connection`.
+    #[serde(deserialize_with = "number::between::<_, _, 1, 10_000_000>")]
+    pub channels_per_user: u32,
+    /// Messages per second that one connection may publish; 0 means no limit. Those of two seconds may come at once; more are
+    /// refused (`rate_limited`). A connection that goes on, until ten times as many are refused, is closed with 4429. Raise it
+    /// for clients that publish for others, such as backends and load tests. An app's own messages do not count.
+    #[serde(deserialize_with = "number::between::<_, _, 0, 10_000>")]
+    pub publishes_per_second: u32,
+    /// Subscriptions per second that one connection may begin; 0 means no limit. It may begin those of two seconds, and in any
+    /// case `channels_per_connection`, at once. More are refused as above.
+    #[serde(deserialize_with = "number::between::<_, _, 0, 10_000>")]
+    pub subscribes_per_second: u32,
+    /// Requests per second for older messages that one connection may make; 0 means no limit. More are refused as above. Each
+    /// may read the broker.
+    #[serde(deserialize_with = "number::between::<_, _, 0, 10_000>")]
+    pub history_per_second: u32,
+    /// All connections of one user on this node together may do so many times as much per second as one connection may; 0 means
+    /// no limit.
+    #[serde(deserialize_with = "number::between::<_, _, 0, 10_000>")]
+    pub rates_per_user: u32,
+    /// The same for all connections from one address (IPv6: one /64). Behind a proxy that is not in `http.trusted_proxies` all
+    /// clients have one address.
+    #[serde(deserialize_with = "number::between::<_, _, 0, 10_000>")]
+    pub rates_per_address: u32,
     /// Maximum length of a channel's name, in bytes of UTF-8; at most "65535B".
     #[serde(deserialize_with = "size::at_most::<_, 0xffff>")]
     pub channel_name: ByteSize,
@@ -56,6 +81,12 @@ impl Default for Limits {
             outbox_total: ByteSize::mib(256),
             pings_per_second: 20,
             channels_per_connection: 100,
+            channels_per_user: 1_000,
+            publishes_per_second: 10_000,
+            subscribes_per_second: 1_000,
+            history_per_second: 100,
+            rates_per_user: 10,
+            rates_per_address: 100,
             channel_name: ByteSize::new(255),
         }
     }

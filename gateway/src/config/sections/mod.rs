@@ -4,7 +4,9 @@
 //! [`reference`](super::reference).
 
 mod agent;
+mod auth;
 mod broker;
+mod channels;
 mod http;
 mod limits;
 mod log;
@@ -14,6 +16,15 @@ mod tls;
 mod window;
 
 pub use self::{
-    agent::Agent, broker::Broker, http::Http, limits::Limits, log::Log, node::Node, timing::Timing, tls::Tls,
+    agent::Agent,
+    auth::{Anonymous, Auth},
+    broker::Broker,
+    channels::{Channel, Who},
+    http::Http,
+    limits::Limits,
+    log::Log,
+    node::Node,
+    timing::Timing,
+    tls::Tls,
     window::Window,
 };

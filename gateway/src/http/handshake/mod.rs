@@ -21,6 +21,7 @@ pub(crate) use host::Host;
 pub use hosts::{HostError, Hosts};
 pub use origins::{OriginError, Origins};
 
+use crate::auth::BEARER;
 use crate::field::{Shown, elements, is_token, lists};
 use origins::{Verdict, can_be_listed};
 
@@ -206,6 +207,8 @@ pub(crate) fn check(parts: &Parts, host: Option<&Host>, terms: &Terms<'_>) -> Re
     let offered = offered(headers)?;
     let supported = |offer: &&[u8]| terms.protocols.iter().copied().find(|name| name.as_bytes() == *offer);
     let protocol = offered.iter().find_map(supported);
+    // A token is no protocol: it is never selected, and never in the log.
+    let offered: Vec<_> = offered.into_iter().filter(|name| !name.starts_with(BEARER.as_bytes())).collect();
     let unsupported = (protocol.is_none() && !offered.is_empty()).then(|| shown(&offered));
     Ok(Accepted { accept, protocol, unsupported })
 }

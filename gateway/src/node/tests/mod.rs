@@ -3,6 +3,7 @@
 mod gate;
 mod parts;
 mod protocol;
+mod revocation;
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,7 +79,11 @@ async fn start(app: App) -> (Node, Faulty) {
 
 /// Like [`start`], with a judge that decides what clients may do.
 async fn start_with(app: App, judge: Option<Box<dyn Judge>>) -> (Node, Faulty) {
-    let mut config = Config::default();
+    start_from(Config::default(), app, judge).await
+}
+
+/// Like [`start_with`], with this configuration, of which a few settings are changed.
+async fn start_from(mut config: Config, app: App, judge: Option<Box<dyn Judge>>) -> (Node, Faulty) {
     config.http.listen = (Ipv4Addr::LOCALHOST, 0).into();
     config.node.workers = 1;
     config.timing.drain = Duration::from_millis(100);
@@ -103,14 +108,20 @@ async fn until(mut there: impl FnMut() -> bool) {
 
 /// Opens a WebSocket.
 async fn connect(node: &Node, path: &str) -> TcpStream {
+    let (stream, head) = ask(node, &handshake(path)).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    stream
+}
+
+/// Sends a request. Also returns the head of the answer.
+async fn ask(node: &Node, request: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(node.address).await.expect("it listens");
-    stream.write_all(handshake(path).as_bytes()).await.expect("it is open");
+    stream.write_all(request.as_bytes()).await.expect("it is open");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(timeout(PATIENT, stream.read_u8()).await.expect("an answer").expect("a head"));
     }
-    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
-    stream
+    (stream, String::from_utf8_lossy(&head).into_owned())
 }
 
 fn handshake(path: &str) -> String {

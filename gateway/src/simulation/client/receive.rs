@@ -59,6 +59,11 @@ impl Client {
                     interest.finals += 1;
                 }
                 self.reached(channel, &frame["at"], |at| Step::Message { payload, at });
+                let reading_since = self.connection.as_ref().map(|connection| connection.paused_until);
+                let overdue = |since| self.world.tokens.borrow().is_overdue(self.number, since);
+                if self.world.is_faultless() && reading_since.is_some_and(overdue) {
+                    self.breach(format!("a message although the token was revoked: {frame}"));
+                }
             }
         } else if !frame["degraded"].is_boolean() {
             self.breach(format!("an unknown frame: {frame}"));
@@ -105,6 +110,7 @@ impl Client {
                 }
                 self.tried(publishing, outcome);
             }
+            Asked::History => self.looked_back(id, code, frame),
             // The client unsubscribed before this reply.
             Asked::Subscribe { again: false, channel, .. }
                 if self.interests.get(&channel).is_some_and(|interest| interest.asked != Some(id)) =>
@@ -137,6 +143,20 @@ impl Client {
                     Some(_) => self.breach(format!("subscribe {id}: {frame}")),
                 }
             }
+        }
+    }
+
+    /// Checks that older messages come in order, each once, and that an incomplete answer says where to go on.
+    fn looked_back(&mut self, id: u64, code: Option<&str>, frame: &Value) {
+        let ok = &frame["ok"];
+        let places = ok["messages"].as_array().into_iter().flatten().map(|message| message["at"].as_str());
+        let places: Vec<_> = places.collect();
+        let ordered = places.iter().all(Option::is_some) && places.windows(2).all(|two| two[0] < two[1]);
+        match code {
+            None if ordered && ok["complete"].is_boolean() => {}
+            Some("gone") if !self.world.is_faultless() => {}
+            Some("unavailable" | "overloaded") => {}
+            _ => self.breach(format!("history {id}: {frame}")),
         }
     }
 

@@ -14,7 +14,7 @@ pub(crate) fn seen(offset: u64, channel: Option<u8>) -> Seen {
         let (channel, payload) = (vec![b'a' + channel].into(), Payload::Text("x".into()));
         Record { partition: PARTITION, offset, id, time, channel, payload, extensions: Default::default() }
     });
-    Seen { offset, check: id.check(time), time, message, repeated: false }
+    Seen { offset, check: id.check(time), time, message, control: None, repeated: false }
 }
 
 pub(crate) fn recent(offset: u64, channel: Option<u8>) -> Recent {

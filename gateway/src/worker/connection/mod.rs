@@ -24,6 +24,7 @@ use self::writing::Written;
 use super::Worker;
 use super::arrival::Arrival;
 use super::hub::Member;
+use super::latest::Latest;
 use super::outbox::Outbox;
 use super::progress::Progress;
 use super::pulse::Pulse;
@@ -37,7 +38,7 @@ use crate::codec::Decoder;
 use crate::door::ingress::Client;
 use crate::door::listener::Admission;
 use crate::door::stream::Stream;
-use crate::gate::Identity;
+use crate::gate::{Allowance, Identity};
 use crate::protocol::{Format, Session};
 
 /// The most reads in a row before other connections get their turn.
@@ -52,7 +53,8 @@ pub(crate) struct Connection {
     /// Distinguishes this connection from earlier ones with the same `member`.
     pub(crate) serial: u32,
     pub(crate) format: Format,
-    pub(crate) identity: Arc<Identity>,
+    /// `None` until the client has proven who it is, if it has to.
+    identity: RefCell<Option<Arc<Identity>>>,
     pub(crate) peer: Client,
     pub(crate) opened: Instant,
     stream: RefCell<Stream>,
@@ -64,7 +66,11 @@ pub(crate) struct Connection {
 pub(crate) struct State {
     pub(super) decoder: Decoder,
     pub(super) session: Box<dyn Session>,
+    /// How often the client may still do what it does.
+    pub(super) allowance: Allowance,
     outbox: Outbox,
+    /// The newest messages of channels whose rule is `slow = latest`, while the socket is full.
+    latest: Option<Box<Latest>>,
     /// Present while the socket is full. Boxed, since few sockets are full at a time.
     blocked: Option<Box<Progress>>,
     pub(super) seats: Seats,
@@ -96,12 +102,19 @@ pub(crate) struct State {
 
 impl Connection {
     /// Also returns the channel to subscribe it to.
-    pub(crate) fn new((member, serial): (Member, u32), arrival: Arrival, now: Instant) -> (Self, Option<String>) {
-        let Arrival { stream, client, admission, identity, extensions, format, session, channel, inbox } = arrival;
+    pub(crate) fn new(
+        (member, serial): (Member, u32),
+        arrival: Arrival,
+        allowance: Allowance,
+        now: Instant,
+    ) -> (Self, Option<String>) {
+        let Arrival { stream, client, admission, identity, extensions, format, session, channel, inbox, .. } = arrival;
         let state = State {
             decoder: Decoder::new(extensions),
             session,
+            allowance,
             outbox: Outbox::default(),
+            latest: None,
             blocked: None,
             seats: Seats::default(),
             returning: None,
@@ -118,7 +131,7 @@ impl Connection {
             ending: None,
             waker: None,
         };
-        let (stream, state) = (RefCell::new(stream), RefCell::new(state));
+        let (stream, state, identity) = (RefCell::new(stream), RefCell::new(state), RefCell::new(identity));
         let peer = client;
         (Self { member, serial, format, identity, peer, opened: now, stream, state, _admission: admission }, channel)
     }
@@ -196,6 +209,15 @@ impl Connection {
     /// afterwards.
     fn poll_read(&self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<Option<usize>> {
         self.stream.borrow_mut().poll_read(buffer, cx)
+    }
+
+    /// The proven identity of the client; `None` if it has to prove one and has not yet.
+    pub(crate) fn identity(&self) -> Option<Arc<Identity>> {
+        self.identity.borrow().clone()
+    }
+
+    pub(super) fn set_identity(&self, identity: Arc<Identity>) {
+        self.identity.replace(Some(identity));
     }
 
     /// Whether reading is paused, for the broker, the gate, the app, or the connection's turn.

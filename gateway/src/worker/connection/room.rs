@@ -42,6 +42,12 @@ impl Connection {
         Offered::Yes
     }
 
+    /// Whether the outbox is nearly empty. False also while the connection is ending.
+    pub(crate) fn has_room(&self, worker: &Worker) -> bool {
+        let state = self.state.borrow();
+        state.takes_output() && state.outbox.weight() <= low(worker)
+    }
+
     /// Waits until the outbox has room again or the connection ends. Cancel safe.
     pub(crate) async fn room(&self, worker: &Worker) {
         let next = || self.state.borrow_mut().next_room(worker);

@@ -9,8 +9,11 @@ use super::{Connection, Stage, State};
 use crate::clock;
 use crate::close::CloseReason;
 use crate::door::stream::Stream;
+use crate::protocol::{Format, Notice, Output};
 use crate::worker::Worker;
 use crate::worker::backlog::Frame;
+use crate::worker::hub::ChannelId;
+use crate::worker::latest::Newest;
 use crate::worker::outbox::SLICES;
 use crate::worker::progress::Progress;
 
@@ -67,15 +70,59 @@ impl Connection {
 
     pub(super) fn write(&self, worker: &Worker) -> Written {
         let mut state = self.state.borrow_mut();
-        let (written, bytes) = state.write(&mut self.stream.borrow_mut(), worker);
-        // Most sockets accept everything, so this is rarely needed.
-        if written == Written::Blocked || state.blocked.is_some() {
-            state.note(self, worker, written, bytes);
+        loop {
+            let (written, bytes) = state.write(&mut self.stream.borrow_mut(), worker);
+            // Most sockets accept everything, so this is rarely needed.
+            if written == Written::Blocked || state.blocked.is_some() {
+                state.note(self, worker, written, bytes);
+            }
+            if bytes > 0 {
+                state.notify_room_if_low(worker);
+            }
+            if written != Written::All || !state.queue_waiting(worker, self.format) {
+                return written;
+            }
         }
-        if bytes > 0 {
-            state.notify_room_if_low(worker);
+    }
+
+    /// Queues a run of messages, of which the frame of the last one is `newest`. While the socket is full, only that one
+    /// waits, in place of the channel's earlier one.
+    pub(crate) fn queue_latest(
+        &self,
+        worker: &Worker,
+        channel: ChannelId,
+        (run, newest): (Frame, Frame),
+        count: usize,
+    ) -> Queued {
+        let mut state = self.state.borrow_mut();
+        if state.blocked.is_none() {
+            drop(state);
+            return self.queue(worker, run);
         }
-        written
+        if !state.takes_output() {
+            return Queued::Ending;
+        }
+        let latest = state.latest.get_or_insert_default();
+        latest.put(channel, newest, count);
+        match worker.backlog.is_over_share(state.weight()) {
+            true => Queued::Overflow,
+            false => Queued::Yes,
+        }
+    }
+
+    /// Queues the message of a channel that waits, whether the socket is full or not.
+    pub(in crate::worker) fn queue_newest(&self, worker: &Worker, channel: ChannelId) {
+        let mut state = self.state.borrow_mut();
+        if let Some(newest) = state.latest.as_mut().and_then(|latest| latest.take(channel)) {
+            state.push_newest(worker, self.format, channel, newest);
+        }
+    }
+
+    /// Drops the message of a channel that waits.
+    pub(in crate::worker) fn forget_latest(&self, channel: ChannelId) {
+        if let Some(latest) = &mut self.state.borrow_mut().latest {
+            latest.take(channel);
+        }
     }
 
     /// Closes the client to free memory for others: with [`CloseReason::TooSlow`], or by a reset if it is already
@@ -103,8 +150,36 @@ impl State {
         worker.backlog.queued(1);
     }
 
+    /// Queues all messages that wait for a socket with room. Returns whether there were any.
+    fn queue_waiting(&mut self, worker: &Worker, format: Format) -> bool {
+        let Some(mut latest) = self.latest.take() else { return false };
+        if !self.takes_output() {
+            return false;
+        }
+        latest.take_all().into_iter().for_each(|(channel, newest)| self.push_newest(worker, format, channel, newest));
+        true
+    }
+
+    fn push_newest(&mut self, worker: &Worker, format: Format, channel: ChannelId, Newest { frame, skipped }: Newest) {
+        let hub = worker.hub.borrow();
+        let notice = Notice::Skipped { channel: hub.name(channel), count: skipped };
+        if skipped > 0
+            && let Output::Message(body) = format.protocol().notice(notice)
+        {
+            worker.shared.metrics.skipped(skipped);
+            self.push(worker, worker.backlog.frame(body.frame()));
+        }
+        self.push(worker, frame);
+    }
+
+    /// The approximate memory of everything that waits to be written.
+    fn weight(&self) -> usize {
+        self.outbox.weight() + self.latest.as_ref().map_or(0, |latest| latest.weight())
+    }
+
     /// Drops everything that is queued.
     pub(super) fn drop_output(&mut self, worker: &Worker) {
+        self.latest = None;
         worker.backlog.left(self.outbox.clear());
         if let Some(progress) = self.blocked.take() {
             worker.blocked.borrow_mut().leave(progress.place);

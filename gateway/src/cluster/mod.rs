@@ -1,0 +1,111 @@
+//! What nodes tell each other: records of the channel `{cluster}`, which every node reads and no client receives.
+//!
+//! The relay folds each record before any worker has it. So a client that a worker admits is judged by all records that the
+//! worker has carried out, and later records reach the worker after the client.
+
+pub(crate) mod control;
+mod keeper;
+mod revoked;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use broker_adapters::{Break, Offset, Partition, Record};
+use tokio::sync::Notify;
+
+pub(crate) use self::control::{CHANNEL, Control, Revocation};
+pub(crate) use self::keeper::{Keeper, publish};
+use self::revoked::{Revoked, Written};
+use crate::gate::Identity;
+
+/// What this node knows from the records of the cluster.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// The partition of [`CHANNEL`].
+    partition: Partition,
+    state: Mutex<State>,
+    /// Notified when known revocations may be gone from the log.
+    endangered: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    revoked: Revoked,
+    /// The offset of the partition's last record.
+    head: u64,
+    /// Whether the partition has been read up to its end once.
+    read: bool,
+    /// Whether records were lost that may have held revocations.
+    missed: bool,
+}
+
+impl Cluster {
+    pub(crate) fn new(partition: Partition) -> Self {
+        Self { partition, state: Mutex::default(), endangered: Notify::new() }
+    }
+
+    /// Folds a record. Returns what it says, for the workers; `None` if this release does not know it. `now` is in
+    /// milliseconds since 1970.
+    pub(crate) fn apply(&self, record: &Record, now: u64) -> Option<Control> {
+        if record.channel() != CHANNEL {
+            return None;
+        }
+        let control: Control = match serde_json::from_slice(record.payload.bytes()) {
+            Ok(control) => control,
+            Err(_) => {
+                tracing::warn!(offset = record.offset.0, "a record of the cluster is from a newer release, or damaged");
+                return None;
+            }
+        };
+        // A publisher's clock that is ahead must not make the record young.
+        let written = Written { offset: record.offset.0, time: record.time.min(now) / 1000 };
+        let mut state = self.lock();
+        for revocation in &control.revoke {
+            state.revoked.add(revocation, written);
+        }
+        if control.ask {
+            state.revoked.endanger();
+            self.endangered.notify_one();
+        }
+        Some(control)
+    }
+
+    /// Notes how far a partition was read.
+    pub(crate) fn advance(&self, partition: Partition, offset: Offset) {
+        if partition == self.partition {
+            self.lock().head = offset.0;
+        }
+    }
+
+    /// Notes that all records of a partition up to its end were read.
+    pub(crate) fn up(&self, partition: Partition) {
+        if partition == self.partition {
+            self.lock().read = true;
+        }
+    }
+
+    /// Notes that records of a partition are lost. The revocations that this node knows must be written again, and those that
+    /// other nodes know.
+    pub(crate) fn lost(&self, lost: Break) {
+        if lost.at.partition == self.partition {
+            let mut state = self.lock();
+            state.head = lost.at.offset.0;
+            state.missed = true;
+            drop(state);
+            self.endangered.notify_one();
+        }
+    }
+
+    /// Whether this node knows all revocations: the log has been read once.
+    pub(crate) fn knows_revocations(&self) -> bool {
+        self.lock().read
+    }
+
+    /// Whether an identity's token has been revoked. `longest` is the longest life of a token, in seconds.
+    pub(crate) fn is_revoked(&self, identity: &Identity, longest: u64) -> bool {
+        self.lock().revoked.ends(identity, longest)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

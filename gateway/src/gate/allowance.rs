@@ -1,0 +1,330 @@
+//! How much a client may do in a time: buckets of its connection, of its user and of its address.
+//!
+//! [`Limiter`] is the node's, [`Allowance`] a connection's. No lock, no allocation and no timer for an allowed command.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::pace::{Moment, Pace, Rate};
+use super::parties::{Key, Parties, Party};
+use super::policy::RuleRate;
+use super::rights::Verb;
+use crate::config::Limits;
+use crate::protocol::Failure;
+
+/// The kinds of commands that are counted apart.
+pub(super) const KINDS: usize = 3;
+
+/// A connection that goes on is closed when so many full buckets were refused.
+const REFUSED: u64 = 10;
+
+/// The limits of a node, and the users and addresses that share some.
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    start: Instant,
+    connection: [Option<Rate>; KINDS],
+    user: [Option<Rate>; KINDS],
+    address: [Option<Rate>; KINDS],
+    channels_per_user: u32,
+    parties: Arc<Parties>,
+}
+
+/// What one connection may still do.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    paces: [Pace; KINDS],
+    refused: Pace,
+    user: Option<Arc<Party>>,
+    address: Option<Arc<Party>>,
+    /// The buckets of rules with a rate of their own, for the few connections that publish there.
+    rules: Option<Box<RulePaces>>,
+    /// The subscriptions that count for the user.
+    channels: u32,
+}
+
+#[derive(Debug, Default)]
+struct RulePaces(Vec<(u32, Pace)>);
+
+/// Why a command is not carried out.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The client is sent this failure, which says when to retry.
+    Retry(Failure),
+    /// The client did not slow down: the connection is closed with
+    /// [`RateLimited`](crate::close::CloseReason::RateLimited).
+    Close,
+}
+
+/// The connections whose commands a bucket counts.
+#[derive(Debug, Clone, Copy)]
+enum Scope {
+    Connection,
+    Rule,
+    User,
+    Address,
+}
+
+fn kind(verb: Verb) -> usize {
+    match verb {
+        Verb::Subscribe => 0,
+        Verb::Publish => 1,
+        Verb::History | Verb::Presence => 2,
+    }
+}
+
+impl Limiter {
+    pub(crate) fn new(limits: &Limits, start: Instant) -> Self {
+        let per_second = [limits.subscribes_per_second, limits.publishes_per_second, limits.history_per_second];
+        // After a reconnect a client subscribes to all its channels at once.
+        let at_once = [limits.channels_per_connection, 0, 0];
+        let rates = |times: u32| {
+            std::array::from_fn(|kind| {
+                let burst = at_once[kind].saturating_mul(usize::try_from(times).unwrap_or(usize::MAX));
+                Rate::with_burst(per_second[kind].saturating_mul(times), burst)
+            })
+        };
+        Self {
+            start,
+            connection: rates(1),
+            user: rates(limits.rates_per_user),
+            address: rates(limits.rates_per_address),
+            channels_per_user: limits.channels_per_user,
+            parties: Arc::default(),
+        }
+    }
+
+    /// The allowance of a new connection.
+    pub(crate) fn join(&self, user: Option<&str>, address: IpAddr) -> Allowance {
+        let any = |rates: &[Option<Rate>; KINDS]| rates.iter().any(Option::is_some);
+        Allowance {
+            paces: Default::default(),
+            refused: Pace::default(),
+            user: user.map(|user| self.parties.join(Key::User(user.into()))),
+            address: any(&self.address).then(|| self.parties.join(Key::address(address))),
+            rules: None,
+            channels: 0,
+        }
+    }
+}
+
+impl Allowance {
+    /// Takes one command. Tokens that were taken before a refusal are not given back.
+    pub(crate) fn take(&mut self, limiter: &Limiter, verb: Verb, now: Instant) -> Result<(), Refusal> {
+        let (kind, now) = (kind(verb), Moment::new(limiter.start, now));
+        if let Some(rate) = limiter.connection[kind] {
+            let taken = self.paces[kind].take(rate, now);
+            self.allow(taken, rate, now, verb, Scope::Connection)?;
+        }
+        if let (Some(rate), Some(user)) = (limiter.user[kind], &self.user) {
+            let taken = user.paces[kind].take(rate, now);
+            self.allow(taken, rate, now, verb, Scope::User)?;
+        }
+        if let (Some(rate), Some(address)) = (limiter.address[kind], &self.address) {
+            let taken = address.paces[kind].take(rate, now);
+            self.allow(taken, rate, now, verb, Scope::Address)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a publish from the bucket of a rule that has a rate of its own.
+    pub(crate) fn take_by_rule(&mut self, limiter: &Limiter, rule: RuleRate, now: Instant) -> Result<(), Refusal> {
+        let now = Moment::new(limiter.start, now);
+        let paces = &mut self.rules.get_or_insert_default().0;
+        let at = paces.iter().position(|(number, _)| *number == rule.rule).unwrap_or_else(|| {
+            paces.push((rule.rule, Pace::default()));
+            paces.len() - 1
+        });
+        let taken = paces[at].1.take(rule.rate, now);
+        self.allow(taken, rule.rate, now, Verb::Publish, Scope::Rule)
+    }
+
+    /// Counts a subscription for the user. Fails if its connections have as many as they may.
+    pub(crate) fn take_channel(&mut self, limiter: &Limiter) -> Result<(), Failure> {
+        let Some(user) = &self.user else { return Ok(()) };
+        let most = limiter.channels_per_user;
+        if !user.take_channel(most) {
+            let why = format!("all connections of a user on a node may have at most {most} subscriptions together");
+            return Err(Failure::new("too_many_channels", why));
+        }
+        self.channels += 1;
+        Ok(())
+    }
+
+    /// Gives a subscription back. The connection's end gives back all that are left.
+    pub(crate) fn leave_channel(&mut self) {
+        if let (Some(user), 1..) = (&self.user, self.channels) {
+            user.leave_channels(1);
+            self.channels -= 1;
+        }
+    }
+
+    /// Turns a refusal into its words, or into the end of a connection that was refused too often.
+    fn allow(
+        &mut self,
+        taken: Result<(), Duration>,
+        rate: Rate,
+        now: Moment,
+        verb: Verb,
+        scope: Scope,
+    ) -> Result<(), Refusal> {
+        let Err(wait) = taken else { return Ok(()) };
+        if self.refused.take(rate.deeper(REFUSED), now).is_err() {
+            return Err(Refusal::Close);
+        }
+        let wait = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        let commands = match verb {
+            Verb::Publish => "publishes",
+            Verb::Subscribe => "subscriptions",
+            Verb::History => "requests for older messages",
+            Verb::Presence => "requests for presence",
+        };
+        let why = format!("more than {} {commands} a second {scope}: wait {wait} ms", rate.per_second);
+        Err(Refusal::Retry(Failure::for_a_time("rate_limited", why, wait)))
+    }
+}
+
+impl Drop for Allowance {
+    fn drop(&mut self) {
+        if let Some(user) = &self.user {
+            user.leave_channels(self.channels);
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connection => "from this connection",
+            Self::Rule => "from this connection on channels of this rule",
+            Self::User => "from all connections of this user",
+            Self::Address => "from all connections of this address",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn limiter(change: impl FnOnce(&mut Limits)) -> Limiter {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        Limiter::new(&limits, Instant::now())
+    }
+
+    /// The commands that are allowed at once, of up to 1,000.
+    fn allowed(limiter: &Limiter, allowance: &mut Allowance, verb: Verb) -> usize {
+        (0..1000).take_while(|_| allowance.take(limiter, verb, limiter.start).is_ok()).count()
+    }
+
+    #[test]
+    fn each_kind_of_command_has_its_own_bucket() {
+        let limiter = limiter(|limits| {
+            (limits.publishes_per_second, limits.history_per_second) = (10, 5);
+            (limits.subscribes_per_second, limits.channels_per_connection) = (20, 300);
+        });
+        let mut allowance = limiter.join(None, HERE);
+        for (verb, expected) in [(Verb::Publish, 20), (Verb::History, 10), (Verb::Subscribe, 300)] {
+            assert_eq!(allowed(&limiter, &mut allowance, verb), expected, "{verb:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_when_to_retry_and_then_it_is_allowed() {
+        let limiter = limiter(|limits| limits.publishes_per_second = 10);
+        let mut allowance = limiter.join(None, HERE);
+        assert_eq!(allowed(&limiter, &mut allowance, Verb::Publish), 20);
+        let refusal = allowance.take(&limiter, Verb::Publish, limiter.start).expect_err("the bucket is empty");
+        let words = "more than 10 publishes a second from this connection: wait 100 ms";
+        assert_eq!(refusal, Refusal::Retry(Failure::for_a_time("rate_limited", words, 100)));
+        let later = limiter.start + Duration::from_millis(100);
+        assert_eq!(allowance.take(&limiter, Verb::Publish, later), Ok(()));
+    }
+
+    #[test]
+    fn a_connection_that_does_not_slow_down_is_closed_after_ten_times_as_many() {
+        let limiter = limiter(|limits| limits.publishes_per_second = 10);
+        let mut allowance = limiter.join(None, HERE);
+        let mut take = || allowance.take(&limiter, Verb::Publish, limiter.start);
+        let (mut allowed, mut refused) = (0, 0);
+        loop {
+            match take() {
+                Ok(()) => allowed += 1,
+                Err(Refusal::Retry(_)) => refused += 1,
+                Err(Refusal::Close) => break,
+            }
+        }
+        assert_eq!((allowed, refused), (20, 200));
+    }
+
+    #[test]
+    fn a_connection_that_is_refused_half_of_the_time_stays_open() {
+        let limiter = limiter(|limits| limits.publishes_per_second = 10);
+        let mut allowance = limiter.join(None, HERE);
+        for n in 0..10_000 {
+            let now = limiter.start + Duration::from_millis(50 * n);
+            assert_ne!(allowance.take(&limiter, Verb::Publish, now), Err(Refusal::Close), "{n}");
+        }
+    }
+
+    #[test]
+    fn connections_of_one_user_and_of_one_address_share_what_is_theirs() {
+        let limiter = limiter(|limits| {
+            (limits.publishes_per_second, limits.rates_per_user, limits.rates_per_address) = (10, 2, 3);
+        });
+        let mut ann: Vec<_> = (0..4).map(|_| limiter.join(Some("ann"), HERE)).collect();
+        assert_eq!([0, 1, 2].map(|n| allowed(&limiter, &mut ann[n], Verb::Publish)), [20, 20, 0]);
+        let mut bob = limiter.join(Some("bob"), HERE);
+        assert_eq!(allowed(&limiter, &mut bob, Verb::Publish), 20);
+        let mut anonymous = limiter.join(None, HERE);
+        assert_eq!(allowed(&limiter, &mut anonymous, Verb::Publish), 0);
+        let mut elsewhere = limiter.join(None, "192.0.2.1".parse().expect("an address"));
+        assert_eq!(allowed(&limiter, &mut elsewhere, Verb::Publish), 20);
+    }
+
+    #[test]
+    fn a_limit_of_0_is_none() {
+        let limiter = limiter(|limits| {
+            limits.publishes_per_second = 0;
+            (limits.rates_per_user, limits.rates_per_address) = (0, 0);
+        });
+        let mut allowance = limiter.join(Some("ann"), HERE);
+        assert_eq!(allowed(&limiter, &mut allowance, Verb::Publish), 1000);
+    }
+
+    #[test]
+    fn each_rule_with_a_rate_has_its_own_bucket() {
+        let limiter = limiter(|_| {});
+        let mut allowance = limiter.join(None, HERE);
+        let rule = |rule, rate| RuleRate { rule, rate: Rate::new(rate).expect("not 0") };
+        for (rule, expected) in [(rule(0, 1), 2), (rule(7, 5), 10), (rule(0, 1), 0)] {
+            let mut take = || allowance.take_by_rule(&limiter, rule, limiter.start);
+            assert_eq!((0..15).take_while(|_| take().is_ok()).count(), expected, "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn subscriptions_of_a_user_are_limited_and_given_back_with_the_connection() {
+        let limiter = limiter(|limits| limits.channels_per_user = 3);
+        let (mut one, mut other) = (limiter.join(Some("ann"), HERE), limiter.join(Some("ann"), HERE));
+        let mut anonymous = limiter.join(None, HERE);
+        assert!(one.take_channel(&limiter).is_ok() && one.take_channel(&limiter).is_ok());
+        assert!(other.take_channel(&limiter).is_ok());
+        let failure = other.take_channel(&limiter).expect_err("three are taken");
+        assert_eq!((failure.code, failure.retry), ("too_many_channels", false));
+        one.leave_channel();
+        assert!(other.take_channel(&limiter).is_ok() && other.take_channel(&limiter).is_err());
+        drop(one);
+        assert!(other.take_channel(&limiter).is_ok() && other.take_channel(&limiter).is_err());
+        assert!((0..100).all(|_| anonymous.take_channel(&limiter).is_ok()));
+    }
+
+    #[test]
+    fn an_idle_connection_pays_48_bytes() {
+        assert!(size_of::<Allowance>() <= 48, "{}", size_of::<Allowance>());
+    }
+}

@@ -1,0 +1,117 @@
+//! `fanfare explain`: which rule decides what a client may do, and what it decides.
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use broker_adapters::read_file;
+use clap::{Args, ValueEnum};
+
+use crate::config::Config;
+use crate::gate::{self, Identity};
+
+/// The longest token that is read, in bytes: more than any node accepts.
+const LONGEST: u64 = 64 << 10;
+
+/// What to explain.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Options {
+    /// Configuration file (TOML); variables FANFARE__SECTION__KEY override it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Token of the client: - reads it from stdin, @FILE from a file, so that other users of this machine do not see it
+    /// [default: an anonymous client].
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// Name of the channel.
+    pub channel: String,
+    /// What the client wants to do there.
+    pub verb: Verb,
+}
+
+/// What a client can do on a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Verb {
+    /// Receive its messages.
+    Subscribe,
+    /// Publish on it.
+    Publish,
+    /// Read its older messages.
+    History,
+}
+
+/// Explains a decision. `identify` verifies the token. Returns the explanation, and whether the client may.
+pub(super) fn explain(
+    options: &Options,
+    config: &Config,
+    identify: impl Fn(&str) -> Result<Arc<Identity>, String>,
+) -> anyhow::Result<(String, bool)> {
+    let identity = match &options.token {
+        None => Identity::anonymous(),
+        Some(given) => identify(&token(given, io::stdin())?).map_err(anyhow::Error::msg)?,
+    };
+    let verb = match options.verb {
+        Verb::Subscribe => gate::Verb::Subscribe,
+        Verb::Publish => gate::Verb::Publish,
+        Verb::History => gate::Verb::History,
+    };
+    let explanation = gate::explain(config, &identity, verb, &options.channel);
+    Ok((explanation.to_string(), explanation.verdict.is_ok()))
+}
+
+/// The token that is meant by what was given. No error shows it.
+fn token(given: &str, stdin: impl io::Read) -> anyhow::Result<String> {
+    let text = match given.strip_prefix('@') {
+        Some(file) => {
+            let bytes = read_file(Path::new(file)).with_context(|| format!("cannot read the token from {file}"))?;
+            String::from_utf8(bytes).ok().with_context(|| format!("{file} does not hold a token"))?
+        }
+        None if given == "-" => {
+            let mut text = String::new();
+            stdin.take(LONGEST).read_to_string(&mut text).context("cannot read the token from stdin")?;
+            text
+        }
+        None => given.to_owned(),
+    };
+    let text = text.trim();
+    if text.is_empty() {
+        bail!("the token is empty");
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, process};
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_given_as_itself_in_a_file_or_on_stdin() {
+        let file = env::temp_dir().join(format!("fanfare-{}-token", process::id()));
+        fs::write(&file, "in.a.file\n").expect("the temporary directory is writable");
+        for (given, expected) in [("a.b.c", "a.b.c"), ("-", "on.stdin"), (&format!("@{}", file.display()), "in.a.file")]
+        {
+            assert_eq!(token(given, &b" on.stdin\n"[..]).expect(given), expected);
+        }
+        fs::remove_file(&file).expect("it was there");
+        for given in ["", " ", "-", "@/nowhere/token"] {
+            assert!(token(given, &b""[..]).is_err(), "{given}");
+        }
+    }
+
+    #[test]
+    fn without_a_token_the_client_is_anonymous_and_with_one_it_is_identified() {
+        let mut options = Options { config: None, token: None, channel: "news".to_owned(), verb: Verb::Publish };
+        let refuse = |_: &str| Err("the token has expired".to_owned());
+        let (text, allowed) = explain(&options, &Config::default(), refuse).expect("no token to refuse");
+        assert!(allowed && text.contains("anonymous"), "{text}");
+        options.token = Some("canary".to_owned());
+        let error = explain(&options, &Config::default(), refuse).expect_err("it is refused");
+        assert_eq!(format!("{error:#}"), "the token has expired");
+        let ann = |_: &str| Ok(Arc::new(Identity { user: Some("ann".into()), ..Identity::default() }));
+        let (text, _) = explain(&options, &Config::default(), ann).expect("identified");
+        assert!(text.contains("user \"ann\"") && !text.contains("canary"), "{text}");
+    }
+}

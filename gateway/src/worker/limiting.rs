@@ -1,0 +1,89 @@
+//! Takes commands from the client's buckets before the gate is asked.
+
+use broker_adapters::Position;
+
+use super::Worker;
+use super::connection::Connection;
+use crate::clock;
+use crate::close::CloseReason;
+use crate::gate::{Identity, Policy, Refusal, Slow, Verb};
+use crate::protocol::{Command, Failure, Request};
+
+impl Worker {
+    /// Whether the client may send a request now. If not, the request has failed, or the connection ends.
+    pub(super) fn is_within_rate(&self, connection: &Connection, request: &Request<'_>) -> bool {
+        let verb = match &request.command {
+            Command::Subscribe { .. } | Command::Connect { token: Some(_) } | Command::Refresh { .. } => {
+                Verb::Subscribe
+            }
+            Command::Publish { .. } => Verb::Publish,
+            Command::History { .. } => Verb::History,
+            Command::Connect { token: None } | Command::Unsubscribe { .. } | Command::Ping | Command::Pong => {
+                return true;
+            }
+        };
+        let taken = connection.state.borrow_mut().allowance.take(&self.shared.limiter, verb, clock::now());
+        match taken {
+            Ok(()) => true,
+            Err(Refusal::Retry(failure)) => {
+                self.shared.metrics.limited();
+                self.fail(connection, request.id, &failure);
+                false
+            }
+            Err(Refusal::Close) => {
+                self.end(connection, CloseReason::RateLimited);
+                false
+            }
+        }
+    }
+
+    /// Takes a publish from the bucket of its channel's rule, if the rule has one.
+    pub(super) fn take_by_rule(&self, connection: &Connection, policy: Policy) -> Result<(), Failure> {
+        let Some(rule) = policy.rate else { return Ok(()) };
+        let taken = connection.state.borrow_mut().allowance.take_by_rule(&self.shared.limiter, rule, clock::now());
+        match taken {
+            Ok(()) => Ok(()),
+            Err(Refusal::Retry(failure)) => {
+                self.shared.metrics.limited();
+                Err(failure)
+            }
+            Err(Refusal::Close) => {
+                self.end(connection, CloseReason::RateLimited);
+                Ok(())
+            }
+        }
+    }
+
+    /// Counts a subscription for the client's user.
+    pub(super) fn take_channel(&self, connection: &Connection) -> Result<(), Failure> {
+        connection.state.borrow_mut().allowance.take_channel(&self.shared.limiter)
+    }
+
+    /// Subscribes a connection that is not yet subscribed, and counts that for its user.
+    pub(super) fn subscribe_counted(
+        &self,
+        connection: &Connection,
+        channel: &str,
+        slow: Slow,
+    ) -> Result<Position, Failure> {
+        self.take_channel(connection)?;
+        self.subscribe(connection, channel, slow).inspect_err(|_| connection.give_channel_back())
+    }
+
+    /// Has a connection share the limits of its user from now on.
+    pub(super) fn share_limits(&self, connection: &Connection, identity: &Identity) {
+        let mut allowance = self.shared.limiter.join(identity.user(), connection.peer.0.ip());
+        // It keeps what it has, also above the limit.
+        for _ in self.channels(connection) {
+            let _ = allowance.take_channel(&self.shared.limiter);
+        }
+        connection.state.borrow_mut().allowance = allowance;
+    }
+}
+
+impl Connection {
+    /// Gives a subscription back that was counted for the client's user.
+    pub(super) fn give_channel_back(&self) {
+        self.state.borrow_mut().allowance.leave_channel();
+    }
+}
