@@ -228,6 +228,12 @@ impl Cluster {
         self.log.server().expect("the plan said broker()")
     }
 
+    /// The broker's URL, as the first node has it.
+    #[must_use]
+    pub fn broker_url(&self) -> String {
+        self.log.url(0)
+    }
+
     /// The wire between a node or an echo server and the broker, if that is not shared.
     pub fn wire(&self, name: &str) -> Result<&Wire> {
         let index = self.index(name)?;

@@ -90,11 +90,25 @@ pub fn met(channel: &str, frame: &Frame) -> Option<Met> {
     }
 }
 
-/// The offset in a position, by which positions of one log can be compared. Only for judges: positions are opaque to
-/// clients.
+/// The offset in a position. Only for judges: positions are opaque to clients.
 pub fn offset(position: &str) -> Result<u64> {
-    let last = position.rsplit('-').next().unwrap_or_default();
-    u64::from_str_radix(last, 16).with_context(|| format!("{position:?} is not a position"))
+    Ok(parts(position)?.0)
+}
+
+/// Offset, partition and fingerprint of a position.
+pub fn parts(position: &str) -> Result<(u64, u16, u64)> {
+    let known = || {
+        let [first, partition, check] = position.split('.').collect::<Vec<_>>().try_into().ok()?;
+        let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+        Some((hex(first.get(1..)?)?, u16::from_str_radix(partition, 16).ok()?, hex(check)?))
+    };
+    known().with_context(|| format!("{position:?} is not a position"))
+}
+
+/// A position as earlier builds wrote it, which nodes still understand.
+#[must_use]
+pub fn earlier_text((offset, partition, check): (u64, u16, u64)) -> String {
+    format!("{check:x}-{partition:x}-{offset:x}")
 }
 
 #[cfg(test)]
@@ -103,7 +117,7 @@ mod tests {
 
     #[test]
     fn offsets_of_positions_can_be_compared() -> Result<()> {
-        assert!(offset("ab-2-ff")? < offset("9-2-100")?);
+        assert!(offset("1ff.2.ab")? < offset("2100.2.9")?);
         assert!(offset("somewhere").is_err());
         Ok(())
     }

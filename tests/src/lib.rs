@@ -22,6 +22,7 @@ pub mod names;
 pub mod nginx;
 mod program;
 mod returning;
+pub mod tokens;
 pub mod tunnel;
 pub mod wire;
 pub mod without_ipv6;

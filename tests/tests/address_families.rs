@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use real_brokers::Port;
 use tests::balancer::Balancer;
+use tests::tokens::OPEN;
 use tests::without_ipv6::WithoutIpv6;
 use tests::{Broker, Cluster, Program, agent, http};
 
@@ -13,7 +14,7 @@ const AGENT_EVERYWHERE: (&str, &str) = ("FANFARE__AGENT__LISTEN", "[::]:0");
 
 #[tokio::test]
 async fn a_node_and_its_agent_on_every_address_are_reached_over_both_families() -> Result<()> {
-    let node = Program::start("fanfare", &["--listen", "[::]:0"], &[AGENT_EVERYWHERE]).await?;
+    let node = Program::start("fanfare", &["--listen", "[::]:0"], &[AGENT_EVERYWHERE, OPEN]).await?;
     let agent = agent::of(&node).await?;
     for loopback in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
         http::until(SocketAddr::new(loopback, node.address.port()), "/ready", |answer| answer.status == 200).await?;
@@ -26,14 +27,14 @@ async fn a_node_and_its_agent_on_every_address_are_reached_over_both_families() 
 async fn a_node_on_every_address_starts_without_ipv6_and_is_reached_over_ipv4() -> Result<()> {
     let without = WithoutIpv6::new()?;
     let library = without.library().display().to_string();
-    let environment = [AGENT_EVERYWHERE, ("LD_PRELOAD", library.as_str())];
+    let environment = [AGENT_EVERYWHERE, OPEN, ("LD_PRELOAD", library.as_str())];
     let node = Program::start("fanfare", &["--listen", "[::]:0"], &environment).await?;
     ensure!(node.address.ip() == Ipv4Addr::UNSPECIFIED, "it should say where it listens: {}", node.address);
     let agent = agent::of(&node).await?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, node.address.port()));
     http::until(address, "/ready", |answer| answer.status == 200).await?;
     agent::until(SocketAddr::from((Ipv4Addr::LOCALHOST, agent.port())), "up").await?;
-    let one = Program::start("fanfare", &["--listen", "[::1]:0"], &environment[1..]).await;
+    let one = Program::start("fanfare", &["--listen", "[::1]:0"], &environment[2..]).await;
     ensure!(one.is_err(), "a listener on one IPv6 address takes no IPv4 connection");
     Ok(())
 }

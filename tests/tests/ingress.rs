@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
+use tests::tokens::OPEN;
 use tests::tunnel::Tunnel;
 use tests::wire::{self, Frame, Head, Wire};
 use tests::{PATIENCE, Program, agent, http};
@@ -318,7 +319,7 @@ async fn a_page_that_anyone_could_have_changed_does_not_reach_a_socket_over_tls(
 
 #[tokio::test]
 async fn an_ipv4_client_of_a_listener_for_both_families_is_called_by_its_ipv4_address() -> Result<()> {
-    let node = Program::start("fanfare", &["--listen", "[::]:0"], &[]).await?;
+    let node = Program::start("fanfare", &["--listen", "[::]:0"], &[OPEN]).await?;
     let address = SocketAddr::from(([127, 0, 0, 1], node.address.port()));
     wire::ready(address).await?;
     let wire = Wire::open(address, "/ws").await?;

@@ -243,6 +243,7 @@ async fn on_redis() -> Result<(Redis, Program)> {
         ("FANFARE__BROKER__HEARTBEAT", "1m"),
         // How fast a test reads is not what these tests are about.
         ("FANFARE__LIMITS__OUTBOX", "64MiB"),
+        ("FANFARE__LIMITS__PUBLISHES_PER_SECOND", "0"),
     ];
     let server = wire::serve("fanfare", &patient).await?;
     Ok((redis, server))

@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result};
 use real_brokers::{Redis, Scratch, Server};
+use tests::tokens::OPEN;
 use tests::{Client, PATIENCE, Program, binary, http};
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -147,7 +148,7 @@ async fn ready_says_by_its_exit_status_whether_the_node_is() -> Result<()> {
     let ready = Left { code: Some(0), out: "ready\n".into(), error: String::new() };
     assert_eq!(run(&["ready", "--listen", &address], &[]).await?, ready);
     let everywhere = format!("0.0.0.0:{}", node.address.port());
-    assert_eq!(run(&["ready"], &[("FANFARE__HTTP__LISTEN", &everywhere)]).await?, ready, "asked on the loopback");
+    assert_eq!(run(&["ready"], &[("FANFARE__HTTP__LISTEN", &everywhere), OPEN]).await?, ready, "asked on the loopback");
 
     let redis = Redis::new(0)?;
     let waiting = Program::start("fanfare", &["--broker", &redis.inside_url()], &[]).await?;
@@ -215,4 +216,22 @@ fn file(name: &str, content: &str) -> Result<String> {
     let path = format!("{}/{name}.toml", env!("CARGO_TARGET_TMPDIR"));
     std::fs::write(&path, content)?;
     Ok(path)
+}
+
+#[tokio::test]
+async fn a_node_that_others_can_reach_starts_only_with_keys_or_the_switch() -> Result<()> {
+    let public = ("FANFARE__HTTP__LISTEN", "0.0.0.0:0");
+    for command in ["serve", "check"] {
+        let left = run(&[command], &[public]).await?;
+        assert_eq!(left.code, Some(1), "{command}: {left:?}");
+        for words in ["There are three ways", "`auth.keys`", "`auth.jwks`", "FANFARE__AUTH__ANONYMOUS=on"] {
+            assert!(left.error.contains(words), "{command}: {left:?}");
+        }
+    }
+    let (keys, secret) = tests::tokens::Issuer::keys();
+    for way in [OPEN, (keys, &*secret), ("FANFARE__AUTH__JWKS", "[\"http://127.0.0.1:1/jwks\"]")] {
+        let node = Program::start("fanfare", &[], &[public, way]).await?;
+        http::until(node.address, "/ready", |answer| answer.status == 200).await?;
+    }
+    Ok(())
 }

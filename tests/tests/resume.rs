@@ -9,6 +9,7 @@ use futures_util::future::try_join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use real_brokers::Direction;
 use serde_json::{Value, json};
+use tests::history::{earlier_text, parts};
 use tests::{Broker, Client, Cluster, Frame, Program, http};
 use tokio::time::interval;
 
@@ -313,7 +314,11 @@ async fn a_node_that_is_behind_a_client_never_takes_it_back(broker: Broker) -> R
 #[tokio::test]
 async fn the_window_takes_the_memory_that_it_is_given() -> Result<()> {
     const BYTES: u64 = 16 << 20;
-    let set = [("FANFARE__WINDOW__BYTES", "16MiB"), ("FANFARE__BROKER__RETENTION", "1000")];
+    let set = [
+        ("FANFARE__WINDOW__BYTES", "16MiB"),
+        ("FANFARE__BROKER__RETENTION", "1000"),
+        ("FANFARE__LIMITS__PUBLISHES_PER_SECOND", "0"),
+    ];
     let node = Program::start("fanfare", &[], &set).await?;
     let url = format!("http://{}", node.address);
     let speaker = Client::native(&url).await?;
@@ -351,9 +356,10 @@ async fn a_position_that_proves_nothing_recovers_nothing() -> Result<()> {
     let other = at(&speaker.subscribe("other").await?)?;
     publish(&speaker, "news", 0..10).await?;
     let position = at(&speaker.subscribe("news").await?)?;
-    let (_, place) = position.split_once('-').context("a position has three parts")?;
-    let far = format!("{}ffffff", position);
-    for (since, what) in [(format!("1-{place}"), "another record"), (other, "another partition"), (far, "the future")] {
+    let (offset, partition, check) = parts(&position)?;
+    let another = earlier_text((offset, partition, 1));
+    let far = earlier_text((offset << 24, partition, check));
+    for (since, what) in [(another, "another record"), (other, "another partition"), (far, "the future")] {
         let client = Client::native(&url).await?;
         let ok = resume(&client, "news", &since).await?;
         assert_eq!(ok["recovered"], json!(false), "{what}: {ok}");
@@ -361,6 +367,9 @@ async fn a_position_that_proves_nothing_recovers_nothing() -> Result<()> {
         client.sees(what).await?;
         assert_eq!(messages(&client), [what], "nothing partial");
     }
+    let client = Client::native(&url).await?;
+    let known = resume(&client, "news", &earlier_text(parts(&position)?)).await?;
+    assert_eq!(known["recovered"], json!(true), "the text of earlier builds: {known}");
     let client = Client::native(&url).await?;
     let refused = client.ask(json!({ "subscribe": { "channel": "news", "since": "yesterday" } })).await?;
     assert_eq!(refused["error"]["code"], json!("bad_request"));

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use tests::history::offset;
 use tests::{Client, http};
 
 use crate::stage::{CHANNELS, Case, Stage, last_positions, partition};
@@ -31,11 +32,9 @@ pub(crate) async fn retention_is_announced_to_clients_that_had_not_read(case: Ca
     let read = last_positions(read)?;
     // By then all others have read it too.
     stage.flows_for(elsewhere).await?;
-    // A position ends with its offset in hexadecimal, from 1 on. Kafka's begin with 0, and it deletes the records before one.
+    // Offsets in positions count from 1. Kafka's begin with 0, and it deletes the records before one.
     let until = |(channel, position): (&&str, &String)| {
-        let offset = position.rsplit('-').next().and_then(|offset| u64::from_str_radix(offset, 16).ok());
-        let offset = offset.with_context(|| format!("no offset in {position}"))?;
-        Ok(json!({ "topic": TOPIC, "partition": partition(channel), "offset": offset }))
+        Ok(json!({ "topic": TOPIC, "partition": partition(channel), "offset": offset(position)? }))
     };
     let until = CHANNELS.iter().zip(&read).map(until).collect::<Result<Vec<_>>>()?;
     let (broker, file) = (stage.cluster.broker(), "delete.json");

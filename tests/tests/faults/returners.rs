@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::try_join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use real_brokers::Direction;
+use tests::cluster::Plan;
+use tests::history::{earlier_text, parts};
 use tests::latency::Beat;
 use tests::wire::{Frame, Wire};
 use tests::{Client, Cluster, http};
@@ -24,6 +26,9 @@ const MISSED: [&str; 3] = ["one", "two", "three"];
 /// Messages of the busy neighbour: several times what the window holds.
 const BUSY: usize = 8_000;
 const WINDOW: (&str, &str) = ("FANFARE__WINDOW__BYTES", "4MiB");
+/// The flood and the busy neighbour are not to be stopped by the limits of a connection.
+const NO_LIMITS: [(&str, &str); 2] =
+    [("FANFARE__LIMITS__PUBLISHES_PER_SECOND", "0"), ("FANFARE__LIMITS__SUBSCRIBES_PER_SECOND", "0")];
 
 /// Commands of the flood.
 const FLOOD: usize = 10_000;
@@ -38,7 +43,7 @@ const TRIES: usize = 3;
 const BOUND: u64 = 16 << 20;
 
 pub(crate) async fn a_thousand_returners_to_a_quiet_channel_cost_one_reading(case: Case) -> Result<()> {
-    let mut cluster = Cluster::of(1).broker(case.broker).set(WINDOW.0, WINDOW.1).start().await?;
+    let mut cluster = cluster(case).start().await?;
     let url = format!("http://{}", cluster.node_address(1));
     let past = Past::of(&url).await?;
     // It stays busy while they come back.
@@ -79,15 +84,13 @@ pub(crate) async fn a_thousand_returners_to_a_quiet_channel_cost_one_reading(cas
 }
 
 pub(crate) async fn a_flood_of_forged_positions_is_bounded_work_and_unnoticed(case: Case) -> Result<()> {
-    let mut cluster = Cluster::of(1).broker(case.broker).set(WINDOW.0, WINDOW.1).start().await?;
+    let mut cluster = cluster(case).start().await?;
     let address = cluster.node_address(1);
     let past = Past::of(&format!("http://{address}")).await?;
-    let (place, last) = past.since.rsplit_once('-').context("a position has three parts")?;
-    let (_, partition) = place.split_once('-').context("a position has three parts")?;
-    let first = u64::from_str_radix(last, 16)?;
+    let (first, partition, _) = parts(&past.since)?;
     let flood: Vec<u8> = (0..FLOOD)
         .flat_map(|n| {
-            let since = format!("{:x}-{partition}-{:x}", n + 1, first + (n % BUSY) as u64 / 4);
+            let since = earlier_text((first + (n % BUSY) as u64 / 4, partition, n as u64 + 1));
             let join = format!(r#"{{"subscribe":{{"channel":"quiet","since":"{since}"}}}}"#);
             [Frame::text(join).bytes(), Frame::text(r#"{"unsubscribe":{"channel":"quiet"}}"#).bytes()].concat()
         })
@@ -114,6 +117,11 @@ pub(crate) async fn a_flood_of_forged_positions_is_bounded_work_and_unnoticed(ca
         tries.push((alone, beside));
     }
     bail!("the others wait: {tries:?}")
+}
+
+fn cluster(case: Case) -> Plan {
+    let plan = Cluster::of(1).broker(case.broker).set(WINDOW.0, WINDOW.1);
+    NO_LIMITS.iter().fold(plan, |plan, (name, value)| plan.set(name, value))
 }
 
 /// A quiet channel, some messages that its clients missed, and a neighbour in its partition that has filled the window since.

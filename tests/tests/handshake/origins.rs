@@ -1,6 +1,7 @@
 //! Which pages may connect, and to which names of the node.
 
 use anyhow::{Result, ensure};
+use tests::tokens::OPEN;
 use tests::wire::{self, Head};
 
 use crate::{answer, answer_at, counts};
@@ -119,7 +120,7 @@ async fn a_name_that_the_node_does_not_have_is_refused_to_pages_with_the_line_th
         }
     }
     // Where neighbours can reach it anyway, names that no stranger can register are as good as addresses.
-    let open = wire::serve("fanfare", &[("FANFARE__HTTP__LISTEN", "0.0.0.0:0")]).await?;
+    let open = wire::serve("fanfare", &[("FANFARE__HTTP__LISTEN", "0.0.0.0:0"), OPEN]).await?;
     for (name, status) in [("node-1:8080", 101), ("fanfare.default.svc.cluster.local", 101), (NAME, 421)] {
         ensure!(answer_at(open.address.port(), socket(name).bytes()).await?.status == status, "{name}");
     }

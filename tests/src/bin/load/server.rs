@@ -12,7 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Error, Result, anyhow, ensure};
 
 /// As much as the machine allows: the run measures what a node can do, not its limits. The environment may override it.
-const UNBRIDLED: (&str, &str) = ("FANFARE__HTTP__ACCEPT_RATE", "1000000");
+const UNBRIDLED: [(&str, &str); 4] = [
+    ("FANFARE__HTTP__ACCEPT_RATE", "1000000"),
+    ("FANFARE__LIMITS__PUBLISHES_PER_SECOND", "0"),
+    ("FANFARE__LIMITS__SUBSCRIBES_PER_SECOND", "0"),
+    ("FANFARE__LIMITS__HISTORY_PER_SECOND", "0"),
+];
 /// How long a server may take until it is ready.
 const START: Duration = Duration::from_secs(20);
 const PROBE: Duration = Duration::from_millis(5);
@@ -33,7 +38,7 @@ impl Server {
         let log = std::env::temp_dir().join(format!("load-{}-{}.log", std::process::id(), address.port()));
         let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let child = pinned(command, core)
-            .env(UNBRIDLED.0, UNBRIDLED.1)
+            .envs(UNBRIDLED)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)

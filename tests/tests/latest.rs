@@ -1,0 +1,95 @@
+//! Channels whose rule is `slow = latest`: a client that reads slowly skips to the newest message, and knows how many it missed.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tests::Program;
+use tests::wire::{self, Frame, Wire};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Messages a second, and how long they come.
+const RATE: u64 = 1_000;
+const SECONDS: u64 = 5;
+/// The size of each.
+const SIZE: usize = 2_000;
+
+const RULES: &str = r#"[{ match = "price:*", subscribe = "anyone", publish = "anyone", slow = "latest" }, { match = "*", subscribe = "anyone", publish = "anyone" }]"#;
+
+async fn node() -> Result<Program> {
+    wire::serve("fanfare", &[("FANFARE__CHANNELS", RULES), ("FANFARE__NODE__WORKERS", "1")]).await
+}
+
+async fn publish(publisher: &mut Wire, channel: &str, number: u64) -> Result<()> {
+    let data = format!("{number} {}", "x".repeat(SIZE));
+    let command = json!({ "publish": { "channel": channel, "data": data } }).to_string();
+    Ok(publisher.exchange(Frame::text(command).bytes()).await?)
+}
+
+#[tokio::test]
+async fn a_slow_reader_ends_with_the_newest_value_and_knows_how_many_it_missed() -> Result<()> {
+    let node = node().await?;
+    let mut slow = Wire::narrow(node.address).await?.upgraded("/ws").await?;
+    slow.ask(r#"{"id":1,"subscribe":{"channel":"price:a"}}"#).await?;
+    let mut other = Wire::open(node.address, "/ws").await?;
+    other.ask(r#"{"id":1,"subscribe":{"channel":"price:a"}}"#).await?;
+    let (mut publisher, process) = (Wire::open(node.address, "/ws").await?, node.process()?);
+    let before = process.memory()?;
+    let reading = tokio::spawn(async move {
+        let (mut received, mut last) = (0, 0);
+        while last + 1 < RATE * SECONDS {
+            let message: Value = serde_json::from_str(&other.message().await?)?;
+            last = number(&message)?;
+            received += 1;
+        }
+        anyhow::Ok(received)
+    });
+    let mut pace = interval(Duration::from_micros(1_000_000 / RATE));
+    pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    for number in 0..RATE * SECONDS {
+        pace.tick().await;
+        publish(&mut publisher, "price:a", number).await?;
+    }
+    assert_eq!(reading.await??, RATE * SECONDS, "a client that reads gets every value");
+    let grown = process.memory()?.saturating_sub(before);
+    let (mut received, mut skipped, mut last) = (0, 0, None);
+    while last != Some(RATE * SECONDS - 1) {
+        let message: Value = serde_json::from_str(&slow.message().await?)?;
+        match message["skipped"].as_u64() {
+            Some(count) => skipped += count,
+            None => {
+                let number = number(&message)?;
+                assert!(last.is_none_or(|last| last < number), "{number} after {last:?}");
+                (received, last) = (received + 1, Some(number));
+            }
+        }
+    }
+    assert_eq!(received + skipped, RATE * SECONDS, "{received} received, {skipped} skipped");
+    assert!(skipped > RATE, "{skipped}");
+    // The window holds the messages themselves, and the slow client one outbox of 1 MiB at most.
+    let window = RATE * SECONDS * (2 * SIZE as u64 + 600);
+    assert!(grown < window + (4 << 20), "{grown} bytes");
+    let metrics = wire::get(node.address, "/metrics").await?.body;
+    assert!(metrics.contains(&format!("fanfare_messages_skipped_total {skipped}\n")), "{metrics}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn on_other_channels_a_slow_reader_is_closed_and_loses_nothing_silently() -> Result<()> {
+    let node = node().await?;
+    let mut slow = Wire::narrow(node.address).await?.upgraded("/ws").await?;
+    slow.ask(r#"{"id":1,"subscribe":{"channel":"news"}}"#).await?;
+    let mut publisher = Wire::open(node.address, "/ws").await?;
+    for number in 0..2_000 {
+        publish(&mut publisher, "news", number).await?;
+    }
+    let end = slow.end().await?;
+    assert!(end.code == Some(4410) || end.reset, "{end:?}");
+    Ok(())
+}
+
+/// The number of a message.
+fn number(message: &Value) -> Result<u64> {
+    let data = message["data"].as_str().with_context(|| format!("no message: {message}"))?;
+    Ok(data.split(' ').next().unwrap_or_default().parse()?)
+}
