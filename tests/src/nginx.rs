@@ -59,6 +59,8 @@ impl Nginx {
         let mut files = filled(
             "by-path.conf.template",
             &[
+                nodes[0],
+                nodes[1],
                 ("WEB", site.web),
                 ("HTTP", &http.address.to_string()),
                 ("HTTPS", &https.address.to_string()),
@@ -69,7 +71,6 @@ impl Nginx {
         .await?;
         if let Some(names) = names {
             let resolvers = names.address.to_string();
-            files += &filled("nodes-by-name.conf.template", &nodes).await?;
             files += &filled("resolver.conf.template", &[("NGINX_LOCAL_RESOLVERS", &resolvers)]).await?;
         } else {
             files += &filled("nodes-by-address.conf.template", &nodes).await?;
