@@ -91,8 +91,10 @@ impl Rules {
         names::check(channel, self.channel_name)?;
         let channel = &Name::new(channel);
         if self.rules.is_empty() {
-            let allowed = meets(Ask::Listed, identity, verb, channel);
-            return if allowed { Ok(Policy::default()) } else { Err(refusal(None, Ask::Listed, identity, verb)) };
+            if !meets(Ask::Listed, identity, verb, channel) {
+                return Err(refusal(None, Ask::Listed, identity, verb));
+            }
+            return Ok(with_last(Policy::default(), Ask::Listed, identity, verb, channel));
         }
         let Some(number) = self.deciding(channel, identity.user()) else {
             return Err(Failure::new("forbidden", "no rule of this node's `[[channels]]` matches this channel"));
@@ -107,8 +109,18 @@ impl Rules {
                 let why = format!("a message on `{pattern}` has at most {most} bytes; this one has {bytes}");
                 Err(Failure::new("too_large", why))
             }
-            _ => Ok(*policy),
+            _ => Ok(with_last(*policy, asks[Verb::History as usize], identity, verb, channel)),
         }
+    }
+}
+
+/// A subscription gives no older messages to a client that may not read them, unless the rule says how many it gives. `history` is
+/// what the rule asks for that.
+fn with_last(policy: Policy, history: Ask, identity: &Identity, verb: Verb, channel: &Name<'_>) -> Policy {
+    let unsaid = verb == Verb::Subscribe && policy.last.is_none();
+    match unsaid && !meets(history, identity, Verb::History, channel) {
+        true => Policy { last: Some(0), ..policy },
+        false => policy,
     }
 }
 

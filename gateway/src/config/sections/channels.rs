@@ -22,7 +22,7 @@ pub struct Channel {
     /// Which clients may publish: as `subscribe`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish: Option<Who>,
-    /// Which clients may read older messages: as `subscribe`. A subscription with `since` or `last` does not need it.
+    /// Which clients may read older messages: as `subscribe`. A subscription with `since` does not need it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<Who>,
     /// What happens to a subscriber that reads more slowly than messages come: "disconnect" closes it with 4410, and it
@@ -46,7 +46,7 @@ pub struct Channel {
     #[serde(default)]
     pub tell_publisher: bool,
     /// The most older messages that a new subscriber gets with `last`; 0 means none. Default: 1000, which is also the
-    /// protocol's maximum.
+    /// protocol's maximum, for clients that `history` allows to read older messages, and none for others.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",

@@ -105,6 +105,21 @@ fn an_allowed_action_has_the_policy_of_its_rule() {
 }
 
 #[test]
+fn a_subscription_gives_older_messages_to_clients_that_may_read_them_or_as_many_as_the_rule_says() {
+    let (reader, other) =
+        (client(Some("ann"), Some(&["c subscribe", "c history"])), client(None, Some(&["c subscribe"])));
+    let last = |rules: &str, client: &Identity| {
+        let decided = Rules::new(&config(rules)).decide(client, Question::Subscribe { channel: "c" });
+        decided.expect("it is allowed").last
+    };
+    let rule = "[[channels]]\nmatch = \"c\"\nsubscribe = \"anyone\"\n";
+    assert_eq!(["", rule].map(|rules| (last(rules, &reader), last(rules, &other))), [(None, Some(0)); 2]);
+    assert_eq!((last("", &Identity::default()), last(rule, &Identity::default())), (None, Some(0)));
+    let said = format!("{rule}last = 3\nhistory = \"nobody\"");
+    assert_eq!((last(&said, &reader), last(&said, &other)), (Some(3), Some(3)));
+}
+
+#[test]
 fn a_refusal_names_the_rule_and_what_it_needs_and_nothing_of_any_client() {
     let rules = "[[channels]]\nmatch = \"user:{sub}\"\nsubscribe = \"user\"\n\
                  [[channels]]\nmatch = \"chat:*\"\npublish = \"token\"\nsubscribe = \"user\"\nhistory = \"nobody\"\n";
