@@ -40,7 +40,7 @@ pub enum Command {
     Probe(Box<probe::Options>),
     /// Compute the resources for a number of connections; see [`capacity::report`].
     Capacity(capacity::Options),
-    /// End tokens before they expire; see [`revoke`](super::revoke).
+    /// End tokens before they expire; see [`revoke`].
     Revoke(revoke::Options),
     /// Make a token; see [`token::make`].
     Token(Box<token::Options>),
