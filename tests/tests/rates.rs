@@ -53,3 +53,25 @@ async fn a_client_that_does_not_slow_down_is_closed_with_4429() -> Result<()> {
     http::until(node.address, "/metrics", counted).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_rule_with_a_rate_limits_its_channels_and_no_others() -> Result<()> {
+    let rules = r#"[{ match = "a", rate = 5 }, { match = "*" }]"#;
+    let node = wire::serve("fanfare", &[("FANFARE__CHANNELS", rules)]).await?;
+    let mut wire = Wire::open(node.address, "/ws").await?;
+    wire.send((0..40).flat_map(publish).collect::<Vec<_>>()).await?;
+    let (mut stored, mut refused) = (0, 0);
+    while stored + refused < 40 {
+        let reply: Value = serde_json::from_str(&wire.message().await?)?;
+        match reply["error"]["code"].as_str() {
+            None => stored += 1,
+            code => {
+                assert_eq!(code, Some("rate_limited"), "{reply}");
+                refused += 1;
+            }
+        }
+    }
+    assert!((10..14).contains(&stored), "the publishes of two seconds come at once: {stored}");
+    assert!(wire.ask(r#"{"id":1,"publish":{"channel":"b","data":1}}"#).await?["ok"].is_object());
+    Ok(())
+}

@@ -48,7 +48,9 @@ impl Worker {
                 }
             },
             Command::Publish { channel, payload, key } => {
-                self.take_by_rule(connection, policy)?;
+                if !self.is_within_rule(connection, id, policy) {
+                    return Ok(());
+                }
                 let message = key.map_or_else(MessageId::random, |key| message_id(&channel, &key));
                 let mut record = NewRecord::new(message, channel.into_owned(), payload);
                 if policy.tell_publisher {

@@ -23,35 +23,26 @@ impl Worker {
             }
         };
         let taken = connection.state.borrow_mut().allowance.take(&self.shared.limiter, verb, clock::now());
-        match taken {
-            Ok(()) => true,
-            Err(Refusal::Retry(failure)) => {
-                self.shared.metrics.limited();
-                self.fail(connection, request.id, &failure);
-                false
-            }
-            Err(Refusal::Close) => {
-                self.end(connection, CloseReason::RateLimited);
-                false
-            }
-        }
+        self.is_allowed(connection, request.id, taken)
     }
 
-    /// Takes a publish from the bucket of its channel's rule, if the rule has one.
-    pub(super) fn take_by_rule(&self, connection: &Connection, policy: Policy) -> Result<(), Failure> {
-        let Some(rule) = policy.rate else { return Ok(()) };
+    /// Whether a publish is within the rate of its channel's rule, if the rule has one. If not, as above.
+    pub(super) fn is_within_rule(&self, connection: &Connection, id: Option<u64>, policy: Policy) -> bool {
+        let Some(rule) = policy.rate else { return true };
         let taken = connection.state.borrow_mut().allowance.take_by_rule(&self.shared.limiter, rule, clock::now());
+        self.is_allowed(connection, id, taken)
+    }
+
+    fn is_allowed(&self, connection: &Connection, id: Option<u64>, taken: Result<(), Refusal>) -> bool {
         match taken {
-            Ok(()) => Ok(()),
+            Ok(()) => return true,
             Err(Refusal::Retry(failure)) => {
                 self.shared.metrics.limited();
-                Err(failure)
+                self.fail(connection, id, &failure);
             }
-            Err(Refusal::Close) => {
-                self.end(connection, CloseReason::RateLimited);
-                Ok(())
-            }
+            Err(Refusal::Close) => self.end(connection, CloseReason::RateLimited),
         }
+        false
     }
 
     /// Counts a subscription for the client's user.

@@ -161,12 +161,12 @@ impl State {
     }
 
     fn push_newest(&mut self, worker: &Worker, format: Format, channel: ChannelId, Newest { frame, skipped }: Newest) {
+        worker.shared.metrics.skipped(skipped);
         let hub = worker.hub.borrow();
         let notice = Notice::Skipped { channel: hub.name(channel), count: skipped };
         if skipped > 0
             && let Output::Message(body) = format.protocol().notice(notice)
         {
-            worker.shared.metrics.skipped(skipped);
             self.push(worker, worker.backlog.frame(body.frame()));
         }
         self.push(worker, frame);
