@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use crate::codec::Violation;
+use crate::errors_page::see;
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,10 +112,12 @@ impl CloseReason {
 
     /// The text for the close frame and the log: at most 123 bytes, so that it fits in the frame.
     pub fn text(self) -> Cow<'static, str> {
-        match self {
+        let Row { code, text, .. } = self.row();
+        match (self, code) {
             // The table's text alone would not name which of a dozen rules was broken.
-            Self::Protocol(violation) => Cow::Owned(format!("{}: {violation}", self.row().text)),
-            _ => Cow::Borrowed(self.row().text),
+            (Self::Protocol(violation), _) => Cow::Owned(format!("{text}: {violation}{}", see(1002))),
+            (Self::Normal | Self::Idle | Self::PeerClosed(_), _) | (_, None) => Cow::Borrowed(text),
+            (_, Some(code)) => Cow::Owned(format!("{text}{}", see(code))),
         }
     }
 
@@ -214,7 +217,9 @@ mod tests {
         for (violation, code) in VIOLATIONS {
             let reason = CloseReason::from(violation);
             assert_eq!(reason.code(), Some(code), "{violation:?}");
-            assert!(reason.text().ends_with(&violation.to_string()), "{violation:?}: {}", reason.text());
+            let words = if code == 1002 { violation.to_string() } else { String::new() };
+            let end = format!("{words}; see docs/errors.md#{code}");
+            assert!(reason.text().ends_with(&end), "{violation:?}: {}", reason.text());
             assert!(reason.text().len() <= 123);
         }
     }

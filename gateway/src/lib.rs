@@ -52,6 +52,7 @@ pub mod codec;
 mod columns;
 pub mod config;
 mod door;
+mod errors_page;
 mod field;
 mod gate;
 pub mod http;

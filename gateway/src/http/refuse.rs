@@ -9,6 +9,7 @@ use super::handshake::{Host, Refusal};
 use super::server::{HEAD_BYTES, HEAD_LINES};
 use super::site::Site;
 use crate::door::ingress::{Client, Entrant};
+use crate::errors_page::see;
 use crate::field::Shown;
 use crate::node::metrics::Refused;
 use crate::worker::Worker;
@@ -58,13 +59,13 @@ impl Refusing<'_> {
         );
         self.note(Refused::Address, client, &text);
         let headers = [(header::RETRY_AFTER, TOO_MANY_RETRY), (header::CONNECTION, "close")];
-        (StatusCode::TOO_MANY_REQUESTS, headers, text + "\n").into_response()
+        (StatusCode::TOO_MANY_REQUESTS, headers, format!("{text}{}\n", see(429))).into_response()
     }
 
     /// The answer to a client whose token is missing, misplaced or refused.
     pub(super) fn unauthorised(&self, why: &dyn std::fmt::Display, status: StatusCode) -> Box<Response<Body>> {
         self.note(Refused::Token, self.client(), why);
-        let mut response = (status, format!("{why}\n")).into_response();
+        let mut response = (status, format!("{why}{}\n", see(status.as_str()))).into_response();
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -82,7 +83,7 @@ impl Refusing<'_> {
         if wants_socket {
             self.note(Refused::Path, self.client(), &text);
         }
-        (StatusCode::NOT_FOUND, text + "\n").into_response()
+        (StatusCode::NOT_FOUND, format!("{text}{}\n", see(404))).into_response()
     }
 
     fn note(&self, why: Refused, client: Client, text: &dyn std::fmt::Display) {

@@ -20,6 +20,7 @@ use super::{
     Body, Command, Failure, Incoming, Input, MOST, Notice, Output, Protocol, Reply, Request, Session, Start, Token,
 };
 use crate::close::CloseReason;
+use crate::errors_page::see;
 
 /// The name of the subprotocol.
 pub(crate) const NAME: &str = "fanfare.v1";
@@ -86,7 +87,7 @@ impl Protocol for Native {
             }
             Reply::Failed(Failure { code, message, retry, retry_after }) => {
                 let after = retry_after.map_or_else(String::new, |after| format!(",\"retry_after_ms\":{after}"));
-                let message = quoted(message);
+                let message = quoted(&(message.clone() + &see(code)));
                 format!("\"error\":{{\"code\":\"{code}\",\"message\":{message},\"retry\":{retry}{after}}}")
             }
         };

@@ -22,6 +22,7 @@ pub use hosts::{HostError, Hosts};
 pub use origins::{OriginError, Origins};
 
 use crate::auth::BEARER;
+use crate::errors_page::see;
 use crate::field::{Shown, elements, is_token, lists};
 use origins::{Verdict, can_be_listed};
 
@@ -145,7 +146,7 @@ impl Refusal {
 
     /// The response, with the text as its body.
     pub fn into_response(self) -> Response<String> {
-        let mut response = Response::new(format!("{self}\n"));
+        let mut response = Response::new(format!("{self}{}\n", see(self.status().as_str())));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

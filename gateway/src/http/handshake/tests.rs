@@ -304,7 +304,7 @@ fn a_refusal_says_what_to_do_to_programs_and_to_people() {
     ] {
         let response = refusal.clone().into_response();
         assert_eq!(response.status(), status, "{refusal:?}");
-        assert_eq!(response.body(), &format!("{refusal}\n"));
+        assert_eq!(response.body(), &format!("{refusal}; see docs/errors.md#{status}\n"));
         assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
         assert_eq!(response.headers().len(), 1 + headers.len(), "{refusal:?}");
         for (name, value) in headers {

@@ -151,7 +151,8 @@ fn replies_repeat_the_id_and_say_what_happened() {
             && failed.ends_with(r#""retry":true}}"#)
     );
     let slower = reply(None, Reply::Failed(&Failure::for_a_time("rate_limited", "wait", 250)));
-    assert_eq!(slower, r#"{"error":{"code":"rate_limited","message":"wait","retry":true,"retry_after_ms":250}}"#);
+    let expected = r#"{"error":{"code":"rate_limited","message":"wait; see docs/errors.md#rate_limited","retry":true,"retry_after_ms":250}}"#;
+    assert_eq!(slower, expected);
 }
 
 #[test]
