@@ -4,8 +4,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::gate::Identity;
-
 /// The channel of these records. Clients cannot name it: their channels have no braces.
 pub(crate) const CHANNEL: &str = "{cluster}";
 
@@ -41,57 +39,16 @@ impl Revocation {
     pub(super) fn token(&self) -> Option<u64> {
         u64::from_str_radix(self.token.as_deref()?, 16).ok()
     }
-
-    /// Whether this revokes the token of an identity. `longest` is the longest life of a token: a token that does not say
-    /// when it was issued may be that old.
-    pub(crate) fn ends(&self, identity: &Identity, longest: u64) -> bool {
-        let Some(token) = identity.token else { return false };
-        if self.token.is_some() {
-            return self.token().is_some_and(|id| token.id == Some(id));
-        }
-        let of_user = self.user.as_deref().is_none_or(|user| identity.user() == Some(user));
-        of_user && self.before.is_some_and(|before| token.issued_by(longest) <= before)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::token_id;
-    use crate::gate::Token;
-
-    fn identity(user: &str, issued: Option<u64>, jti: Option<&str>) -> Identity {
-        let token = Some(Token { expires: 10_000, issued, id: jti.map(token_id) });
-        Identity { user: Some(user.into()), token, ..Identity::default() }
-    }
-
-    fn revocation(json: &str) -> Revocation {
-        serde_json::from_str(json).expect("a revocation")
-    }
-
-    #[test]
-    fn a_revocation_ends_the_tokens_that_it_names() {
-        let one = format!(r#"{{"token":"{:016x}","until":9}}"#, token_id("t1"));
-        let (one, user, all) = (
-            revocation(&one),
-            revocation(r#"{"user":"ann","before":500,"until":9}"#),
-            revocation(r#"{"before":500,"until":9,"later":true}"#),
-        );
-        for (identity, expected) in [
-            (identity("ann", Some(500), Some("t1")), [true, true, true]),
-            (identity("ann", Some(501), Some("t1")), [true, false, false]),
-            (identity("bob", Some(499), Some("t2")), [false, false, true]),
-            (identity("ann", None, None), [false, true, true]),
-            (Identity::default(), [false, false, false]),
-        ] {
-            assert_eq!([&one, &user, &all].map(|what| what.ends(&identity, 9_600)), expected, "{identity:?}");
-        }
-        assert!(!user.ends(&identity("ann", None, None), 1_000), "issued at 9,000 or later");
-    }
 
     #[test]
     fn a_record_reads_back_as_it_was_written() {
-        let control = Control { revoke: vec![revocation(r#"{"user":"a\"b","before":5,"until":9}"#)], ask: false };
+        let revocation = Revocation { token: None, user: Some("a\"b".into()), before: Some(5), until: 9 };
+        let control = Control { revoke: vec![revocation], ask: false };
         let json = serde_json::to_string(&control).expect("it is JSON");
         assert_eq!(json, r#"{"revoke":[{"user":"a\"b","before":5,"until":9}]}"#);
         assert_eq!(serde_json::from_str::<Control>(&json).expect("its own JSON"), control);

@@ -43,17 +43,16 @@ impl Cluster {
         Self { partition, state: Mutex::default(), endangered: Notify::new() }
     }
 
-    /// Folds a record. Returns what it says, for the workers; `None` if this release does not know it. `now` is in
-    /// milliseconds since 1970.
-    pub(crate) fn apply(&self, record: &Record, now: u64) -> Option<Control> {
+    /// Folds a record. Returns whether it revokes tokens. `now` is in milliseconds since 1970.
+    pub(crate) fn apply(&self, record: &Record, now: u64) -> bool {
         if record.channel() != CHANNEL {
-            return None;
+            return false;
         }
         let control: Control = match serde_json::from_slice(record.payload.bytes()) {
             Ok(control) => control,
             Err(_) => {
                 tracing::warn!(offset = record.offset.0, "a record of the cluster is from a newer release, or damaged");
-                return None;
+                return false;
             }
         };
         // A publisher's clock that is ahead must not make the record young.
@@ -66,7 +65,7 @@ impl Cluster {
             state.revoked.endanger();
             self.endangered.notify_one();
         }
-        Some(control)
+        !control.revoke.is_empty()
     }
 
     /// Notes how far a partition was read.

@@ -56,7 +56,8 @@ impl Revoked {
         }
     }
 
-    /// Whether an identity's token is revoked.
+    /// Whether an identity's token is revoked. `longest` is the longest life of a token: a token that does not say when it was
+    /// issued may be that old.
     pub(super) fn ends(&self, identity: &Identity, longest: u64) -> bool {
         let Some(token) = identity.token else { return false };
         let issued = token.issued_by(longest);
@@ -145,6 +146,29 @@ mod tests {
         assert!(!ends(&revoked, "ann", 70, "t9"));
         revoked.add(&of(None, 80, 1_080), at(5));
         assert!(ends(&revoked, "eve", 80, "t9") && !ends(&revoked, "eve", 81, "t9"));
+    }
+
+    #[test]
+    fn a_revocation_ends_the_tokens_that_it_names() {
+        let token = |issued, jti: Option<&str>| Some(Token { expires: 10_000, issued, id: jti.map(token_id) });
+        let identity = |user: &str, token| Identity { user: Some(user.into()), token, ..Identity::default() };
+        let revoked = |revocation: &Revocation| {
+            let mut revoked = Revoked::default();
+            revoked.add(revocation, at(1));
+            revoked
+        };
+        let all = [one("t1", 9), of(Some("ann"), 500, 9), of(None, 500, 9)].each_ref().map(revoked);
+        for (identity, expected) in [
+            (identity("ann", token(Some(500), Some("t1"))), [true, true, true]),
+            (identity("ann", token(Some(501), Some("t1"))), [true, false, false]),
+            (identity("bob", token(Some(499), Some("t2"))), [false, false, true]),
+            (identity("ann", token(None, None)), [false, true, true]),
+            (Identity::default(), [false, false, false]),
+        ] {
+            assert_eq!(all.each_ref().map(|revoked| revoked.ends(&identity, 9_600)), expected, "{identity:?}");
+        }
+        let old = identity("ann", token(None, None));
+        assert!(!all[1].ends(&old, 1_000), "issued at 9,000 or later");
     }
 
     #[test]

@@ -39,10 +39,10 @@ impl Worker {
                     }
                 }
                 Relayed::At(at) => self.advance(*at),
-                Relayed::Control(at, control) => {
+                Relayed::Revoked(at) => {
                     self.deliver(&mut hits);
                     self.advance(*at);
-                    self.revoke(&control.revoke);
+                    self.end_revoked();
                 }
                 Relayed::Up(at) => self.positions.borrow_mut()[usize::from(at.partition.0)] = Some(*at),
                 Relayed::Degraded(degraded) => {

@@ -17,7 +17,6 @@ use super::connection::Connection;
 use super::timers::Wake;
 use crate::auth::{LEEWAY, Refused, Verification};
 use crate::close::CloseReason;
-use crate::cluster::Revocation;
 use crate::gate::{Identity, Question};
 use crate::node::metrics::Refused as Refusal;
 use crate::protocol::{Command, Failure, Notice, Reply, Request, Token};
@@ -202,7 +201,7 @@ impl Worker {
     /// Sets the timers for the identity of a new connection.
     pub(super) fn watch_identity(&self, connection: &Connection, now: Instant) {
         match connection.identity() {
-            None => self.schedule(connection, Wake::Identify, now + PATIENCE),
+            None => self.schedule(connection, Wake::Identity, now + PATIENCE),
             Some(_) => self.watch_expiry(connection),
         }
     }
@@ -211,7 +210,7 @@ impl Worker {
     pub(super) fn watch_expiry(&self, connection: &Connection) {
         let Some(left) = self.time_left(connection) else { return };
         if left <= 2 * self.shared.config.timing.ping {
-            self.schedule(connection, Wake::Expiry, crate::clock::now() + left);
+            self.schedule(connection, Wake::Identity, crate::clock::now() + left);
         }
     }
 
@@ -232,13 +231,13 @@ impl Worker {
     }
 
     /// Closes the connections whose tokens are revoked.
-    pub(super) fn revoke(&self, revoked: &[Revocation]) {
-        let longest = self.shared.auth.longest();
-        let concerned = |connection: &Connection| {
-            connection.identity().is_some_and(|identity| revoked.iter().any(|one| one.ends(&identity, longest)))
+    pub(super) fn end_revoked(&self) {
+        let (cluster, longest) = (&self.shared.cluster, self.shared.auth.longest());
+        let revoked = |connection: &Connection| {
+            connection.identity().is_some_and(|identity| cluster.is_revoked(&identity, longest))
         };
         let all: Vec<_> = self.connections.borrow().iter().map(|(_, one)| Rc::clone(one)).collect();
-        for connection in all.iter().filter(|connection| concerned(connection)) {
+        for connection in all.iter().filter(|connection| revoked(connection)) {
             self.end(connection, CloseReason::Unauthorised);
         }
         self.flush();

@@ -30,10 +30,8 @@ pub(super) enum Wake {
     Message,
     /// The connection is closed if it was not used since the last check.
     Idle,
-    /// The client must have proven who it is.
-    Identify,
-    /// The client's token may have ended.
-    Expiry,
+    /// The client must have proven who it is, and its token may have ended.
+    Identity,
 }
 
 /// If a worker checks its timers later than planned by more than this, it was paused.
@@ -118,7 +116,7 @@ impl Worker {
     fn wake(&self, connection: &Connection, what: Wake, now: Instant) {
         let timing = &self.shared.config.timing;
         match what {
-            Wake::Identify | Wake::Expiry => self.check_identity(connection),
+            Wake::Identity => self.check_identity(connection),
             Wake::Ping => {
                 self.watch_expiry(connection);
                 connection.state.borrow_mut().pulse.asked(now);
