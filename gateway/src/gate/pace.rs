@@ -37,7 +37,7 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// So many commands a second, of which those of two seconds may come at once. `None` if that is 0, which means no
+    /// So many commands a second. After a pause, twice as many may come at once. `None` if that is 0, which means no
     /// limit.
     pub(crate) fn new(per_second: u32) -> Option<Self> {
         Self::with_burst(per_second, 0)

@@ -15,8 +15,8 @@ pub struct Channel {
     /// for the user's own name, and at the end `*` for all further segments. "*" alone matches every channel.
     pub r#match: Pattern,
     /// Which clients may subscribe: "anyone", "user" (clients whose token names a user), "token" (clients whose token grants
-    /// it on this channel) or "nobody". In a rule with none of `subscribe`, `publish` and `history`, access is as without
-    /// rules. In a rule with one or two of them, the others are "token".
+    /// it on this channel) or "nobody". A rule that sets `subscribe`, `publish` or `history` decides about all three, and those
+    /// that it does not set are "token". A rule that sets none of the three allows what is allowed without rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscribe: Option<Who>,
     /// Which clients may publish: as `subscribe`.
@@ -35,7 +35,7 @@ pub struct Channel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<ByteSize>,
     /// Messages per second that one connection may publish on all channels of this rule together, besides
-    /// `limits.publishes_per_second`. Those of two seconds may come at once. Default: no limit of its own.
+    /// `limits.publishes_per_second`. After a pause, twice as many may come at once. Default: no limit of its own.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",

@@ -44,12 +44,12 @@ pub struct Limits {
     /// `channels_per_connection`.
     #[serde(deserialize_with = "number::between::<_, _, 1, 10_000_000>")]
     pub channels_per_user: u32,
-    /// Messages per second that one connection may publish; 0 means no limit. Those of two seconds may come at once; more are
+    /// Messages per second that one connection may publish; 0 means no limit. After a pause, twice as many may come at once; more are
     /// refused (`rate_limited`). A connection that goes on, until ten times as many are refused, is closed with 4429. Raise it
     /// for clients that publish for others, such as backends and load tests. An app's own messages do not count.
     #[serde(deserialize_with = "number::between::<_, _, 0, 10_000>")]
     pub publishes_per_second: u32,
-    /// Subscriptions per second that one connection may begin; 0 means no limit. It may begin those of two seconds, and in any
+    /// Subscriptions per second that one connection may begin; 0 means no limit. After a pause it may begin twice as many at once, and in any
     /// case `channels_per_connection`, at once. More are refused as above.
     #[serde(deserialize_with = "number::between::<_, _, 0, 10_000>")]
     pub subscribes_per_second: u32,
