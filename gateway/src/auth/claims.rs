@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use smol_str::SmolStr;
 
 use super::refused::Refused;
 use super::shared_rights::SharedRights;
@@ -105,7 +106,7 @@ impl Claims {
         if info.as_ref().is_some_and(|info| info.len() > INFO) {
             return Err(Refused::Malformed("its `fanfare.info` is longer than 4 KiB"));
         }
-        let token = Some(Token { expires, issued, id });
+        let token = Some(Token::new(expires, issued, id));
         let rights = channels.map(|entries| rights(&entries)).transpose()?.map(|rights| shared.share(rights));
         let has_extras = info.is_some() || !subscribe.is_empty();
         let extras = has_extras.then(|| Box::new(Extras { info, subscribe: subscribe.into() }));
@@ -142,7 +143,7 @@ fn is_for(aud: Option<&Value>, audiences: &[String]) -> bool {
     }
 }
 
-fn user(sub: Option<&Value>) -> Result<Box<str>, Refused> {
+fn user(sub: Option<&Value>) -> Result<SmolStr, Refused> {
     match sub {
         None => Err(Refused::Malformed("it has no `sub`: that is the user")),
         Some(Value::String(user)) if (1..=USER).contains(&user.len()) && !user.contains(char::is_control) => {

@@ -62,7 +62,7 @@ impl Revoked {
         let Some(token) = identity.token else { return false };
         let issued = token.issued_by(longest);
         let covers = |entry: &Entry| issued <= entry.before;
-        token.id.is_some_and(|id| self.tokens.contains_key(&id))
+        token.id().is_some_and(|id| self.tokens.contains_key(&id))
             || identity.user().and_then(|user| self.users.get(user)).is_some_and(covers)
             || self.all.as_ref().is_some_and(covers)
     }
@@ -113,7 +113,7 @@ mod tests {
     const LONGEST: u64 = 1_000;
 
     fn identity(user: &str, issued: u64, jti: &str) -> Identity {
-        let token = Some(Token { expires: issued + 100, issued: Some(issued), id: Some(token_id(jti)) });
+        let token = Some(Token::new(issued + 100, Some(issued), Some(token_id(jti))));
         Identity { user: Some(user.into()), token, ..Identity::default() }
     }
 
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_revocation_ends_the_tokens_that_it_names() {
-        let token = |issued, jti: Option<&str>| Some(Token { expires: 10_000, issued, id: jti.map(token_id) });
+        let token = |issued, jti: Option<&str>| Some(Token::new(10_000, issued, jti.map(token_id)));
         let identity = |user: &str, token| Identity { user: Some(user.into()), token, ..Identity::default() };
         let revoked = |revocation: &Revocation| {
             let mut revoked = Revoked::default();

@@ -101,8 +101,8 @@ impl Limiter {
         Allowance {
             paces: Default::default(),
             refused: Pace::default(),
-            user: user.map(|user| self.parties.join(Key::User(user.into()))),
-            address: any(&self.address).then(|| self.parties.join(Key::address(address))),
+            user: user.map(|user| self.parties.join(&Key::User(user))),
+            address: any(&self.address).then(|| self.parties.join(&Key::address(address))),
             rules: None,
             channels: 0,
         }

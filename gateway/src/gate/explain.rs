@@ -158,7 +158,7 @@ mod tests {
         Identity {
             user: Some(user.into()),
             rights: rights.map(|pattern| Arc::new(Rights(Box::new([grant(pattern)])))),
-            token: Some(Token { expires: 1, issued: None, id: None }),
+            token: Some(Token::new(1, None, None)),
             ..Identity::default()
         }
     }

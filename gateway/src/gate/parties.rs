@@ -4,6 +4,7 @@
 //! taken when a connection begins and when the last one of an entry ends, never for a command.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,13 +19,13 @@ const IPV6_BITS: u8 = 64;
 const SPARE: usize = 1024;
 
 /// A user, or an address.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Key {
-    User(Box<str>),
+#[derive(Debug, Hash)]
+pub(super) enum Key<'a> {
+    User(&'a str),
     Address(IpAddr),
 }
 
-impl Key {
+impl Key<'_> {
     pub(super) fn address(address: IpAddr) -> Self {
         Self::Address(match address.to_canonical() {
             IpAddr::V6(address) => masked(address.into(), IPV6_BITS),
@@ -33,9 +34,13 @@ impl Key {
     }
 }
 
-/// The users and addresses that have connections.
+/// The users and addresses that have connections, by hashes that are secret to this process. Two that had the same one would
+/// share their limits: with a million users, less than once in ten million nodes.
 #[derive(Debug, Default)]
-pub(super) struct Parties(Mutex<HashMap<Key, Weak<Party>>>);
+pub(super) struct Parties {
+    hasher: RandomState,
+    all: Mutex<HashMap<u64, Weak<Party>>>,
+}
 
 /// What its connections share.
 #[derive(Debug)]
@@ -43,28 +48,25 @@ pub(super) struct Party {
     pub(super) paces: [SharedPace; super::allowance::KINDS],
     /// The subscriptions of all its connections.
     channels: AtomicU32,
-    key: Key,
+    key: u64,
     parties: Arc<Parties>,
 }
 
 impl Parties {
-    pub(super) fn join(self: &Arc<Self>, key: Key) -> Arc<Party> {
+    pub(super) fn join(self: &Arc<Self>, key: &Key<'_>) -> Arc<Party> {
+        let key = self.hasher.hash_one(key);
         let mut all = self.lock();
         if let Some(party) = all.get(&key).and_then(Weak::upgrade) {
             return party;
         }
-        let party = Arc::new(Party {
-            paces: Default::default(),
-            channels: AtomicU32::new(0),
-            key: key.clone(),
-            parties: Arc::clone(self),
-        });
+        let party =
+            Arc::new(Party { paces: Default::default(), channels: AtomicU32::new(0), key, parties: Arc::clone(self) });
         all.insert(key, Arc::downgrade(&party));
         party
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Weak<Party>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Weak<Party>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,7 +100,7 @@ impl Drop for Party {
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> Key {
+    fn address(text: &str) -> Key<'static> {
         Key::address(text.parse().expect("an address"))
     }
 
@@ -106,23 +108,23 @@ mod tests {
     fn connections_of_one_party_share_and_others_do_not() {
         let parties = Arc::new(Parties::default());
         for (one, other, same) in [
-            (Key::User("ann".into()), Key::User("ann".into()), true),
-            (Key::User("ann".into()), Key::User("bob".into()), false),
+            (Key::User("ann"), Key::User("ann"), true),
+            (Key::User("ann"), Key::User("bob"), false),
             (address("192.0.2.1"), address("::ffff:192.0.2.1"), true),
             (address("192.0.2.1"), address("192.0.2.2"), false),
             (address("2001:db8::1"), address("2001:db8::ffff:1"), true),
             (address("2001:db8::1"), address("2001:db8:0:1::1"), false),
-            (Key::User("192.0.2.1".into()), address("192.0.2.1"), false),
+            (Key::User("192.0.2.1"), address("192.0.2.1"), false),
         ] {
-            let (one, other) = (parties.join(one), parties.join(other));
-            assert_eq!(Arc::ptr_eq(&one, &other), same, "{:?} {:?}", one.key, other.key);
+            let (one, other) = (parties.join(&one), parties.join(&other));
+            assert_eq!(Arc::ptr_eq(&one, &other), same, "{:x} {:x}", one.key, other.key);
         }
     }
 
     #[test]
     fn parties_without_connections_take_no_memory() {
         let parties = Arc::new(Parties::default());
-        let held: Vec<_> = (0..100_000_u32).map(|n| parties.join(Key::Address(IpAddr::V4(n.into())))).collect();
+        let held: Vec<_> = (0..100_000_u32).map(|n| parties.join(&Key::Address(IpAddr::V4(n.into())))).collect();
         assert_eq!(parties.lock().len(), 100_000);
         drop(held);
         let all = parties.lock();
@@ -134,11 +136,11 @@ mod tests {
         let parties = Arc::new(Parties::default());
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..10_000).for_each(|_| drop(parties.join(Key::User("ann".into())))));
+                scope.spawn(|| (0..10_000).for_each(|_| drop(parties.join(&Key::User("ann")))));
             }
         });
-        let held = parties.join(Key::User("ann".into()));
-        assert!(Arc::ptr_eq(&held, &parties.join(Key::User("ann".into()))));
+        let held = parties.join(&Key::User("ann"));
+        assert!(Arc::ptr_eq(&held, &parties.join(&Key::User("ann"))));
         drop(held);
         assert!(parties.lock().is_empty());
     }
@@ -146,7 +148,7 @@ mod tests {
     #[test]
     fn subscriptions_are_counted_over_all_connections() {
         let parties = Arc::new(Parties::default());
-        let (one, other) = (parties.join(Key::User("ann".into())), parties.join(Key::User("ann".into())));
+        let (one, other) = (parties.join(&Key::User("ann")), parties.join(&Key::User("ann")));
         assert!(one.take_channel(2) && other.take_channel(2) && !one.take_channel(2));
         other.leave_channels(1);
         assert!(one.take_channel(2) && !other.take_channel(2));

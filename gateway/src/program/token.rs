@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(rights.0.len(), 2);
         assert!(rights.grant(Verb::Publish, "user:ann", Some("ann")).is_some());
         assert_eq!(identity.subscribe()[0].as_ref(), "chat:1");
-        assert!((now + 899..=now + 900).contains(&identity.token.expect("a token").expires));
+        assert!((now + 899..=now + 900).contains(&identity.token.expect("a token").expires()));
     }
 
     #[test]

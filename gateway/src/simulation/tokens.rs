@@ -30,7 +30,7 @@ impl Tokens {
     pub(super) fn issue(&mut self, client: usize) -> Arc<Identity> {
         let issued = wall() / 1000;
         self.issued.insert(client, issued);
-        let token = Some(Token { expires: issued + LIFE, issued: Some(issued), id: None });
+        let token = Some(Token::new(issued + LIFE, Some(issued), None));
         Arc::new(Identity { user: Some(user(client).into()), token, ..Identity::default() })
     }
 

@@ -190,7 +190,7 @@ impl Worker {
 
     /// The seconds until an identity's token expires.
     fn expires_in(&self, identity: &Identity) -> Option<u64> {
-        Some(identity.token?.expires.saturating_sub(self.now()))
+        Some(identity.token?.expires().saturating_sub(self.now()))
     }
 
     /// Seconds since 1970.
@@ -226,7 +226,7 @@ impl Worker {
 
     /// The time until a connection's token and the leeway have ended.
     fn time_left(&self, connection: &Connection) -> Option<Duration> {
-        let end = connection.identity()?.token?.expires.saturating_add(LEEWAY);
+        let end = connection.identity()?.token?.expires().saturating_add(LEEWAY);
         Some(Duration::from_millis((end.saturating_mul(1000)).saturating_sub((self.shared.clock)())))
     }
 

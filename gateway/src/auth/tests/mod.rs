@@ -20,7 +20,7 @@ use super::offered::{Misplaced, Offered};
 use super::signer::Signer;
 use super::*;
 use crate::config::TokenKey;
-use crate::gate::Verb;
+use crate::gate::{Token, Verb};
 
 /// The time in all tests here, in seconds since 1970.
 pub(super) const NOW: u64 = 1_800_000_000;
@@ -114,7 +114,7 @@ fn a_token_proves_an_identity() {
     );
     assert_eq!(identity.subscribe().iter().map(|name| &**name).collect::<Vec<_>>(), ["chat:1", "user:ann"]);
     let token = identity.token.expect("a token");
-    assert_eq!((token.expires, token.issued, token.id), (NOW + 3600, Some(NOW), Some(token_id("one"))));
+    assert_eq!(token, Token::new(NOW + 3600, Some(NOW), Some(token_id("one"))));
     for (verb, channel, allowed) in [
         (Verb::Publish, "chat:9", true),
         (Verb::History, "chat:9", false),

@@ -20,7 +20,7 @@ fn client(user: Option<&str>, grants: Option<&[&str]>) -> Identity {
     Identity {
         user: user.map(Into::into),
         rights: grants.map(|grants| Arc::new(Rights(grants.iter().map(grant).collect()))),
-        token: Some(Token { expires: 1, issued: None, id: None }),
+        token: Some(Token::new(1, None, None)),
         ..Identity::default()
     }
 }

@@ -45,6 +45,7 @@ impl Options {
             subscribe: self.subscribe,
             size: None,
             receive_buffer: None,
+            secret: None,
         };
         let mut swarm = Swarm::open(plan)?;
         let mut audience = Audience::new(swarm.connections());

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::helpers::{self, Helpers};
 use crate::measure::{Kernel, Process};
 use crate::subject::{self, Subject};
-use crate::swarm::{Ready, Swarm};
+use crate::swarm::{PER_PROCESS, Ready, Swarm};
 
 const SAMPLE: Duration = Duration::from_millis(250);
 /// Memory is steady when so many samples in a row differ by less than `STEADY_SHARE` of the whole.
@@ -41,6 +41,9 @@ pub(crate) struct Shape {
     /// Seconds over which CPU time is measured: several of the server's ping intervals
     #[arg(long, default_value_t = 60)]
     pub(crate) seconds: u64,
+    /// The node's secret: each connection has a token of a user of its own
+    #[arg(long)]
+    pub(crate) secret: Option<String>,
     /// Client processes [default: as many as the limit of open files asks for]
     #[arg(long)]
     pub(crate) processes: Option<usize>,
@@ -70,9 +73,14 @@ impl Shape {
     pub(crate) fn measure(&self, subject: &Subject) -> Result<Outcome> {
         let process = subject.process()?;
         let shares = helpers::shares(self.connections, self.processes)?;
+        ensure!(
+            self.secret.is_none() || shares.len() == 1,
+            "connections with tokens are of one process: up to {PER_PROCESS}"
+        );
         let (before, kernel) = (process.memory()?, Kernel::now()?);
         let mut plan = subject.plan(shares[0]);
         plan.subscribe = self.subscribe;
+        plan.secret = self.secret.clone();
         let helpers = Helpers::start(&subject.target, subject.protocol, &shares[1..], self.subscribe)?;
         let mut crowd = Crowd { swarm: Swarm::open(plan)?, ready: Vec::new() };
         let steady = crowd.steady(process)?;

@@ -20,6 +20,7 @@ mod suite;
 mod swarm;
 mod table;
 mod target;
+mod user;
 
 use std::process::ExitCode;
 

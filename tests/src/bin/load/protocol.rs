@@ -10,7 +10,7 @@ use crate::target::Target;
 
 /// Digits of a sequence number, and so the size of the least message.
 pub(crate) const DIGITS: usize = 12;
-const CHANNEL: &str = "bench";
+pub(crate) const CHANNEL: &str = "bench";
 /// The key and answer of RFC 6455 §1.3, so that a client needs no SHA-1.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -41,15 +41,16 @@ impl Protocol {
         }
     }
 
-    /// The request that opens a WebSocket.
-    pub(crate) fn upgrade(self, target: &Target) -> String {
+    /// The request that opens a WebSocket, for the user of a token if there is one.
+    pub(crate) fn upgrade(self, target: &Target, token: Option<&str>) -> String {
+        let user = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
         let subprotocol = match self {
             Self::Raw => "",
             Self::Native => "Sec-WebSocket-Protocol: fanfare.v1\r\n",
         };
         format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: {KEY}\r\n{subprotocol}\r\n",
+             Sec-WebSocket-Key: {KEY}\r\n{subprotocol}{user}\r\n",
             target.path, target.address
         )
     }

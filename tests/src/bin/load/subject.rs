@@ -89,6 +89,7 @@ impl Subject {
             subscribe: true,
             size: None,
             receive_buffer: None,
+            secret: None,
         }
     }
 }

@@ -157,7 +157,8 @@ impl Options {
             Test::Idle => {
                 // The floor does nothing for an idle connection, so its CPU time is not waited for.
                 let seconds = if floor { 1 } else { self.idle_seconds };
-                let shape = idle::Shape { connections: 10_000, subscribe: false, seconds, processes: None };
+                let shape =
+                    idle::Shape { connections: 10_000, subscribe: false, seconds, secret: None, processes: None };
                 let outcome = subject.run(|it| shape.measure(it))?;
                 put(format!("{name}: user bytes each"), Unit::Whole, "≤ 1,500", outcome.bytes_per_connection());
                 put(format!("{name}: CPU µs each per second"), Unit::Micro, "≤ 0.8", outcome.cpu_microseconds());

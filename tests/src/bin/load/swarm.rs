@@ -16,6 +16,7 @@ use crate::ended::{Ended, How};
 use crate::frame::{self, CLOSE, PING, PONG, TEXT};
 use crate::protocol::{self, Heard, Protocol};
 use crate::target::Target;
+use crate::user;
 
 /// Sockets of one process: below the usual limit of 20,000 open files.
 pub(crate) const PER_PROCESS: usize = 18_000;
@@ -41,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) size: Option<usize>,
     /// `SO_RCVBUF`, in bytes.
     pub(crate) receive_buffer: Option<usize>,
+    /// Signs a token for each connection.
+    pub(crate) secret: Option<String>,
 }
 
 /// A connection that has news.
@@ -208,7 +211,8 @@ impl Swarm {
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(index), interest)?;
         self.sockets.push(Socket { stream, state: State::Upgrading, partial: Vec::new(), unsent: Vec::new() });
-        let request = self.plan.protocol.upgrade(&self.plan.target);
+        let token = self.plan.secret.as_deref().map(|secret| user::token(secret, index));
+        let request = self.plan.protocol.upgrade(&self.plan.target, token.as_deref());
         self.send(index, request.as_bytes())
     }
 
