@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::report::Report;
 use crate::rules::View;
@@ -22,12 +23,21 @@ pub enum Outcome {
 pub enum Met {
     /// A message.
     Message(String),
+    /// A message, and when it came since the run began. Readers whose right is withdrawn need the time.
+    Timed(String, Duration),
     /// The reader was notified, or knows, that messages may be missing here.
     Mark,
     /// The reader was away, came back, and was promised all that it had missed.
     Recovered,
     /// A message from before the place at which the reader was to begin, in words. It breaks the law.
     Early(String),
+    /// The reader's right to the lane was withdrawn: no message may come after this time since the run began.
+    Withdrawn {
+        /// When the withdrawal was acknowledged, and the time that it may take to act.
+        by: Duration,
+    },
+    /// The right was given again.
+    Given,
 }
 
 #[derive(Debug)]
@@ -110,6 +120,21 @@ impl History {
     /// The reader was away, came back, and was promised all that it had missed of the lane.
     pub fn recovered(&self, reader: ReaderId, lane: &str) {
         self.met(reader, lane, Met::Recovered);
+    }
+
+    /// The reader got a message at this time since the run began.
+    pub fn saw_at(&self, reader: ReaderId, lane: &str, payload: &str, at: Duration) {
+        self.met(reader, lane, Met::Timed(payload.into(), at));
+    }
+
+    /// The reader's right to the lane was withdrawn: no message may come after this time since the run began.
+    pub fn withdrawn(&self, reader: ReaderId, lane: &str, by: Duration) {
+        self.met(reader, lane, Met::Withdrawn { by });
+    }
+
+    /// The right was given again.
+    pub fn given(&self, reader: ReaderId, lane: &str) {
+        self.met(reader, lane, Met::Given);
     }
 
     fn met(&self, ReaderId(reader): ReaderId, lane: &str, met: Met) {

@@ -1,4 +1,5 @@
-//! The judge of all tests of delivery: nothing acknowledged is lost without a mark, and all readers have one order.
+//! The judge of all tests of delivery: nothing acknowledged is lost without a mark, all readers have one order, and no
+//! message reaches a reader whose right was withdrawn.
 //!
 //! A [`History`] records publishes and what readers met; its [`Report`] holds the numbers and each breach in words. The
 //! conformance suite of the brokers, the gateway's simulation, the end-to-end tests and the faults are judged here.
@@ -7,6 +8,7 @@
 
 mod history;
 mod report;
+mod rights;
 mod rules;
 
 pub use history::{History, Met, Outcome, PublishId, ReaderId};

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::history::{Met, Outcome, Publish};
 use crate::report::Report;
+use crate::rights;
 
 /// What one reader met in one lane.
 pub(crate) struct View<'a> {
@@ -35,8 +36,8 @@ fn single_places(met: &[Met]) -> HashMap<&str, usize> {
 
 fn message(met: &Met) -> Option<&str> {
     match met {
-        Met::Message(payload) => Some(payload),
-        Met::Mark | Met::Recovered | Met::Early(_) => None,
+        Met::Message(payload) | Met::Timed(payload, _) => Some(payload),
+        Met::Mark | Met::Recovered | Met::Early(_) | Met::Withdrawn { .. } | Met::Given => None,
     }
 }
 
@@ -46,6 +47,7 @@ impl View<'_> {
         report.delivered += self.count * self.messages().count();
         report.lost_marked += self.count * self.met.iter().filter(|met| **met == Met::Mark).count();
         self.check_each(report);
+        self.check_rights(report);
         self.check_real_time(report);
         self.check_order(report);
         self.check_missing(report);
@@ -79,6 +81,13 @@ impl View<'_> {
             if let Met::Early(why) = met {
                 self.breach(report, format_args!("{why}"));
             }
+        }
+    }
+
+    /// No message after the reader's right to the lane was withdrawn.
+    fn check_rights(&self, report: &mut Report) {
+        for (payload, why) in rights::late(self.met) {
+            self.breach(report, format_args!("`{payload}` came {why}"));
         }
     }
 
@@ -117,7 +126,7 @@ impl View<'_> {
         }
     }
 
-    /// Every acknowledged message was seen, or a mark stands where it belongs.
+    /// Every acknowledged message was seen, or a mark stands where it belongs, or the reader had no right to it there.
     fn check_missing(&self, report: &mut Report) {
         let mine = places(self.met);
         let others: Vec<_> = self.others.iter().map(|theirs| (*theirs, places(theirs))).collect();
@@ -141,7 +150,7 @@ impl View<'_> {
                 to = theirs[here..].iter().find_map(known).map_or(to, |place| to.min(place));
             }
             let around = self.met.get(from..to).unwrap_or_default();
-            if around.contains(&Met::Mark) {
+            if around.contains(&Met::Mark) || rights::excuses(self.met, from, to) {
                 continue;
             }
             report.silent_loss += 1;
