@@ -3,20 +3,24 @@
 //! Native, raw, or a socket of the echo server, with the same words for all. Owns one connection and its task, which
 //! reads for as long as the client lives. Never reconnects: that is for the test to do.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod frame;
+mod record;
+
+use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::Message;
-use tokio_tungstenite::{WebSocketStream, client_async};
 
+pub use self::frame::{Ended, Frame};
+use self::record::{Progress, Record, State, keep};
 use crate::PATIENCE;
-use crate::door::{Door, Line};
+use crate::door::Door;
 use crate::history::Outcome;
 
 /// The channel that all sockets of the echo server share.
@@ -24,40 +28,6 @@ pub const ECHO: &str = "/ws/echo";
 
 /// Frames that wait for the connection; a sender waits while there are so many.
 const OUTGOING: usize = 64;
-
-/// Something that came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Frame {
-    /// A message.
-    Message {
-        /// Of this channel.
-        channel: String,
-        /// A text as it is, anything else as JSON.
-        data: String,
-        /// Its position, where the protocol tells it.
-        at: Option<String>,
-    },
-    /// The word that messages of a channel are lost.
-    Lost {
-        /// The channel.
-        channel: String,
-        /// The last position before the gap.
-        after: String,
-        /// Why.
-        reason: String,
-    },
-    /// Anything else.
-    Other(String),
-}
-
-/// How a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended {
-    /// With a close frame, which had this code and this text.
-    Closed(u16, String),
-    /// Without one.
-    Broken,
-}
 
 #[derive(Debug, Clone)]
 enum Speaks {
@@ -76,61 +46,45 @@ pub struct Client {
     record: Arc<Record>,
 }
 
-#[derive(Debug, Default)]
-struct Record {
-    state: Mutex<State>,
-    /// Grows with every change.
-    progress: watch::Sender<Progress>,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Progress {
-    messages: usize,
-    ended: bool,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    frames: Vec<Frame>,
-    /// The callers that wait for a reply, by its number.
-    replies: HashMap<u64, oneshot::Sender<Value>>,
-    /// The callers that wait for this message.
-    heard: HashMap<String, oneshot::Sender<()>>,
-    last_id: u64,
-    ended: Option<Ended>,
-}
-
 impl Client {
     /// Connects to `/ws` with `fanfare.v1`; `url` is `http://HOST:PORT`.
     pub async fn native(url: &str) -> Result<Self> {
-        Self::connect(url, "/ws", Speaks::Native).await
+        Self::connect(url, "/ws", Speaks::Native, None).await
+    }
+
+    /// The same with a token.
+    pub async fn with_token(url: &str, token: &str) -> Result<Self> {
+        Self::connect(url, "/ws", Speaks::Native, Some(token)).await
     }
 
     /// Connects to `/raw/{channel}`.
     pub async fn raw(url: &str, channel: &str) -> Result<Self> {
-        Self::connect(url, &format!("/raw/{channel}"), Speaks::Raw(channel.to_owned())).await
+        Self::connect(url, &format!("/raw/{channel}"), Speaks::Raw(channel.to_owned()), None).await
     }
 
     /// Connects to the echo server's `/ws/echo`.
     pub async fn echo(url: &str) -> Result<Self> {
-        Self::connect(url, ECHO, Speaks::Echo).await
+        Self::connect(url, ECHO, Speaks::Echo, None).await
     }
 
     /// Connects to `/ws` with `fanfare.v1`, through a balancer's door.
     pub async fn native_at(door: &Door) -> Result<Self> {
-        Self::shake_hands(door, "/ws", Speaks::Native).await
+        Self::shake_hands(door, "/ws", Speaks::Native, None).await
     }
 
-    async fn connect(url: &str, path: &str, speaks: Speaks) -> Result<Self> {
+    async fn connect(url: &str, path: &str, speaks: Speaks, token: Option<&str>) -> Result<Self> {
         let address = url.strip_prefix("http://").context("a URL begins with http://")?;
-        Self::shake_hands(&Door::resolved(address).await?, path, speaks).await
+        Self::shake_hands(&Door::resolved(address).await?, path, speaks, token).await
     }
 
-    async fn shake_hands(door: &Door, path: &str, speaks: Speaks) -> Result<Self> {
+    async fn shake_hands(door: &Door, path: &str, speaks: Speaks, token: Option<&str>) -> Result<Self> {
         let host = door.host();
         let mut request = format!("ws://{host}{path}").into_client_request()?;
         if matches!(speaks, Speaks::Native) {
             request.headers_mut().insert("sec-websocket-protocol", "fanfare.v1".parse()?);
+        }
+        if let Some(token) = token {
+            request.headers_mut().insert("authorization", format!("Bearer {token}").parse()?);
         }
         let connected = async { Ok(client_async(request, door.open().await?).await?) };
         let connected: Result<_> = timeout(PATIENCE, connected).await.context("no answer")?;
@@ -171,6 +125,11 @@ impl Client {
     /// Unsubscribes (native), and gives the reply.
     pub async fn unsubscribe(&self, channel: &str) -> Result<Value> {
         self.accepted(json!({ "unsubscribe": { "channel": channel } })).await
+    }
+
+    /// Gives the node a new token (native), and gives the reply.
+    pub async fn refresh(&self, token: &str) -> Result<Value> {
+        self.accepted(json!({ "refresh": { "token": token } })).await
     }
 
     async fn accepted(&self, command: Value) -> Result<Value> {
@@ -229,6 +188,13 @@ impl Client {
     #[must_use]
     pub fn frames(&self) -> Vec<Frame> {
         self.record.lock().frames.clone()
+    }
+
+    /// All that came so far, and when.
+    #[must_use]
+    pub fn arrivals(&self) -> Vec<(Instant, Frame)> {
+        let state = self.record.lock();
+        state.came.iter().copied().zip(state.frames.iter().cloned()).collect()
     }
 
     /// How many messages came so far.
@@ -300,113 +266,4 @@ impl Client {
             timeout(PATIENCE, progress.changed()).await.with_context(state)?.with_context(state)?;
         }
     }
-}
-
-impl Record {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn text(&self, speaks: &Speaks, text: &str) {
-        let frame = match speaks {
-            Speaks::Native => match native(text) {
-                Incoming::Frame(frame) => frame,
-                Incoming::Reply(id, reply) => {
-                    if let Some(asked) = self.lock().replies.remove(&id) {
-                        // The caller may have given up.
-                        let _ = asked.send(reply);
-                    }
-                    return;
-                }
-            },
-            Speaks::Raw(channel) => Frame::Message { channel: channel.clone(), data: text.to_owned(), at: None },
-            Speaks::Echo => match text.strip_prefix("Received: ") {
-                Some(data) => Frame::Message { channel: ECHO.to_owned(), data: data.to_owned(), at: None },
-                None => Frame::Other(text.to_owned()),
-            },
-        };
-        let mut state = self.lock();
-        let is_message = match &frame {
-            Frame::Message { data, .. } => {
-                if let Some(waiting) = state.heard.remove(data) {
-                    let _ = waiting.send(());
-                }
-                true
-            }
-            _ => false,
-        };
-        state.frames.push(frame);
-        drop(state);
-        self.progress.send_modify(|progress| progress.messages += usize::from(is_message));
-    }
-
-    fn ended(&self, ended: Ended) {
-        let mut state = self.lock();
-        state.ended = Some(ended);
-        // Callers that still wait get no reply.
-        state.replies.clear();
-        state.heard.clear();
-        drop(state);
-        self.progress.send_modify(|progress| progress.ended = true);
-    }
-}
-
-enum Incoming {
-    Frame(Frame),
-    Reply(u64, Value),
-}
-
-fn native(text: &str) -> Incoming {
-    let other = || Incoming::Frame(Frame::Other(text.to_owned()));
-    let Ok(value) = serde_json::from_str::<Value>(text) else { return other() };
-    let string = |value: &Value| value.as_str().map(str::to_owned);
-    match (value["id"].as_u64(), string(&value["channel"])) {
-        (Some(id), _) => Incoming::Reply(id, value),
-        (None, Some(channel)) => match (&value["data"], &value["lost"]) {
-            (Value::Null, Value::Object(lost)) => {
-                let word = |name: &str| lost.get(name).and_then(string).unwrap_or_default();
-                Incoming::Frame(Frame::Lost { channel, after: word("after"), reason: word("reason") })
-            }
-            (data, Value::Null) => {
-                let at = string(&value["at"]);
-                Incoming::Frame(Frame::Message { channel, data: string(data).unwrap_or_else(|| data.to_string()), at })
-            }
-            _ => other(),
-        },
-        _ => other(),
-    }
-}
-
-/// Reads and writes until the connection or the client ends.
-async fn keep(
-    mut socket: WebSocketStream<Box<dyn Line>>,
-    mut outgoing: mpsc::Receiver<Message>,
-    speaks: Speaks,
-    record: Arc<Record>,
-) {
-    let mut ended = Ended::Broken;
-    loop {
-        tokio::select! {
-            message = socket.next() => match message {
-                Some(Ok(Message::Text(text))) => record.text(&speaks, &text),
-                Some(Ok(Message::Close(frame))) => {
-                    ended = frame.map_or(Ended::Closed(1005, String::new()), |frame| {
-                        Ended::Closed(frame.code.into(), frame.reason.to_string())
-                    });
-                }
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => break,
-            },
-            message = outgoing.recv() => match message {
-                Some(message) => {
-                    // A socket that cannot be written to is about to say so to its reader.
-                    let _ = socket.send(message).await;
-                }
-                None => return,
-            },
-        }
-    }
-    // First, so that whatever was sent is among what the end takes back.
-    drop(outgoing);
-    record.ended(ended);
 }
