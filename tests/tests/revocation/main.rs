@@ -1,4 +1,9 @@
-//! Tokens that are revoked before they expire: every node closes their connections, also a node that starts afterwards.
+//! Rights that end before their token does, because the token is revoked or a new one allows less: on every node, also on one
+//! that starts afterwards.
+
+mod coming_and_going;
+mod flow;
+mod member;
 
 use std::time::{Duration, Instant};
 
