@@ -73,7 +73,6 @@ impl Room {
         }
         let steady = self.steady.iter().map(|client| self.run.view(client));
         let report = self.run.judge_views(self.members.iter().chain(&self.away).map(Member::view).chain(steady));
-        println!("{report}");
         report.assert_whole();
         Ok(())
     }
