@@ -4,6 +4,7 @@
 //! messages. Its answer is queued when the outbox is nearly empty, so it closes no client.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -14,6 +15,7 @@ use super::connection::Connection;
 use super::excerpt::{Answer, Drawn, Excerpt};
 use super::resume::{AbortOnDrop, WAITING, overloaded};
 use super::waiting::Waited;
+use crate::gate::{Identity, Question};
 use crate::protocol::{Failure, Reply, Start};
 use crate::window::Page;
 
@@ -22,6 +24,16 @@ const PENDING: usize = 8;
 
 /// The longest time to wait for a page of older records, with those that are read before it.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A `history` command that waits.
+pub(super) struct WaitingHistory {
+    /// Unlike that of any other that waits on its connection.
+    pub(super) number: u64,
+    id: Option<u64>,
+    channel: Box<str>,
+    /// Aborted when this is dropped.
+    _task: AbortOnDrop,
+}
 
 /// A `history` command that is being answered.
 struct Asked {
@@ -48,9 +60,10 @@ impl Worker {
         if returning.histories.len() >= PENDING || self.waiting.get() >= WAITING {
             return Err(overloaded("too many history commands are pending"));
         }
-        let number = returning.histories.last().map_or(0, |(number, _)| number + 1);
+        let number = returning.histories.last().map_or(0, |last| last.number + 1);
         let task = Rc::clone(self).run_history(Rc::clone(connection), asked, wait, number);
-        returning.histories.push((number, AbortOnDrop(self.spawn_for(connection, task))));
+        let task = AbortOnDrop(self.spawn_for(connection, task));
+        returning.histories.push(WaitingHistory { number, id, channel: channel.into(), _task: task });
         drop(state);
         self.waiting.set(self.waiting.get() + 1);
         self.returning.borrow_mut().insert(connection.member);
@@ -83,6 +96,18 @@ impl Worker {
             tokio::task::yield_now().await;
         }
         self.remove_history(&connection, number);
+    }
+
+    /// Refuses the waiting commands that a new identity may not ask.
+    pub(super) async fn withdraw_histories(self: &Rc<Self>, connection: &Rc<Connection>, identity: &Arc<Identity>) {
+        for (number, channel) in connection.waiting_histories() {
+            let Err(failure) = self.permit(identity, Question::History { channel: &channel }).await else { continue };
+            if !failure.retry
+                && let Some(withdrawn) = self.remove_history(connection, number)
+            {
+                self.fail(connection, withdrawn.id, &failure);
+            }
+        }
     }
 
     async fn wait_for_history(&self, connection: &Connection, asked: &Asked, wait: Wait) -> Waited {
@@ -128,6 +153,15 @@ impl Worker {
             Drawn::Unavailable => self.fail(connection, asked.id, &unavailable()),
         }
         None
+    }
+}
+
+impl Connection {
+    /// The numbers and channels of the `history` commands that wait.
+    fn waiting_histories(&self) -> Vec<(u64, Box<str>)> {
+        let state = self.state.borrow();
+        let waiting = state.returning.iter().flat_map(|returning| &returning.histories);
+        waiting.map(|one| (one.number, one.channel.clone())).collect()
     }
 }
 

@@ -155,7 +155,7 @@ impl Worker {
         }
     }
 
-    /// Ends the subscriptions that a new identity may not have.
+    /// Ends the subscriptions, and the waiting `history` commands, that a new identity may not have.
     async fn withdraw(self: &Rc<Self>, connection: &Rc<Connection>, identity: &Arc<Identity>) {
         for channel in self.channels(connection) {
             let Err(failure) = self.permit(identity, Question::Subscribe { channel: &channel }).await else { continue };
@@ -164,6 +164,7 @@ impl Worker {
                 self.notify(connection, Notice::Unsubscribed { channel: &channel });
             }
         }
+        self.withdraw_histories(connection, identity).await;
     }
 
     fn greet(&self, connection: &Connection, id: Option<u64>, identity: &Identity) {

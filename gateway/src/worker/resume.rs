@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use super::Worker;
 use super::catch_up::{CatchUp, Step, Wait};
 use super::connection::{Connection, Offered, State};
+use super::history::WaitingHistory;
 use super::waiting::Waited;
 use crate::gate::Slow;
 use crate::protocol::{Failure, Notice, Reply};
@@ -37,8 +38,8 @@ pub(super) struct Returning {
     channels: BTreeMap<Box<str>, CatchingUp>,
     /// The number of positions for which the broker was asked without result.
     pub(super) unfounded: u8,
-    /// The `history` commands that wait, by their numbers.
-    pub(super) histories: Vec<(u64, AbortOnDrop)>,
+    /// The `history` commands that wait.
+    pub(super) histories: Vec<WaitingHistory>,
 }
 
 struct CatchingUp {
@@ -348,13 +349,15 @@ impl Worker {
         Some(catching_up)
     }
 
-    /// Removes a `history` command that is answered.
-    pub(super) fn remove_history(&self, connection: &Connection, number: u64) {
+    /// Removes and returns a `history` command that waits, if it still does.
+    pub(super) fn remove_history(&self, connection: &Connection, number: u64) -> Option<WaitingHistory> {
         let mut state = connection.state.borrow_mut();
-        let Some(returning) = state.returning.as_mut() else { return };
-        returning.histories.retain(|(other, _)| *other != number);
+        let histories = &mut state.returning.as_mut()?.histories;
+        let place = histories.iter().position(|waiting| waiting.number == number)?;
+        let removed = histories.remove(place);
         self.waiting.set(self.waiting.get() - 1);
         self.tidy(connection, &mut state);
+        Some(removed)
     }
 
     /// Frees what a connection without anything that waits does not need.

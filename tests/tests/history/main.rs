@@ -10,6 +10,7 @@ mod losses;
 mod model;
 mod pages;
 mod returners;
+mod withdrawn;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
