@@ -12,6 +12,7 @@ pub mod cluster;
 mod conditions;
 pub mod crowd;
 pub mod door;
+pub mod events;
 mod every_broker;
 pub mod history;
 pub mod http;

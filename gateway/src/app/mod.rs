@@ -21,6 +21,9 @@ use self::socket::Socket;
 use crate::field;
 use crate::protocol::Format;
 
+/// The gateway's paths for Server-Sent Events: channels in the query, or one in the path.
+const STREAMS: [&str; 2] = ["/sse", "/sse/{channel}"];
+
 /// The names and values of a path's parameters, still percent-encoded.
 pub(crate) type Parameters = Vec<(String, String)>;
 
@@ -51,6 +54,8 @@ pub struct App {
     /// The index in `endpoints`, by path.
     sockets: matchit::Router<usize>,
     endpoints: Vec<Endpoint>,
+    /// The paths of Server-Sent Events.
+    streams: matchit::Router<()>,
     /// The scheme and path of each route, in the order in which they were added.
     pub(crate) routes: Vec<(&'static str, String)>,
     /// The program's name and version, if set.
@@ -97,13 +102,20 @@ impl App {
         Self::default()
     }
 
-    /// The gateway itself: a page at `/`, `fanfare.v1` at `/ws`, the raw protocol at `/raw/{channel}`.
+    /// The gateway itself: a page at `/`, `fanfare.v1` at `/ws`, the raw protocol at `/raw/{channel}`, Server-Sent Events at
+    /// `/sse` and `/sse/{channel}`.
     #[must_use]
     pub fn gateway() -> Self {
         let mut app = Self::new();
         app.get("/", async || axum::response::Html(include_str!("../page/index.html")));
         for format in Format::all() {
-            app.endpoint(format.protocol().path(), Endpoint::Gateway(format));
+            if let Some(path) = format.protocol().path() {
+                app.endpoint(path, Endpoint::Gateway(format));
+            }
+        }
+        for path in STREAMS {
+            added(path, app.streams.insert(path, ()));
+            app.routes.push(("http", path.to_owned()));
         }
         app
     }
@@ -130,6 +142,12 @@ impl App {
         let found = self.sockets.at(path).ok()?;
         let parameters = found.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         Some((self.endpoints[*found.value].clone(), parameters))
+    }
+
+    /// The parameters of a path that serves Server-Sent Events; `None` for another path.
+    pub(crate) fn stream(&self, path: &str) -> Option<Parameters> {
+        let found = self.streams.at(path).ok()?;
+        Some(found.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
     /// A short list of the paths: of sockets only if `sockets` is true, otherwise of pages too.

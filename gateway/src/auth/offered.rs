@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::percent_decode_str;
 
 use super::TOKEN_BYTES;
-use crate::field::elements;
+use crate::field::{elements, lists};
 
 /// A subprotocol that carries a token begins with this; base64url of the token follows.
 pub(crate) const BEARER: &str = "fanfare.bearer.";
@@ -78,7 +78,9 @@ pub(crate) fn offered(
         }
     }
     // The handshake has checked the origin. Without one it is not a page that connects, and the cookie could be anyone's.
-    match cookie.filter(|_| found.is_none() && headers.contains_key(ORIGIN)) {
+    // Browsers send no origin with a GET of the same one, but say so.
+    let of_page = headers.contains_key(ORIGIN) || lists(headers, "sec-fetch-site", "same-origin");
+    match cookie.filter(|_| found.is_none() && of_page) {
         Some(name) => cookies(headers, name),
         None => Ok(found),
     }

@@ -1,7 +1,7 @@
 //! Serves one accepted socket until it is closed or becomes a WebSocket.
 //!
-//! Hyper reads the request's head, under limits of size and time. After the 101 only the bare socket is kept: a head or
-//! a read buffer would cost more memory than the connection itself.
+//! Hyper reads the request's head, under limits of size and time. After the 101, and after the head of an event stream, only
+//! the bare socket is kept: a head or a read buffer would cost more memory than the connection itself.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -22,6 +22,7 @@ use tower_service::Service;
 use super::handshake;
 use super::refuse::{self, Refusing};
 use super::site::{PROBES, Site};
+use super::stream::{self, Agreed};
 use super::upgrade::{self, Upgrade};
 use super::worded::Worded;
 use crate::door::ingress::Entrant;
@@ -46,6 +47,12 @@ struct Requester {
     too_many: bool,
 }
 
+/// What a request has made of its socket.
+enum Next {
+    Socket(Upgrade),
+    Stream(Agreed),
+}
+
 /// Serves one accepted socket with HTTP, and hands it to the worker if a request upgrades it to a WebSocket.
 pub(crate) async fn serve(
     site: Arc<Site>,
@@ -67,24 +74,30 @@ pub(crate) async fn serve(
     let place = site.ingress.place(entrant.client());
     let requester = Requester { entrant, too_many: place.is_err() };
     admission.place = place.unwrap_or_default();
-    let upgrade = RefCell::new(None);
-    let requests = Cell::new(0);
+    let next = RefCell::new(None);
+    let (requests, endless) = (Cell::new(0), Cell::new(false));
     let service = service_fn(|request| {
         requests.set(requests.get() + 1);
-        let answer = answer(&site, &worker, requester, request, &upgrade);
-        async move { Ok::<_, Infallible>(answer.await) }
+        let (answer, next, endless) = (answer(&site, &worker, requester, request, &next), &next, &endless);
+        async move {
+            let response = answer.await;
+            endless.set(matches!(*next.borrow(), Some(Next::Stream(_))));
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(worker.shared.config.http.head_time)
         .max_headers(HEAD_LINES)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(Worded::new(stream, &requests)), service);
+        .serve_connection(TokioIo::new(Worded::new(stream, &requests, &endless)), service);
     match Box::pin(connection.without_shutdown()).await {
         Ok(parts) => {
             let (stream, read) = (parts.io.into_inner().into_inner(), parts.read_buf);
-            if let Some(upgrade) = upgrade.take() {
-                upgrade::connect(&worker, stream, admission, upgrade, &read);
+            match next.take() {
+                Some(Next::Socket(upgrade)) => upgrade::connect(&worker, stream, admission, upgrade, &read),
+                Some(Next::Stream(agreed)) => stream::connect(&worker, stream, admission, agreed, &read),
+                None => {}
             }
         }
         Err(error) if error.is_parse_too_large() => {
@@ -95,13 +108,13 @@ pub(crate) async fn serve(
     }
 }
 
-/// The response to one request. If it is a 101, stores the agreed upgrade in `upgrade`.
+/// The response to one request. If it is a 101 or begins an event stream, stores what was agreed in `next`.
 async fn answer(
     site: &Site,
     worker: &Worker,
     requester: Requester,
     request: Request<Incoming>,
-    upgrade: &RefCell<Option<Upgrade>>,
+    next: &RefCell<Option<Next>>,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
@@ -122,14 +135,19 @@ async fn answer(
     {
         return match upgrade::agree(&refusing, host, socket).await {
             Ok((agreed, response)) => {
-                upgrade.replace(Some(agreed));
+                next.replace(Some(Next::Socket(agreed)));
                 response
             }
             Err(response) => *response,
         };
     }
-    if let Some(refusal) = refusing.stranger(host).filter(|_| !is_probe) {
+    if let Some(refusal) = refusing.stranger(host.clone()).filter(|_| !is_probe) {
         return refusing.refuse(refusal);
+    }
+    if let Some(parameters) = site.app.stream(path).filter(|_| !wants_socket) {
+        let (response, agreed) = stream::answer(&refusing, host, parameters).await;
+        next.replace(agreed.map(Next::Stream));
+        return response;
     }
     if !site.app.has_page(path) {
         return refusing.not_found(wants_socket);

@@ -61,7 +61,12 @@ pub(super) async fn agree(
         return Err(later("this node takes no more connections now: retry"));
     }
     let route = route(parameters, head.uri.query(), accepted.protocol)?;
-    let identity = identify(refusing, &endpoint).await?;
+    let asked = Asked {
+        by_message: matches!(&endpoint, Endpoint::Gateway(format) if format.protocol().takes_tokens()),
+        of_app: matches!(endpoint, Endpoint::Handler { .. }),
+        cookies: true,
+    };
+    let identity = identify(refusing, asked).await?;
     // A client that proves who it is later is judged as an anonymous one until then.
     let known = identity.clone().unwrap_or_else(Identity::anonymous);
     let allowed = worker.permit(&known, Question::Connect { path: head.uri.path() }).await;
@@ -95,18 +100,29 @@ pub(super) async fn agree(
     Ok((Upgrade { endpoint, identity, channel, slow, route, client, place }, response))
 }
 
+/// Where a client's token may be.
+pub(super) struct Asked {
+    /// In its first message.
+    pub(super) by_message: bool,
+    /// Nowhere, if there are no keys: the request is an app's own.
+    pub(super) of_app: bool,
+    /// In its cookie.
+    pub(super) cookies: bool,
+}
+
 /// Who the client is, by the token that the request offers. `None` if the client has to prove it by its first message, which
 /// only the native protocol can.
-async fn identify(refusing: &Refusing<'_>, endpoint: &Endpoint) -> Result<Option<Arc<Identity>>, Box<Response<Body>>> {
+pub(super) async fn identify(
+    refusing: &Refusing<'_>,
+    asked: Asked,
+) -> Result<Option<Arc<Identity>>, Box<Response<Body>>> {
     let Refusing { worker, head, .. } = *refusing;
     let auth = &worker.shared.auth;
-    let first_message = matches!(endpoint, Endpoint::Gateway(format) if format.protocol().takes_tokens());
-    let is_app = matches!(endpoint, Endpoint::Handler { .. });
     // Without keys, queries and an app's headers have meanings of their own.
     let query = head.uri.query().filter(|_| auth.has_keys());
-    let offered = match is_app && !auth.has_keys() {
+    let offered = match asked.of_app && !auth.has_keys() {
         true => None,
-        false => auth::offered(&head.headers, query, auth.cookie())
+        false => auth::offered(&head.headers, query, auth.cookie().filter(|_| asked.cookies))
             .map_err(|misplaced| refusing.unauthorised(&misplaced, StatusCode::BAD_REQUEST))?,
     };
     // Proxies in front of a node without keys send tokens of their own.
@@ -118,7 +134,7 @@ async fn identify(refusing: &Refusing<'_>, endpoint: &Endpoint) -> Result<Option
             Err(refused) => Err(refusing.unauthorised(&refused, StatusCode::UNAUTHORIZED)),
         },
         None if auth.lets_anonymous_in() => Ok(Some(Identity::anonymous())),
-        None if first_message => Ok(None),
+        None if asked.by_message => Ok(None),
         None => Err(refusing.unauthorised(&NO_TOKEN, StatusCode::UNAUTHORIZED)),
     }
 }
@@ -154,7 +170,9 @@ pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admiss
         Endpoint::Handler { .. } => (Format::RAW, Box::new(raw::ToHandler), Some(Box::default())),
     };
     let extensions = Extensions::none();
-    let arrival = Arrival { stream, client, admission, identity, extensions, format, session, channel, slow, inbox };
+    let listening = None;
+    let arrival =
+        Arrival { stream, client, admission, identity, extensions, format, session, channel, slow, inbox, listening };
     let connection = worker.adopt(arrival, read);
     if let Endpoint::Handler { handler, channel, .. } = endpoint {
         let socket = Socket { worker: Rc::clone(worker), connection, channel, route };
@@ -163,7 +181,7 @@ pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admiss
 }
 
 /// The answer to a client that the gate has not allowed.
-fn not_allowed(refusing: &Refusing<'_>, failure: Failure) -> Box<Response<Body>> {
+pub(super) fn not_allowed(refusing: &Refusing<'_>, failure: Failure) -> Box<Response<Body>> {
     match failure {
         Failure { retry: true, message, .. } => later(&message),
         Failure { code: "bad_channel", message, .. } => {
@@ -175,7 +193,7 @@ fn not_allowed(refusing: &Refusing<'_>, failure: Failure) -> Box<Response<Body>>
 }
 
 /// The answer to a client that should retry soon.
-fn later(text: &str) -> Box<Response<Body>> {
+pub(super) fn later(text: &str) -> Box<Response<Body>> {
     let text = format!("{text}\n");
     Box::new((StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], text).into_response())
 }

@@ -1,6 +1,7 @@
 //! A stream that adds a text to hyper's own refusals. Hyper answers a request that it cannot parse with a bare status.
 //!
-//! Recognises such a refusal as the head of a response that no request of the service is waiting for.
+//! Recognises such a refusal as the head of a response that no request of the service is waiting for. Also removes the
+//! length that hyper gives a response whose body the worker writes later.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -20,6 +21,8 @@ pub(super) struct Worded<'a, S = Stream> {
     stream: S,
     /// The number of requests that the service has received.
     requests: &'a Cell<u64>,
+    /// Whether the response to the last request has a body that ends with the connection.
+    endless: &'a Cell<bool>,
     /// The number of responses that were begun.
     responses: u64,
     /// A response with a text that is not written completely yet.
@@ -27,8 +30,8 @@ pub(super) struct Worded<'a, S = Stream> {
 }
 
 impl<'a, S> Worded<'a, S> {
-    pub(super) fn new(stream: S, requests: &'a Cell<u64>) -> Self {
-        Self { stream, requests, responses: 0, replacement: Vec::new() }
+    pub(super) fn new(stream: S, requests: &'a Cell<u64>, endless: &'a Cell<bool>) -> Self {
+        Self { stream, requests, endless, responses: 0, replacement: Vec::new() }
     }
 
     pub(super) fn into_inner(self) -> S {
@@ -42,6 +45,12 @@ fn status(bytes: &[u8]) -> Option<&[u8]> {
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', status @ ..] => status.get(..3),
         _ => None,
     }
+}
+
+/// The same head without the length of an empty body. `None` if it has none.
+fn endless(head: &[u8]) -> Option<Vec<u8>> {
+    let (before, after) = std::str::from_utf8(head).ok()?.split_once(NO_BODY)?;
+    Some([before, after].concat().into_bytes())
 }
 
 /// The same response with a text. `None` if it is not one of hyper's refusals.
@@ -100,6 +109,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Worded<'_, S> {
             self.replacement = replacement;
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
+        if begins
+            && self.endless.get()
+            && self.responses + 1 == self.requests.get()
+            && let Some(head) = endless(first)
+        {
+            self.endless.set(false);
+            self.responses += 1;
+            self.replacement = head;
+            return Poll::Ready(Ok(first.len()));
+        }
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
         if begins && written > 0 {
             self.responses += 1;
@@ -131,8 +150,8 @@ mod tests {
     /// What a peer receives when `answers` are written one by one, each after the given number of requests.
     async fn through(answers: &[(u64, &str)]) -> String {
         let (near, mut far) = tokio::io::duplex(8 << 10);
-        let received = Cell::new(0);
-        let mut stream = Worded::new(near, &received);
+        let (received, endless) = (Cell::new(0), Cell::new(false));
+        let mut stream = Worded::new(near, &received, &endless);
         for (requests, answer) in answers {
             received.set(*requests);
             stream.write_all(answer.as_bytes()).await.expect("it is open");
@@ -142,6 +161,25 @@ mod tests {
         let mut text = String::new();
         far.read_to_string(&mut text).await.expect("it is text");
         text
+    }
+
+    #[tokio::test]
+    async fn the_length_is_removed_from_the_head_of_an_endless_body_only() {
+        const HEAD: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\ndate: now\r\n\r\n";
+        let (near, mut far) = tokio::io::duplex(8 << 10);
+        let (received, endless) = (Cell::new(1), Cell::new(false));
+        let mut stream = Worded::new(near, &received, &endless);
+        stream.write_all(HEAD.as_bytes()).await.expect("it is open");
+        received.set(2);
+        endless.set(true);
+        stream.write_all(HEAD.as_bytes()).await.expect("it is open");
+        stream.flush().await.expect("it is open");
+        stream.write_all(b"content-length: 0\r\n").await.expect("it is open");
+        drop(stream);
+        let mut text = String::new();
+        far.read_to_string(&mut text).await.expect("it is text");
+        let stripped = HEAD.replace(NO_BODY, "");
+        assert_eq!(text, format!("{HEAD}{stripped}{NO_BODY}"));
     }
 
     #[tokio::test]

@@ -9,24 +9,40 @@ use crate::codec::{self, Opcode};
 /// The content of one message. Kept apart from its frame, so that each transport can frame it in its own way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Body<'a> {
-    opcode: Opcode,
+    /// `None` on a transport without frames.
+    opcode: Option<Opcode>,
     content: Cow<'a, [u8]>,
 }
 
 impl<'a> Body<'a> {
     /// A text message; `content` must be UTF-8.
     pub(crate) fn text(content: impl Into<Cow<'a, [u8]>>) -> Self {
-        Self { opcode: Opcode::Text, content: content.into() }
+        Self { opcode: Some(Opcode::Text), content: content.into() }
     }
 
     /// A binary message.
     pub(crate) fn binary(content: impl Into<Cow<'a, [u8]>>) -> Self {
-        Self { opcode: Opcode::Binary, content: content.into() }
+        Self { opcode: Some(Opcode::Binary), content: content.into() }
     }
 
-    /// The message as a WebSocket frame.
+    /// Bytes of a stream that has no frames.
+    pub(crate) fn stream(content: impl Into<Cow<'a, [u8]>>) -> Self {
+        Self { opcode: None, content: content.into() }
+    }
+
+    /// The same content as one line of a stream.
+    pub(crate) fn into_line(self) -> Body<'static> {
+        let mut content = self.content.into_owned();
+        content.push(b'\n');
+        Body::stream(content)
+    }
+
+    /// The message as its transport carries it.
     pub(crate) fn frame(&self) -> Bytes {
-        codec::frame(self.opcode, &self.content)
+        match self.opcode {
+            Some(opcode) => codec::frame(opcode, &self.content),
+            None => Bytes::copy_from_slice(&self.content),
+        }
     }
 }
 

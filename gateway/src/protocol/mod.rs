@@ -5,16 +5,20 @@
 
 mod body;
 mod command;
+mod lines;
 pub(crate) mod native;
+pub(crate) mod places;
 pub(crate) mod raw;
 mod reply;
 #[cfg(test)]
 mod shout;
+pub(crate) mod sse;
 
 use broker_adapters::{Payload, Record};
 
 pub(crate) use self::body::Body;
 pub(crate) use self::command::{Command, Failure, MOST, Request, Start, Token, message_id};
+use self::places::Places;
 pub(crate) use self::reply::{Notice, Output, Reply};
 use crate::close::CloseReason;
 
@@ -22,6 +26,8 @@ use crate::close::CloseReason;
 pub(crate) const ALL: &[&dyn Protocol] = &[
     &native::Native,
     &raw::Raw,
+    &sse::Sse,
+    &lines::Lines,
     #[cfg(test)]
     &shout::Shout,
 ];
@@ -33,12 +39,16 @@ pub(crate) const CHANNEL: &str = "channel";
 ///
 /// The encoded messages depend on the arguments only, so that clients of one protocol can share them.
 pub(crate) trait Protocol: Sync {
-    /// The gateway's path for this protocol. If it has the parameter `{channel}`, a connection is subscribed to that
-    /// channel.
-    fn path(&self) -> &'static str;
+    /// The gateway's path for WebSockets of this protocol. If it has the parameter `{channel}`, a connection is subscribed
+    /// to that channel. `None` if its clients use no WebSocket.
+    fn path(&self) -> Option<&'static str> {
+        None
+    }
 
     /// The names of its subprotocols, from which the handshake selects one.
-    fn names(&self) -> &'static [&'static str];
+    fn names(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// Whether its clients can prove who they are by their first message.
     fn takes_tokens(&self) -> bool {
@@ -56,12 +66,23 @@ pub(crate) trait Protocol: Sync {
 
     /// Encodes a notice, which a client receives without having asked.
     fn notice(&self, notice: Notice<'_>) -> Output;
+
+    /// Encodes the end of a connection, on a transport that has no close frames.
+    fn ending(&self, reason: CloseReason) -> Option<Body<'static>> {
+        let _ = reason;
+        None
+    }
 }
 
 /// One connection's state of a protocol: decodes its messages, and remembers what it must between them.
 pub(crate) trait Session {
     /// Decodes one message of the client.
     fn read<'a>(&mut self, message: Incoming<'a>) -> Input<'a>;
+
+    /// The client's positions, if its messages carry an id for all its channels.
+    fn places(&mut self) -> Option<&mut Places> {
+        None
+    }
 }
 
 /// A message of a client. Borrowed if it was contiguous in the input.
@@ -86,9 +107,11 @@ pub(crate) enum Input<'a> {
     Invalid { id: Option<u64>, failure: Failure },
     /// A message after which the connection must be closed.
     Close(CloseReason),
+    /// Nothing to do.
+    Nothing,
 }
 
-/// The encoding of messages for a connection: the number of its protocol.
+/// The encoding of messages for a connection: the number of its protocol, and how the connection differs from others of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Format(u8);
 
@@ -103,7 +126,52 @@ impl Format {
     /// The payload and nothing else: the format of the raw protocol and of apps.
     pub(crate) const RAW: Self = Self(1);
 
-    /// All formats.
+    /// Events whose data is the payload, on a connection with one channel: all its clients share them.
+    pub(crate) const EVENTS: Self = Self(2 | Self::STREAM);
+
+    /// The same, on a connection with several channels, whose ids are its own.
+    pub(crate) const OWN_EVENTS: Self = Self(2 | Self::STREAM | Self::OWN);
+
+    /// Events whose data is a message as JSON. Their ids are the connection's own.
+    pub(crate) const JSON_EVENTS: Self = Self(2 | Self::STREAM | Self::OWN | Self::JSON);
+
+    /// A line of JSON for each message.
+    pub(crate) const LINES: Self = Self(3 | Self::STREAM);
+
+    /// An HTTP response without end, not a WebSocket.
+    const STREAM: u8 = 0x80;
+    /// Each message carries the connection's own id.
+    const OWN: u8 = 0x40;
+    /// Messages are those of [`Self::LINES`], as the data of events.
+    const JSON: u8 = 0x20;
+    /// The bits of the protocol's number.
+    const NUMBER: u8 = 0x1f;
+
+    /// Whether its connections are HTTP responses without end, whose clients only listen.
+    pub(crate) fn is_stream(self) -> bool {
+        self.0 & Self::STREAM != 0
+    }
+
+    /// Whether each message carries the connection's own id, for all its channels.
+    pub(crate) fn has_own_ids(self) -> bool {
+        self.0 & Self::OWN != 0
+    }
+
+    /// Whether messages are lines of JSON, as the data of events.
+    pub(crate) fn is_json(self) -> bool {
+        self.0 & Self::JSON != 0
+    }
+
+    /// The format whose messages its connections share, before they get ids of their own.
+    pub(crate) fn shared(self) -> Self {
+        match self {
+            Self::OWN_EVENTS => Self::EVENTS,
+            Self::JSON_EVENTS => Self::LINES,
+            shared => shared,
+        }
+    }
+
+    /// All formats of which a message has a form of its own.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         (0..u8::MAX).take(Self::COUNT).map(Self)
     }
@@ -115,6 +183,6 @@ impl Format {
 
     /// The index of this format in tables of all formats.
     pub(crate) fn index(self) -> usize {
-        usize::from(self.0)
+        usize::from(self.0 & Self::NUMBER)
     }
 }

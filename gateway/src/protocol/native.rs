@@ -38,8 +38,8 @@ const KEY: usize = 255;
 pub(crate) struct Native;
 
 impl Protocol for Native {
-    fn path(&self) -> &'static str {
-        "/ws"
+    fn path(&self) -> Option<&'static str> {
+        Some("/ws")
     }
 
     fn names(&self) -> &'static [&'static str] {
@@ -104,8 +104,8 @@ impl Protocol for Native {
                 format!("{{\"channel\":{channel},\"lost\":{{\"after\":\"{after}\",\"reason\":\"{reason}\"}}}}")
             }
             Notice::Skipped { channel, count } => format!("{{\"channel\":{},\"skipped\":{count}}}", quoted(channel)),
-            Notice::Unsubscribed { channel } => {
-                format!("{{\"unsubscribed\":{{\"channel\":{},\"reason\":\"forbidden\"}}}}", quoted(channel))
+            Notice::Unsubscribed { channel, reason } => {
+                format!("{{\"unsubscribed\":{{\"channel\":{},\"reason\":\"{reason}\"}}}}", quoted(channel))
             }
             Notice::Ping(positions) => ping(positions),
             Notice::Degraded(degraded) => format!("{{\"degraded\":{degraded}}}"),

@@ -19,8 +19,8 @@ struct OnChannel;
 pub(crate) struct ToHandler;
 
 impl Protocol for Raw {
-    fn path(&self) -> &'static str {
-        "/raw/{channel}"
+    fn path(&self) -> Option<&'static str> {
+        Some("/raw/{channel}")
     }
 
     fn names(&self) -> &'static [&'static str] {

@@ -36,8 +36,8 @@ pub(crate) enum Notice<'a> {
     /// So many messages of a channel were skipped, because the client reads slowly and the channel's rule says so. The next
     /// message of the channel is the newest.
     Skipped { channel: &'a str, count: u64 },
-    /// The client is no longer subscribed to a channel: it has lost the right to it.
-    Unsubscribed { channel: &'a str },
+    /// The client is not, or no longer, subscribed to a channel, for this reason: most often it has lost the right to it.
+    Unsubscribed { channel: &'a str, reason: &'static str },
     /// Asks the client for a sign of life, and gives it the position of each of its channels, so that it can also
     /// resume quiet channels.
     Ping(&'a [(&'a str, Position)]),

@@ -12,8 +12,8 @@ pub(crate) struct Shout;
 struct Shouter;
 
 impl Protocol for Shout {
-    fn path(&self) -> &'static str {
-        "/shout/{channel}"
+    fn path(&self) -> Option<&'static str> {
+        Some("/shout/{channel}")
     }
 
     fn names(&self) -> &'static [&'static str] {

@@ -131,5 +131,6 @@ fn arrival(end: End, identity: Arc<Identity>) -> Arrival {
         channel: None,
         slow: Slow::Disconnect,
         inbox: None,
+        listening: None,
     }
 }

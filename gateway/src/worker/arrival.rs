@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use broker_adapters::Position;
+use bytes::Bytes;
+
 use crate::app::inbox::Inbox;
 use crate::codec::Extensions;
 use crate::door::ingress::Client;
 use crate::door::listener::Admission;
 use crate::door::stream::Stream;
-use crate::gate::{Identity, Slow};
+use crate::gate::{Identity, Policy, Slow};
 use crate::protocol::{Format, Session};
 
 /// A socket that is about to become a connection.
@@ -28,4 +31,22 @@ pub(crate) struct Arrival {
     pub(crate) slow: Slow,
     /// The queue of messages for the app's handler, if there is one.
     pub(crate) inbox: Option<Box<Inbox>>,
+    /// What a client that only listens is to get.
+    pub(crate) listening: Option<Box<Listening>>,
+}
+
+/// What a client that only listens has asked for, and may have.
+pub(crate) struct Listening {
+    /// What it is sent first.
+    pub(crate) opening: Bytes,
+    pub(crate) channels: Vec<Wanted>,
+    /// The number of last messages of each channel that it gets without a position.
+    pub(crate) last: Option<u32>,
+}
+
+/// A channel that a client wants to listen to.
+pub(crate) struct Wanted {
+    pub(crate) channel: String,
+    pub(crate) since: Option<Position>,
+    pub(crate) policy: Policy,
 }

@@ -153,11 +153,29 @@ impl Worker {
     }
 
     pub(super) fn reply(&self, connection: &Connection, id: Option<u64>, reply: &Reply<'_>) {
-        self.say(connection, connection.format.protocol().reply(id, reply));
+        let output = connection.format.protocol().reply(id, reply);
+        match reply {
+            Reply::Subscribed { channel, at, .. } => self.say_at(connection, channel, *at, output),
+            _ => self.say(connection, output),
+        }
     }
 
     pub(super) fn notify(&self, connection: &Connection, notice: Notice<'_>) {
-        self.say(connection, connection.format.protocol().notice(notice));
+        let output = connection.format.protocol().notice(notice);
+        match notice {
+            Notice::Lost { channel, lost } => self.say_at(connection, channel, lost.at, output),
+            _ => self.say(connection, output),
+        }
+    }
+
+    /// Says something that moves the client in one channel.
+    fn say_at(&self, connection: &Connection, channel: &str, at: Position, output: Output) {
+        match output {
+            Output::Message(body) if connection.format.has_own_ids() => {
+                self.send(connection, connection.own_event(channel, at, &body.frame()));
+            }
+            output => self.say(connection, output),
+        }
     }
 
     fn say(&self, connection: &Connection, output: Output) {

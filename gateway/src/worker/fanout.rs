@@ -94,6 +94,9 @@ impl Worker {
                 let mut frames: [Option<Frame>; Format::COUNT] = Default::default();
                 self.broadcast(run[0].0, |connection| {
                     let format = connection.format;
+                    if format.has_own_ids() {
+                        return Ok(connection.queue(self, self.own(connection, run)));
+                    }
                     let frame = frames[format.index()].get_or_insert_with(|| self.backlog.frame(joined(run, format)));
                     Ok(connection.queue(self, frame.clone()))
                 })
@@ -115,11 +118,20 @@ impl Worker {
             };
             (all, newest)
         };
+        let at = run[run.len() - 1].1.record.position();
         self.broadcast(run[0].0, |connection| {
-            let format = connection.format;
-            let both = frames[format.index()].get_or_insert_with(|| make(format)).clone();
-            Ok(connection.queue_latest(self, run[0].0, both, run.len()))
+            if connection.format.has_own_ids() && !connection.is_blocked() {
+                return Ok(connection.queue(self, self.own(connection, run)));
+            }
+            let format = connection.format.shared();
+            let (all, newest) = frames[format.index()].get_or_insert_with(|| make(format)).clone();
+            Ok(connection.queue_latest(self, run[0].0, all, (newest, at), run.len()))
         })
+    }
+
+    /// A run of messages with the ids of one client.
+    fn own(&self, connection: &Connection, run: &[Hit<'_>]) -> Frame {
+        self.backlog.frame(connection.own_messages(run.iter().map(|(_, message)| *message)))
     }
 
     /// Calls `queue` for each subscriber; an error ends that connection. Returns the number of subscribers.
@@ -171,7 +183,12 @@ impl Worker {
             self.broadcast(channel, |connection| {
                 // Its newest message comes before the loss.
                 connection.queue_newest(self, channel);
-                notices[connection.format.index()].clone().map(|notice| connection.queue(self, notice))
+                let notice = notices[connection.format.index()].clone()?;
+                let notice = match connection.format.has_own_ids() {
+                    true => self.backlog.frame(connection.own_event(&name, lost.at, &notice)),
+                    false => notice,
+                };
+                Ok(connection.queue(self, notice))
             });
         }
         self.flush();

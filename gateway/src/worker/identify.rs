@@ -161,7 +161,7 @@ impl Worker {
             let Err(failure) = self.permit(identity, Question::Subscribe { channel: &channel }).await else { continue };
             // A decision that could not be made takes nothing away: the right is judged again at the next refresh.
             if !failure.retry && self.leave(connection, &channel) {
-                self.notify(connection, Notice::Unsubscribed { channel: &channel });
+                self.notify(connection, Notice::Unsubscribed { channel: &channel, reason: "forbidden" });
             }
         }
         self.withdraw_histories(connection, identity).await;

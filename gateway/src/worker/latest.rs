@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use broker_adapters::Position;
+
 use super::backlog::{FRAME, Frame};
 use super::hub::ChannelId;
 
@@ -19,16 +21,17 @@ pub(crate) struct Latest {
 #[derive(Debug)]
 pub(crate) struct Newest {
     pub(crate) frame: Frame,
+    pub(crate) at: Position,
     /// The number of messages before it that the client does not receive.
     pub(crate) skipped: u64,
 }
 
 impl Latest {
     /// Replaces the message of a channel by the last one of a run of `count` messages.
-    pub(crate) fn put(&mut self, channel: ChannelId, frame: Frame, count: usize) {
+    pub(crate) fn put(&mut self, channel: ChannelId, (frame, at): (Frame, Position), count: usize) {
         self.bytes += frame.len() + FRAME;
         let before = count.saturating_sub(1) as u64;
-        let replaced = self.waiting.insert(channel, Newest { frame, skipped: before });
+        let replaced = self.waiting.insert(channel, Newest { frame, at, skipped: before });
         if let (Some(replaced), Some(newest)) = (replaced, self.waiting.get_mut(&channel)) {
             self.bytes -= replaced.frame.len() + FRAME;
             newest.skipped += replaced.skipped + 1;
@@ -55,6 +58,7 @@ impl Latest {
 
 #[cfg(test)]
 mod tests {
+    use broker_adapters::{Check, Offset, Partition};
     use bytes::Bytes;
 
     use super::super::backlog::Backlog;
@@ -63,7 +67,8 @@ mod tests {
     #[test]
     fn the_newest_message_of_each_channel_waits_and_the_others_are_counted() {
         let backlog = Backlog::new(1 << 20, 1 << 20);
-        let frame = |text: &'static str| backlog.frame(Bytes::from_static(text.as_bytes()));
+        let at = Position { partition: Partition(0), offset: Offset(1), check: Check(2) };
+        let frame = |text: &'static str| (backlog.frame(Bytes::from_static(text.as_bytes())), at);
         let mut latest = Latest::default();
         latest.put(1, frame("a3"), 3);
         latest.put(2, frame("b1"), 1);

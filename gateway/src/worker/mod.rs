@@ -19,6 +19,7 @@ mod hub;
 mod identify;
 pub(crate) mod latest;
 mod limiting;
+mod listening;
 mod outbox;
 mod progress;
 mod pulse;
@@ -220,14 +221,15 @@ impl Worker {
         self.positions.borrow()[usize::from(self.shared.log.partition_of(channel).0)].is_some()
     }
 
-    /// Makes an upgraded socket a connection. `read` holds the bytes already read from it after the request.
-    pub(crate) fn adopt(self: &Rc<Self>, arrival: Arrival, read: &[u8]) -> Rc<Connection> {
+    /// Makes a socket a connection after its handshake. `read` holds the bytes already read from it after the request.
+    pub(crate) fn adopt(self: &Rc<Self>, mut arrival: Arrival, read: &[u8]) -> Rc<Connection> {
         let now = clock::now();
         self.serial.set(self.serial.get().wrapping_add(1));
         let mut connections = self.connections.borrow_mut();
         let entry = connections.vacant_entry();
         let member = Member::try_from(entry.key()).unwrap_or(Member::MAX);
         let slow = arrival.slow;
+        let listening = arrival.listening.take();
         let user = arrival.identity.as_ref().and_then(|identity| identity.user());
         let allowance = self.shared.limiter.join(user, arrival.client.0.ip());
         let (connection, channel) = Connection::new((member, self.serial.get()), arrival, allowance, now);
@@ -246,8 +248,10 @@ impl Worker {
             Some(Err(_)) => self.end(&connection, CloseReason::Overload),
             _ => {}
         }
-        if let (Some(identity), None) = (&identity, &channel) {
-            self.join_first(&connection, identity);
+        match (listening, &identity, &channel) {
+            (Some(listening), ..) => self.listen(&connection, *listening),
+            (None, Some(identity), None) => self.join_first(&connection, identity),
+            _ => {}
         }
         if let Some(channel) = channel
             && let Err(failure) = self.subscribe_counted(&connection, &channel, slow)

@@ -34,6 +34,10 @@ pub(super) enum Handled {
 impl Worker {
     /// Handles bytes from a connection's socket.
     pub(super) fn receive(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) -> Handled {
+        if connection.format.is_stream() {
+            self.ignore(connection, bytes);
+            return Handled::All;
+        }
         let now = clock::now();
         let (mut input, mut cost, mut handled) = (bytes, 0, Handled::All);
         let mut rests = false;
@@ -121,6 +125,7 @@ impl Worker {
             }
             Input::Invalid { id, failure } => self.fail(connection, id, &failure),
             Input::Close(reason) => self.end(connection, reason),
+            Input::Nothing => {}
         }
         1
     }

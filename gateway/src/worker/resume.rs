@@ -220,10 +220,10 @@ impl Worker {
                 Step::Queue { messages, to } => {
                     self.answer(connection, channel, catch_up);
                     for message in messages {
-                        let frame = message.frame(connection.format);
-                        match connection.offer(self, frame, most) {
+                        match connection.offer_message(self, &message, most) {
                             Offered::Yes => {
-                                self.caught_up.set(self.caught_up.get() + frame.len());
+                                let length = message.frame(connection.format.shared()).len();
+                                self.caught_up.set(self.caught_up.get() + length);
                                 catch_up.queued_to(message.record.position());
                             }
                             Offered::Full => return Some(Wait::Room),

@@ -97,7 +97,8 @@ impl Worker {
     /// Sets the timers of a new connection.
     pub(super) fn watch(&self, connection: &Connection, now: Instant) {
         // A random part, from half to all, of the interval: clients that connected together are not pinged together.
-        let first = self.shared.config.timing.ping.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let interval = if connection.format.is_stream() { self.pace() } else { self.shared.config.timing.ping };
+        let first = interval.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.schedule(connection, Wake::Ping, now + first);
         if let Some(idle) = self.shared.config.timing.idle {
             self.schedule(connection, Wake::Idle, now + idle);
@@ -117,6 +118,8 @@ impl Worker {
         let timing = &self.shared.config.timing;
         match what {
             Wake::Identity => self.check_identity(connection),
+            Wake::Ping if connection.format.is_stream() => self.beat(connection, now),
+            Wake::Pong if connection.format.is_stream() => self.check_beat(connection, now),
             Wake::Ping => {
                 self.watch_expiry(connection);
                 connection.state.borrow_mut().pulse.asked(now);
@@ -165,7 +168,7 @@ impl Worker {
         }
     }
 
-    fn ping(&self, connection: &Connection) -> Output {
+    pub(super) fn ping(&self, connection: &Connection) -> Output {
         let (state, hub, positions) = (connection.state.borrow(), self.hub.borrow(), self.positions.borrow());
         let positions = state.seats.iter().filter_map(|seat| {
             let name = hub.name(seat.channel);

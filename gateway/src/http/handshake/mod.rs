@@ -7,6 +7,7 @@
 mod host;
 mod hosts;
 mod origins;
+mod sharing;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 pub(crate) use host::Host;
 pub use hosts::{HostError, Hosts};
 pub use origins::{OriginError, Origins};
+pub(crate) use sharing::{Sharing, sharing};
 
 use crate::auth::BEARER;
 use crate::errors_page::see;
@@ -62,6 +64,12 @@ pub enum Refusal {
     /// Not a GET.
     #[error("a WebSocket handshake is a GET request: send GET")]
     Method,
+    /// Not a GET, on a path of Server-Sent Events.
+    #[error("an event stream is read with GET: send GET")]
+    StreamMethod,
+    /// A request for an event stream announces a body.
+    #[error("a request for an event stream has no body: send neither Content-Length nor Transfer-Encoding")]
+    StreamBody,
     /// Not HTTP/1.1.
     #[error("a WebSocket handshake needs HTTP/1.1: a proxy on the way may be set to HTTP/1.0")]
     HttpVersion,
@@ -120,13 +128,17 @@ impl Refusal {
     /// The status of the response.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Method | Self::StreamMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::Upgrade | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::Origin(_) | Self::NoOrigin(_) => StatusCode::FORBIDDEN,
             Self::Stranger(_) => StatusCode::MISDIRECTED_REQUEST,
-            Self::HttpVersion | Self::Host | Self::Body | Self::Connection | Self::Key | Self::Protocol => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::HttpVersion
+            | Self::Host
+            | Self::Body
+            | Self::StreamBody
+            | Self::Connection
+            | Self::Key
+            | Self::Protocol => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -134,12 +146,13 @@ impl Refusal {
     pub fn headers(&self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Method => &[("allow", "GET")],
+            Self::StreamMethod => &[("allow", "GET, OPTIONS")],
             // RFC 9110 §15.5.22: a 426 lists the required protocols in Upgrade.
             Self::Upgrade | Self::WebSocketVersion => {
                 &[("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-version", "13")]
             }
             // The bytes that follow may be the announced body. Reading them as a request would allow request smuggling.
-            Self::Body => &[("connection", "close")],
+            Self::Body | Self::StreamBody => &[("connection", "close")],
             _ => &[],
         }
     }
@@ -188,9 +201,7 @@ pub(crate) fn check(parts: &Parts, host: Option<&Host>, terms: &Terms<'_>) -> Re
         return Err(Refusal::HttpVersion);
     }
     let host = host.ok_or(Refusal::Host)?;
-    let lengths = headers.get_all(header::CONTENT_LENGTH);
-    let is_zero = |length: &HeaderValue| length.as_bytes().iter().all(|digit| *digit == b'0') && !length.is_empty();
-    if !lengths.iter().all(is_zero) || headers.contains_key(header::TRANSFER_ENCODING) {
+    if announces_body(headers) {
         return Err(Refusal::Body);
     }
     if !lists(headers, "upgrade", "websocket") {
@@ -212,6 +223,13 @@ pub(crate) fn check(parts: &Parts, host: Option<&Host>, terms: &Terms<'_>) -> Re
     let offered: Vec<_> = offered.into_iter().filter(|name| !name.starts_with(BEARER.as_bytes())).collect();
     let unsupported = (protocol.is_none() && !offered.is_empty()).then(|| shown(&offered));
     Ok(Accepted { accept, protocol, unsupported })
+}
+
+/// Whether a request has a body.
+pub(crate) fn announces_body(headers: &HeaderMap) -> bool {
+    let lengths = headers.get_all(header::CONTENT_LENGTH);
+    let is_zero = |length: &HeaderValue| length.as_bytes().iter().all(|digit| *digit == b'0') && !length.is_empty();
+    !lengths.iter().all(is_zero) || headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// Checks the page's origin. Browsers always send it, and other clients can send any value, so a request without it is

@@ -86,6 +86,14 @@ impl Origins {
         }
     }
 
+    /// Whether pages of an allowed origin may use the client's cookies: it is the host's own, or listed by name. A page that
+    /// only `*` or `null` allows could be anyone's.
+    pub(super) fn trusts(&self, origin: &str, host: &Host, over_tls: bool) -> bool {
+        let Some(origin) = Origin::parse(origin) else { return false };
+        let named = |pattern: &Pattern| !matches!(pattern, Pattern::Any) && pattern.matches(&origin);
+        origin.is_of(host, over_tls) || self.0.iter().any(named)
+    }
+
     /// The hosts of the listed origins.
     pub(super) fn hosts(&self) -> impl Iterator<Item = Name> {
         self.0.iter().filter_map(|pattern| match pattern {

@@ -181,7 +181,7 @@ fn notices_are_valid_json_whatever_the_names() {
     let expected = r#"{"channel":"a\"b","lost":{"after":"03.2.ab","reason":"trimmed"}}"#;
     assert_eq!(notice(Notice::Lost { channel: "a\"b", lost }), expected);
     let unsubscribed = r#"{"unsubscribed":{"channel":"a\"b","reason":"forbidden"}}"#;
-    assert_eq!(notice(Notice::Unsubscribed { channel: "a\"b" }), unsubscribed);
+    assert_eq!(notice(Notice::Unsubscribed { channel: "a\"b", reason: "forbidden" }), unsubscribed);
     assert_eq!(notice(Notice::Skipped { channel: "c", count: 3 }), r#"{"channel":"c","skipped":3}"#);
     assert_eq!(notice(Notice::Ping(&[])), r#"{"ping":{"at":{}}}"#);
     let two = [("c", position(3)), ("a\"b", position(4))];

@@ -188,7 +188,7 @@ impl Connection {
         self.farewell(worker, reason);
     }
 
-    /// Queues the close frame, after which nothing is sent.
+    /// Queues the close frame, or the last event of a stream, after which nothing is sent.
     fn farewell(&self, worker: &Worker, reason: CloseReason) {
         let mut state = self.state.borrow_mut();
         if state.gone {
@@ -206,13 +206,14 @@ impl Connection {
                         state.push(worker, worker.backlog.frame(body.frame()));
                     }
                 }
-                let frame = match reason {
+                let last = match reason {
+                    _ if self.format.is_stream() => self.format.protocol().ending(reason).map(|body| body.frame()),
                     // RFC 6455 §5.5.1: the reply to a close frame repeats its code.
-                    CloseReason::PeerClosed(None) => codec::frame(Opcode::Close, b""),
-                    CloseReason::PeerClosed(Some(code)) => codec::close(code, ""),
-                    _ => codec::close(code, &reason.text()),
+                    CloseReason::PeerClosed(None) => Some(codec::frame(Opcode::Close, b"")),
+                    CloseReason::PeerClosed(Some(code)) => Some(codec::close(code, "")),
+                    _ => Some(codec::close(code, &reason.text())),
                 };
-                state.push(worker, worker.backlog.frame(frame));
+                last.into_iter().for_each(|frame| state.push(worker, worker.backlog.frame(frame)));
                 Stage::Farewell
             }
         };

@@ -1,10 +1,11 @@
-//! One WebSocket connection: its socket, its outbox, and how it ends.
+//! One connection, of a WebSocket or of a client that only listens: its socket, its outbox, and how it ends.
 //!
 //! Owned by its worker and by its one task. The task reads; the worker writes to the socket directly, so that a
 //! broadcast wakes no task. Input goes through the worker's shared buffer. The connection buffers input of its own only
 //! while its reading is paused.
 
 mod ending;
+mod own_ids;
 mod room;
 mod writing;
 
@@ -179,7 +180,9 @@ impl Connection {
                 // Output that a handled frame produced and that could not be written has woken the task again.
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => {
-                    worker.end(self, CloseReason::PeerVanished);
+                    // A client that listens has no other way to close.
+                    let stream = self.format.is_stream();
+                    worker.end(self, if stream { CloseReason::PeerClosed(None) } else { CloseReason::PeerVanished });
                     return Poll::Ready(());
                 }
                 Poll::Ready(Some(length)) => {
@@ -223,6 +226,11 @@ impl Connection {
     /// Whether reading is paused, for the broker, the gate, the app, or the connection's turn.
     pub(super) fn paused(&self) -> bool {
         self.state.borrow().is_paused()
+    }
+
+    /// Whether the socket is full.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.state.borrow().blocked.is_some()
     }
 
     /// Wakes the connection's task.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::{Connection, State};
+use crate::message::Message;
 use crate::worker::Worker;
 
 /// The outbox has room again once its weight, in bytes, is at most this, or a quarter of its limit if that is less.
@@ -27,15 +28,40 @@ impl Connection {
     /// Queues a frame for the next flush, unless the outbox would then weigh more than `most` bytes. Never closes the
     /// client. A nearly empty outbox accepts a frame of any size.
     pub(crate) fn offer(&self, worker: &Worker, frame: &Bytes, most: usize) -> Offered {
+        self.offer_as(worker, frame.len(), most, |_| frame.clone())
+    }
+
+    /// The same for a message, in the connection's format.
+    pub(in crate::worker) fn offer_message(&self, worker: &Worker, message: &Message, most: usize) -> Offered {
+        let format = self.format;
+        let shared = message.frame(format.shared());
+        self.offer_as(worker, shared.len(), most, |state| match format.has_own_ids() {
+            false => shared.clone(),
+            true => {
+                let mut own = Vec::with_capacity(shared.len() + 64);
+                state.write_own_message(&mut own, format, message);
+                own.into()
+            }
+        })
+    }
+
+    fn offer_as(
+        &self,
+        worker: &Worker,
+        length: usize,
+        most: usize,
+        frame: impl FnOnce(&mut State) -> Bytes,
+    ) -> Offered {
         let mut state = self.state.borrow_mut();
         if !state.takes_output() {
             return Offered::Ending;
         }
         let weight = state.outbox.weight();
-        if weight > low(worker) && (weight + frame.len() > most || worker.backlog.is_over()) {
+        if weight > low(worker) && (weight + length > most || worker.backlog.is_over()) {
             return Offered::Full;
         }
-        state.push(worker, worker.backlog.frame(frame.clone()));
+        let frame = frame(&mut state);
+        state.push(worker, worker.backlog.frame(frame));
         if !std::mem::replace(&mut state.marked, true) {
             worker.mark(self.member);
         }

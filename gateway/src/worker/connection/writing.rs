@@ -5,6 +5,8 @@
 
 use std::io::{ErrorKind, IoSlice};
 
+use broker_adapters::Position;
+
 use super::{Connection, Stage, State};
 use crate::clock;
 use crate::close::CloseReason;
@@ -91,7 +93,8 @@ impl Connection {
         &self,
         worker: &Worker,
         channel: ChannelId,
-        (run, newest): (Frame, Frame),
+        run: Frame,
+        newest: (Frame, Position),
         count: usize,
     ) -> Queued {
         let mut state = self.state.borrow_mut();
@@ -160,7 +163,13 @@ impl State {
         true
     }
 
-    fn push_newest(&mut self, worker: &Worker, format: Format, channel: ChannelId, Newest { frame, skipped }: Newest) {
+    fn push_newest(
+        &mut self,
+        worker: &Worker,
+        format: Format,
+        channel: ChannelId,
+        Newest { frame, at, skipped }: Newest,
+    ) {
         worker.shared.metrics.skipped(skipped);
         let hub = worker.hub.borrow();
         let notice = Notice::Skipped { channel: hub.name(channel), count: skipped };
@@ -169,6 +178,14 @@ impl State {
         {
             self.push(worker, worker.backlog.frame(body.frame()));
         }
+        let frame = match format.has_own_ids() {
+            false => frame,
+            true => {
+                let mut own = Vec::with_capacity(frame.len() + 64);
+                self.write_own_shared(&mut own, format, (hub.name(channel), at), &frame);
+                worker.backlog.frame(own.into())
+            }
+        };
         self.push(worker, frame);
     }
 
