@@ -396,5 +396,17 @@ async fn limits_of_connections_and_subscriptions_hold_for_streams() -> Result<()
     let _held = [open(&node, "/sse/a").await?, open(&node, "/sse/a").await?];
     let third = Events::open(node.address, "/sse/a", &[]).await?;
     assert_eq!((third.status, third.header("retry-after")), (429, Some("5")), "{third:?}");
+    let limits = [
+        ("FANFARE__LIMITS__CHANNELS_PER_CONNECTION", "1"),
+        ("FANFARE__LIMITS__SUBSCRIBES_PER_SECOND", "1"),
+        ("FANFARE__LIMITS__RATES_PER_ADDRESS", "2"),
+    ];
+    let node = self::node(&limits).await?;
+    let mut answers = Vec::new();
+    for _ in 0..8 {
+        // No connection is left between two requests.
+        answers.push(Events::open(node.address, "/sse/a", &[]).await?.status);
+    }
+    assert!(answers.starts_with(&[200]) && answers.contains(&429), "{answers:?}");
     Ok(())
 }

@@ -54,6 +54,8 @@ pub struct App {
     /// The index in `endpoints`, by path.
     sockets: matchit::Router<usize>,
     endpoints: Vec<Endpoint>,
+    /// Whether it is the gateway itself.
+    pub(crate) is_gateway: bool,
     /// The paths of Server-Sent Events.
     streams: matchit::Router<()>,
     /// The scheme and path of each route, in the order in which they were added.
@@ -106,7 +108,7 @@ impl App {
     /// `/sse` and `/sse/{channel}`.
     #[must_use]
     pub fn gateway() -> Self {
-        let mut app = Self::new();
+        let mut app = Self { is_gateway: true, ..Self::new() };
         app.get("/", async || axum::response::Html(include_str!("../page/index.html")));
         for format in Format::all() {
             if let Some(path) = format.protocol().path() {

@@ -3,6 +3,7 @@
 //! Knows the app's routes and the rules of the handshake. After the upgrade the socket belongs to the worker.
 
 pub mod handshake;
+mod publish;
 mod query;
 pub(crate) mod refusals;
 mod refuse;

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::handshake;
+use super::publish;
 use super::refuse::{self, Refusing};
 use super::site::{PROBES, Site};
 use super::stream::{self, Agreed};
@@ -150,6 +151,9 @@ async fn answer(
         return response;
     }
     if !site.app.has_page(path) {
+        if path == publish::PATH && site.app.is_gateway && worker.shared.config.http.publish {
+            return publish::answer(&refusing, host, body).await;
+        }
         return refusing.not_found(wants_socket);
     }
     let page = site.app.pages.clone().call(Request::from_parts(parts, body));

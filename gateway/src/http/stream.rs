@@ -14,13 +14,12 @@ use super::query::{self, Query};
 use super::refuse::Refusing;
 use super::upgrade::{Asked, identify, later, not_allowed};
 use crate::app::Parameters;
-use crate::clock;
 use crate::codec::Extensions;
 use crate::door::ingress::{Client, Place, TooMany};
 use crate::door::listener::Admission;
 use crate::door::stream::Stream;
 use crate::field::lists;
-use crate::gate::{Identity, Question, Refusal as Limited, Slow, Verb};
+use crate::gate::{Identity, Question, Slow, Verb};
 use crate::node::metrics::Refused;
 use crate::protocol::places::Places;
 use crate::protocol::sse::{self, Listener};
@@ -100,7 +99,7 @@ async fn agree(
     let allowed = worker.permit(&identity, Question::Connect { path: head.uri.path() }).await;
     allowed.map_err(|failure| not_allowed(refusing, failure))?;
     let client = refusing.client();
-    is_within_rate(worker, &identity, client, query.channels.len())?;
+    worker.take_visit(&identity, client, Verb::Subscribe, query.channels.len()).map_err(limited)?;
     let mut channels = Vec::with_capacity(query.channels.len());
     for (channel, since) in places.iter() {
         let verdict = worker.permit(&identity, Question::Subscribe { channel }).await;
@@ -121,28 +120,11 @@ async fn agree(
     Ok(Agreed { identity, format, session, listening, client, place })
 }
 
-/// Takes the subscriptions from the client's buckets, as if each were a command.
-fn is_within_rate(
-    worker: &Worker,
-    identity: &Identity,
-    client: Client,
-    channels: usize,
-) -> Result<(), Box<Response<Body>>> {
-    let limiter = &worker.shared.limiter;
-    let mut allowance = limiter.join(identity.user(), client.0.ip());
-    for _ in 0..channels {
-        if let Err(limited) = allowance.take(limiter, Verb::Subscribe, clock::now()) {
-            worker.shared.metrics.limited();
-            let failure = match limited {
-                Limited::Retry(failure) => failure,
-                Limited::Close => Failure::for_a_time("rate_limited", "too many requests: slow down", 1000),
-            };
-            let seconds = failure.retry_after.unwrap_or(1000).div_ceil(1000).max(1);
-            let headers = [(header::RETRY_AFTER, seconds.to_string())];
-            return Err(Box::new((StatusCode::TOO_MANY_REQUESTS, headers, failure.message + "\n").into_response()));
-        }
-    }
-    Ok(())
+/// The answer to a client that subscribes too often.
+fn limited(failure: Failure) -> Box<Response<Body>> {
+    let seconds = failure.retry_after.unwrap_or(1000).div_ceil(1000).max(1);
+    let headers = [(header::RETRY_AFTER, seconds.to_string())];
+    Box::new((StatusCode::TOO_MANY_REQUESTS, headers, failure.message + "\n").into_response())
 }
 
 /// A refusal of one of several channels says which.

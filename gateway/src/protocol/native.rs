@@ -231,6 +231,26 @@ struct Publish<'a> {
     key: Option<Cow<'a, str>>,
 }
 
+/// The message of a publish that is not in a frame: channel, payload and key.
+pub(crate) fn posted(json: &[u8]) -> Result<(String, Payload, Option<String>), Failure> {
+    let Object(on): Object<Publish<'_>> = serde_json::from_slice(json).map_err(|error| {
+        let mut why = format!("not a message, such as {{\"channel\":\"news\",\"data\":1}}: {error}");
+        why.truncate(why.floor_char_boundary(MESSAGE));
+        Failure::new("bad_request", why)
+    })?;
+    Ok((on.channel.into_owned(), payload(on.data), on.key.map(Cow::into_owned)))
+}
+
+/// Fails if the key of a publish is too long or empty.
+pub(crate) fn check_key(key: Option<&str>) -> Result<(), Failure> {
+    match key.map(str::len) {
+        Some(length) if !(1..=KEY).contains(&length) => {
+            Err(Failure::new("bad_request", format!("a key has 1 to {KEY} bytes; this one has {length}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Parses one command. A failure comes with the command's id, if that can be read, so that the reply can repeat it.
 fn parse(text: &str) -> Result<Request<'_>, (Option<u64>, Failure)> {
     let Object(frame): Object<Frame<'_>> = serde_json::from_str(text).map_err(|error| {
@@ -241,11 +261,8 @@ fn parse(text: &str) -> Result<Request<'_>, (Option<u64>, Failure)> {
     })?;
     let id = frame.id;
     let refuse = |why: String| (id, Failure::new("bad_request", why));
-    if let Some(key) = frame.publish.as_ref().and_then(|Object(on)| on.key.as_deref())
-        && !(1..=KEY).contains(&key.len())
-    {
-        return Err(refuse(format!("a key has 1 to {KEY} bytes; this one has {}", key.len())));
-    }
+    let key = frame.publish.as_ref().and_then(|Object(on)| on.key.as_deref());
+    check_key(key).map_err(|failure| (id, failure))?;
     let since = match frame.subscribe.as_ref() {
         Some(Object(on)) => position("since", on.since.as_deref()).map_err(refuse)?,
         None => None,

@@ -21,6 +21,7 @@ pub(crate) mod latest;
 mod limiting;
 mod listening;
 mod outbox;
+pub(crate) mod posted;
 mod progress;
 mod pulse;
 mod receive;
@@ -28,6 +29,7 @@ mod resume;
 mod search;
 mod seats;
 mod timers;
+mod visitors;
 mod waiting;
 mod wheel;
 
@@ -54,6 +56,7 @@ use self::connection::Connection;
 use self::deciding::Deciding;
 use self::hub::{Hub, Member};
 use self::timers::Timer;
+use self::visitors::Visitors;
 use self::wheel::Wheel;
 use crate::auth::Refused;
 use crate::clock;
@@ -118,6 +121,7 @@ pub(crate) struct Worker {
     turns: Semaphore,
     /// Decisions of the gate that are pending.
     deciding: Deciding,
+    visitors: Visitors,
     /// Notified when positions have advanced.
     moved: tokio::sync::Notify,
     /// Whether the broker is unreachable. New connections then receive a notice.
@@ -203,6 +207,7 @@ impl Worker {
             caught_up: Cell::new(0),
             turns: Semaphore::new(1),
             deciding: Deciding::default(),
+            visitors: Visitors::default(),
             moved: tokio::sync::Notify::new(),
             degraded: Cell::new(false),
             backlog: Backlog::new(config.limits.outbox.bytes(), config.limits.outbox_total.bytes() / workers.max(1)),

@@ -41,6 +41,9 @@ pub struct Http {
     /// Whether every connection starts with a PROXY protocol header, which HAProxy sends with `send-proxy-v2`. If true,
     /// connections without the header, and connections that do not come from `trusted_proxies`, are closed.
     pub proxy_protocol: bool,
+    /// Whether clients may publish with `POST /publish`, with the same rights as over a WebSocket. Set it to true for pages and
+    /// programs that only have HTTP.
+    pub publish: bool,
 }
 
 impl Default for Http {
@@ -54,6 +57,7 @@ impl Default for Http {
             accept_rate: 20_000,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
+            publish: false,
         }
     }
 }

@@ -1,0 +1,62 @@
+//! A message that a client publishes with one HTTP request, without a connection of its own.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use broker_adapters::{Extension, Extensions, MessageId, NewRecord, Payload, Position};
+use tokio::time::Instant;
+
+use super::Worker;
+use crate::door::ingress::Client;
+use crate::gate::{Identity, Question, Verb};
+use crate::protocol::{Failure, message_id};
+
+/// A message to publish.
+pub(crate) struct Posted {
+    pub(crate) channel: String,
+    pub(crate) payload: Payload,
+    pub(crate) key: Option<String>,
+}
+
+impl Worker {
+    /// Publishes a message and waits for the broker. Counts for the limits of the client's user and address.
+    pub(crate) async fn publish_posted(
+        &self,
+        identity: &Arc<Identity>,
+        client: Client,
+        posted: Posted,
+    ) -> Result<Option<Position>, Failure> {
+        let Posted { channel, payload, key } = posted;
+        self.take_visit(identity, client, Verb::Publish, 1)?;
+        let question = Question::Publish { channel: &channel, bytes: payload.bytes().len() };
+        let policy = self.permit(identity, question).await?;
+        if policy.rate.is_some() {
+            // The rate is of a connection, and each request may come on another one.
+            let why = "the channel's rule has a `rate`, which counts for a connection: publish with a WebSocket";
+            return Err(Failure::new("forbidden", why));
+        }
+        let message = key.map_or_else(MessageId::random, |key| message_id(&channel, &key));
+        let mut record = NewRecord::new(message, channel, payload);
+        if policy.tell_publisher {
+            record.extensions = self.poster(identity);
+        }
+        let deadline = Instant::now() + self.shared.config.broker.publish_timeout;
+        let result = self.shared.log.publish(record, deadline).await;
+        self.shared.metrics.published(&result);
+        result.map_err(Failure::from)
+    }
+
+    /// The names of a message's publisher. Each request is a client of its own.
+    fn poster(&self, identity: &Identity) -> Extensions {
+        self.serial.set(self.serial.get().wrapping_add(1));
+        let (worker, serial) = (self.number.to_be_bytes(), self.serial.get().to_be_bytes());
+        let client = URL_SAFE_NO_PAD.encode([&worker[..], &serial[..]].concat());
+        let named = Extensions::default().with(Extension::Client, &client);
+        let named = named.and_then(|named| match identity.user() {
+            Some(user) => named.with(Extension::User, user),
+            None => Ok(named),
+        });
+        named.unwrap_or_default()
+    }
+}

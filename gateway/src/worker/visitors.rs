@@ -1,0 +1,57 @@
+//! Limits for requests that have no connection: they count for the client's user and address.
+//!
+//! What these share ends with their last connection. The last visits are therefore kept for a time; otherwise a client
+//! that only sends requests would begin with full buckets each time. Loses the oldest visits when there are many.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::Worker;
+use crate::clock;
+use crate::door::ingress::Client;
+use crate::gate::{Allowance, Identity, Refusal, Verb};
+use crate::protocol::Failure;
+
+/// The most visits that are kept.
+const KEPT: usize = 4096;
+
+/// How long a visit is kept: about as long as an empty bucket takes to fill.
+const TIME: Duration = Duration::from_secs(10);
+
+/// The last visits to one worker, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Visitors(RefCell<VecDeque<(Instant, Allowance)>>);
+
+impl Visitors {
+    fn keep(&self, now: Instant, visit: Allowance) {
+        let mut visits = self.0.borrow_mut();
+        while visits.front().is_some_and(|(at, _)| visits.len() >= KEPT || *at + TIME < now) {
+            visits.pop_front();
+        }
+        visits.push_back((now, visit));
+    }
+}
+
+impl Worker {
+    /// Takes so many commands from the buckets of a client's user and address.
+    pub(crate) fn take_visit(
+        &self,
+        identity: &Identity,
+        client: Client,
+        verb: Verb,
+        count: usize,
+    ) -> Result<(), Failure> {
+        let (limiter, now) = (&self.shared.limiter, clock::now());
+        let mut visit = limiter.join(identity.user(), client.0.ip());
+        let taken = (0..count).try_for_each(|_| visit.take(limiter, verb, now));
+        self.visitors.keep(now, visit);
+        taken.map_err(|refusal| {
+            self.shared.metrics.limited();
+            match refusal {
+                Refusal::Retry(failure) => failure,
+                Refusal::Close => Failure::for_a_time("rate_limited", "too many requests: slow down", 1000),
+            }
+        })
+    }
+}
