@@ -128,6 +128,16 @@ impl Allowance {
         Ok(())
     }
 
+    /// Whether both are of the same user and address.
+    pub(crate) fn is_of_same(&self, other: &Self) -> bool {
+        let same = |one: &Option<Arc<Party>>, other: &Option<Arc<Party>>| match (one, other) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        };
+        same(&self.user, &other.user) && same(&self.address, &other.address)
+    }
+
     /// Takes a publish from the bucket of a rule that has a rate of its own.
     pub(crate) fn take_by_rule(&mut self, limiter: &Limiter, rule: RuleRate, now: Instant) -> Result<(), Refusal> {
         let now = Moment::new(limiter.start, now);

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::handshake::{self, Host, Sharing, Terms};
 use super::refuse::Refusing;
 use super::upgrade::{Asked, identify, later};
+use crate::errors_page::see;
 use crate::gate::{Identity, Question};
 use crate::protocol::{Failure, native};
 use crate::worker::posted::Posted;
@@ -52,7 +53,7 @@ async fn publish(
     let Refusing { worker, head, .. } = *refusing;
     if head.method != Method::POST {
         let headers = [(header::ALLOW, "POST, OPTIONS")];
-        let text = "a message is published with POST\n";
+        let text = format!("a message is published with POST{}\n", see(405));
         return Err(Box::new((StatusCode::METHOD_NOT_ALLOWED, headers, text).into_response()));
     }
     if worker.is_leaving() {
@@ -74,7 +75,7 @@ async fn read(refusing: &Refusing<'_>, body: Incoming) -> Result<Posted, Failure
     let limits = &refusing.worker.shared.config.limits;
     let most = limits.message.bytes();
     let bytes = timeout(limits.message_time, axum::body::to_bytes(Body::new(body), most)).await;
-    let bytes = bytes.map_err(|_| Failure::for_now("too_slow", "the body took too long to arrive"))?;
+    let bytes = bytes.map_err(|_| Failure::new("bad_request", "the body took longer than `limits.message_time`"))?;
     let bytes =
         bytes.map_err(|_| Failure::new("too_large", format!("a body has at most {most} bytes, `limits.message`")))?;
     let (channel, payload, key) = native::posted(&bytes)?;
@@ -98,7 +99,6 @@ fn problem(failure: &Failure) -> Box<Response<Body>> {
     let status = match failure.code {
         "bad_request" | "bad_channel" => StatusCode::BAD_REQUEST,
         "unauthorised" => StatusCode::UNAUTHORIZED,
-        "too_slow" => StatusCode::REQUEST_TIMEOUT,
         "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "rate_limited" => StatusCode::TOO_MANY_REQUESTS,
         "unknown" => StatusCode::GATEWAY_TIMEOUT,
@@ -107,7 +107,7 @@ fn problem(failure: &Failure) -> Box<Response<Body>> {
         _ => StatusCode::FORBIDDEN,
     };
     let json = json!({
-        "title": status.canonical_reason(), "status": status.as_u16(), "detail": failure.message,
+        "title": status.canonical_reason(), "status": status.as_u16(), "detail": format!("{}{}", failure.message, see(failure.code)),
         "code": failure.code, "retry": failure.retry,
     });
     let mut response = (status, json.to_string()).into_response();

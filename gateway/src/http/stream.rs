@@ -18,6 +18,7 @@ use crate::codec::Extensions;
 use crate::door::ingress::{Client, Place, TooMany};
 use crate::door::listener::Admission;
 use crate::door::stream::Stream;
+use crate::errors_page::see;
 use crate::field::lists;
 use crate::gate::{Identity, Question, Slow, Verb};
 use crate::node::metrics::Refused;
@@ -124,7 +125,7 @@ async fn agree(
 fn limited(failure: Failure) -> Box<Response<Body>> {
     let seconds = failure.retry_after.unwrap_or(1000).div_ceil(1000).max(1);
     let headers = [(header::RETRY_AFTER, seconds.to_string())];
-    Box::new((StatusCode::TOO_MANY_REQUESTS, headers, failure.message + "\n").into_response())
+    Box::new((StatusCode::TOO_MANY_REQUESTS, headers, format!("{}{}\n", failure.message, see(429))).into_response())
 }
 
 /// A refusal of one of several channels says which.
@@ -192,7 +193,7 @@ fn for_event_source(refusing: &Refusing<'_>, refused: Response<Body>) -> Respons
 }
 
 fn bad(why: &str) -> Box<Response<Body>> {
-    Box::new((StatusCode::BAD_REQUEST, format!("{why}\n")).into_response())
+    Box::new((StatusCode::BAD_REQUEST, format!("{why}{}\n", see(400))).into_response())
 }
 
 /// Makes the socket a connection whose client only listens.

@@ -29,7 +29,11 @@ impl Visitors {
         while visits.front().is_some_and(|(at, _)| visits.len() >= KEPT || *at + TIME < now) {
             visits.pop_front();
         }
-        visits.push_back((now, visit));
+        match visits.back_mut() {
+            // A client's many requests in a row are one visit.
+            Some(last) if last.1.is_of_same(&visit) => last.0 = now,
+            _ => visits.push_back((now, visit)),
+        }
     }
 }
 

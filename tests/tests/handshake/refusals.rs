@@ -14,7 +14,10 @@ async fn a_missing_path_and_a_large_head_are_explained_and_logged() -> Result<()
         ensure!(missing.body.contains(word), "{word} is not in {missing:?}");
     }
     let page = answer(&server, Head::get("/nowhere").bytes()).await?;
-    ensure!(page.status == 404 && page.body.contains("there are /, /ws, /raw/{channel}, /live"), "{page:?}");
+    ensure!(
+        page.status == 404 && page.body.contains("there are /, /ws, /raw/{channel}, /sse, /sse/{channel}, /live"),
+        "{page:?}"
+    );
     let large = answers(&server, Head::upgrade("/ws").with("Cookie", vec![b'x'; 17 << 10]).bytes()).await?;
     ensure!(large.len() == 1 && large[0].status == 431, "{large:?}");
     ensure!(large[0].body.contains("16 KiB") && large[0].body.contains("cookies"), "{large:?}");
