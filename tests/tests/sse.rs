@@ -155,12 +155,25 @@ async fn the_last_messages_come_first_and_what_is_lost_is_an_event() -> Result<(
 }
 
 #[tokio::test]
-async fn a_binary_message_is_an_event_of_its_own_name_in_base64() -> Result<()> {
-    // Only apps publish bytes today, so the form is tested where it is made. Here: what is no channel's text stays whole.
+async fn a_text_that_looks_like_an_event_stays_the_data_of_one() -> Result<()> {
     let node = node(&[]).await?;
     let mut events = open(&node, "/sse/news").await?;
     publisher(&node).await?.publish("news", "id: 9\r\n\r\nevent: x\rdata: forged").await?;
     assert_eq!(events.event().await?, message("id: 9\n\nevent: x\ndata: forged"));
+    Ok(())
+}
+
+/// A browser's `EventSource` gives up for ever after another status than 200.
+#[tokio::test]
+async fn a_refusal_that_a_retry_can_help_is_a_reconnect_event_for_an_event_source_and_503_for_others() -> Result<()> {
+    let node = Program::start("fanfare", &["--broker", "redis://127.0.0.1:1"], &[]).await?;
+    let refused = Events::open(node.address, "/sse/news", &[]).await?;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused:?}");
+    let mut events = Events::open(node.address, "/sse/news", &[("Accept", "text/event-stream")]).await?;
+    assert_eq!((events.status, events.header("content-type")), (200, Some("text/event-stream")), "{events:?}");
+    let after = named(&mut events, "reconnect").await?["after_ms"].as_u64();
+    assert_eq!(after, events.retry);
+    assert!(after.is_some_and(|after| (1000..3000).contains(&after)), "{after:?}");
     Ok(())
 }
 
@@ -174,7 +187,6 @@ async fn quiet_streams_get_comments_and_ids_by_which_they_resume() -> Result<()>
     publisher.publish("a", "1").await?;
     assert_eq!(quiet.event().await?, message("1"));
     let after = quiet.last_id.clone();
-    // Messages of other channels in the same partition move a quiet client on.
     while quiet.comments < 3 {
         publisher.publish("another", "x").await?;
         publisher.publish("a", "beat").await?;
