@@ -152,7 +152,7 @@ fn text(text: String) -> Output {
 
 #[cfg(test)]
 mod tests {
-    use broker_adapters::{Check, Offset, Partition, Position};
+    use broker_adapters::{Check, MessageId, Offset, Partition, Position};
 
     use super::*;
 
@@ -176,6 +176,19 @@ mod tests {
             write_data(&mut out, text.as_bytes());
             assert_eq!(String::from_utf8_lossy(&out), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_message_is_its_payload_and_bytes_have_an_event_of_their_own() {
+        let written = |payload| {
+            let (partition, offset, id) = (Partition(2), Offset(9), MessageId(0xab));
+            let (channel, extensions) = ("a".into(), Default::default());
+            let record = Record { partition, offset, id, time: 0, channel, payload, extensions };
+            Sse.message(&record).to_string()
+        };
+        assert_eq!(written(Payload::Json("[1]".into())), "id: 09.2.ab\ndata: [1]\n\n");
+        assert_eq!(written(Payload::Text("a\nb".into())), "id: 09.2.ab\ndata: a\ndata: b\n\n");
+        assert_eq!(written(Payload::Binary("hi".into())), "id: 09.2.ab\nevent: binary\ndata: aGk=\n\n");
     }
 
     #[test]
