@@ -35,13 +35,14 @@
 //! - [`app`]: the API above. [`program`]: the command line around it. [`config`]: the settings.
 //! - [`node`]: builds all parts of a node and stops them in order.
 //! - `door`, [`http`], `gate`: what comes before a connection speaks: sockets and TLS, requests and handshakes, decisions.
-//! - `auth`: a token's text to a proven identity.
+//! - `auth`: a token's text to a proven identity. `api`: the HTTP API for backends.
 //! - [`codec`], `protocol`: bytes to events to commands, and back. Pure.
 //! - `worker`: one thread with its connections. `relay`, `window`, `message`: records on their way from the log to the workers.
 //! - [`close`]: the table of all ends. [`probe`], [`capacity`]: the commands that look at a deployment.
 //!
 //! ARCHITECTURE.md in the repository is the map, with the invariants and the way of one message.
 
+mod api;
 pub mod app;
 mod auth;
 pub mod capacity;
@@ -68,6 +69,7 @@ mod sparingly;
 mod window;
 mod worker;
 
+pub use api::ApiError;
 pub use app::message::Message;
 pub use app::socket::{Socket, SocketError};
 pub use app::{App, Outcome, SocketRoute};

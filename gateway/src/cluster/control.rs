@@ -34,11 +34,28 @@ pub(crate) struct Revocation {
     pub(crate) until: u64,
 }
 
+/// How much longer than the longest token a revocation is kept, in seconds: clocks differ, and a token has a leeway.
+const MARGIN: u64 = 120;
+
 impl Revocation {
+    /// Of the one token with this id. `longest` is the longest life of a token, in seconds.
+    pub(crate) fn of_token(id: u64, now: u64, longest: u64) -> Self {
+        Self { token: Some(format!("{id:016x}")), user: None, before: None, until: kept_until(now, longest) }
+    }
+
+    /// Of all tokens that were issued until `before`, of one user or of all.
+    pub(crate) fn until(user: Option<String>, before: u64, now: u64, longest: u64) -> Self {
+        Self { token: None, user, before: Some(before), until: kept_until(now, longest) }
+    }
+
     /// The token's id, if this is about one token.
     pub(super) fn token(&self) -> Option<u64> {
         u64::from_str_radix(self.token.as_deref()?, 16).ok()
     }
+}
+
+fn kept_until(now: u64, longest: u64) -> u64 {
+    now.saturating_add(longest).saturating_add(MARGIN)
 }
 
 #[cfg(test)]

@@ -242,9 +242,13 @@ fn wrong(key: String, value: &Value, place: Place, error: &toml::de::Error) -> C
     ConfigError::Value { value: shown(&key, &value.to_string()), key, place, expected: expectation(error) }
 }
 
-/// A value for a message. `auth.keys` has secrets, and a misspelt field may have one too.
+/// A value for a message. The lists of keys have secrets, and a misspelt field may have one too.
 fn shown(key: &str, value: &str) -> String {
-    if key.starts_with("auth.keys") && value != "[]" { "***".to_owned() } else { redacted(value) }
+    if (key.starts_with("auth.keys") || key.starts_with("api.keys")) && value != "[]" {
+        "***".to_owned()
+    } else {
+        redacted(value)
+    }
 }
 
 /// The field and the existing ones, if the message is serde's about an unknown field.

@@ -4,6 +4,7 @@
 //! checks it again. No way of printing a `Config` shows a password or a secret.
 
 mod address;
+mod api_key;
 mod broker_url;
 mod duration;
 mod environment;
@@ -28,16 +29,19 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::duration::parse as parse_duration;
 pub(crate) use self::network::masked;
 pub use self::{
+    api_key::{ApiKey, InvalidHash, KeyHash},
     broker_url::{BrokerUrl, redacted},
     errors::{ConfigError, ConfigErrors, Place},
     jwks_url::{InvalidJwksUrl, JwksUrl},
     load::{Overrides, load},
     network::Network,
-    sections::{Agent, Anonymous, Auth, Broker, Channel, Http, Limits, Log, Node, Timing, Tls, Who, Window},
+    sections::{
+        Agent, Anonymous, Api, ApiListen, Auth, Broker, Channel, Http, Limits, Log, Node, Timing, Tls, Who, Window,
+    },
     size::ByteSize,
     token_key::{InvalidSecret, Secret, TokenKey},
 };
-pub use crate::gate::{InvalidPattern, Pattern, Slow};
+pub use crate::gate::{InvalidPattern, Pattern, Right, Slow};
 
 /// All settings, by section.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -65,6 +69,8 @@ pub struct Config {
     pub log: Log,
     /// The answer to HAProxy's agent-check.
     pub agent: Agent,
+    /// The HTTP API for backends.
+    pub api: Api,
 }
 
 impl Config {

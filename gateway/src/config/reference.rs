@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use super::{Config, environment};
 
 /// Every section and its source, in the order of the pages.
-const SECTIONS: [(&str, &str); 10] = [
+const SECTIONS: [(&str, &str); 11] = [
     ("node", include_str!("sections/node.rs")),
     ("http", include_str!("sections/http.rs")),
     ("auth", include_str!("sections/auth.rs")),
@@ -22,6 +22,7 @@ const SECTIONS: [(&str, &str); 10] = [
     ("window", include_str!("sections/window.rs")),
     ("log", include_str!("sections/log.rs")),
     ("agent", include_str!("sections/agent.rs")),
+    ("api", include_str!("sections/api.rs")),
 ];
 
 /// The lists of tables, their sources, and an example with every key.

@@ -12,8 +12,8 @@ pub(super) struct Rule {
     pub(super) reason: &'static str,
 }
 
-/// Who may connect must fit where the node listens.
-fn about_clients(Config { http, auth, .. }: &Config) -> [(bool, Rule); 2] {
+/// Who may connect and who may use the API must fit where the node listens.
+fn about_clients(Config { http, auth, api, .. }: &Config) -> [(bool, Rule); 3] {
     [
         (
             auth.lets_someone_in(http.listen),
@@ -35,6 +35,17 @@ fn about_clients(Config { http, auth, .. }: &Config) -> [(bool, Rule); 2] {
                 relation: "a name that begins with `__Host-` or `__Secure-` with",
                 other: "http.listen",
                 reason: "any other cookie could be set without TLS or by another host",
+            },
+        ),
+        (
+            api.has_keys(http),
+            Rule {
+                key: "api.keys",
+                found: None,
+                relation: "not empty with",
+                other: "api.listen",
+                reason: "other machines can reach that address. `fanfare genkey api` makes a key; or let the API listen on this \
+                         machine only (`api.listen = \"auto\"`), or turn it off (\"off\")",
             },
         ),
     ]

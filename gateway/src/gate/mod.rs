@@ -4,7 +4,9 @@
 //! [`PATIENCE`] limits the time of a decision; the callers limit the number of pending ones.
 
 mod allowance;
+mod backend;
 mod explain;
+mod guesses;
 mod identity;
 mod names;
 mod pace;
@@ -22,9 +24,13 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 pub(crate) use self::allowance::{Allowance, Limiter, Refusal};
+pub(crate) use self::backend::Backend;
+pub use self::backend::Right;
 pub(crate) use self::explain::explain;
+pub(crate) use self::guesses::Guesses;
 pub(crate) use self::identity::Token;
 pub(crate) use self::identity::{Extras, Identity};
+pub(crate) use self::pace::{Moment, Rate, SharedPace};
 pub use self::pattern::{InvalidPattern, Pattern};
 pub(crate) use self::policy::Policy;
 pub use self::policy::Slow;
@@ -70,6 +76,10 @@ pub(crate) trait Judge: Send + Sync {
     /// Decides whether a client may do what it asks for. Must not block: a decision that takes time is a
     /// [`Decision::Later`].
     fn judge(&self, identity: &Arc<Identity>, question: Question<'_>) -> Decision;
+
+    /// Decides whether the holder of a key of the API may do something on a channel. Returns the size of the largest message
+    /// that the channel's rule allows, if it says one.
+    fn judge_backend(&self, backend: &Backend, right: Right, channel: &str) -> Result<Option<usize>, Failure>;
 }
 
 /// Waits for a verdict, for at most [`PATIENCE`].

@@ -27,10 +27,15 @@ pub(super) enum Key<'a> {
 
 impl Key<'_> {
     pub(super) fn address(address: IpAddr) -> Self {
-        Self::Address(match address.to_canonical() {
-            IpAddr::V6(address) => masked(address.into(), IPV6_BITS),
-            address => address,
-        })
+        Self::Address(shared(address))
+    }
+}
+
+/// The address that stands for all that one client may have.
+pub(super) fn shared(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => masked(address.into(), IPV6_BITS),
+        address => address,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::backend::{Backend, Right};
 use super::identity::Identity;
 use super::pace::Rate;
 use super::pattern::{Name, Pattern};
@@ -127,6 +128,13 @@ fn with_last(policy: Policy, history: Ask, identity: &Identity, verb: Verb, chan
 impl Judge for Rules {
     fn judge(&self, identity: &Arc<Identity>, question: Question<'_>) -> Decision {
         Decision::Now(self.decide(identity, question))
+    }
+
+    fn judge_backend(&self, backend: &Backend, right: Right, channel: &str) -> Result<Option<usize>, Failure> {
+        names::check(channel, self.channel_name)?;
+        backend.check_on(right, channel)?;
+        let rule = self.deciding(&Name::new(channel), None).map(|number| &self.rules[number]);
+        Ok(rule.and_then(|rule| rule.message))
     }
 }
 

@@ -26,11 +26,11 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    /// The descriptors of this process with `workers` workers.
-    pub(crate) fn of(config: &Config, workers: usize) -> Self {
+    /// The descriptors of this process with `workers` workers and `callers` connections to its API.
+    pub(crate) fn of(config: &Config, workers: usize, callers: usize) -> Self {
         // If the limit cannot be read, it is taken as unlimited.
         let limit = Machine::read().files.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-        Self::new(limit, workers, broker_adapters::descriptors(config.broker.url.expose()))
+        Self::new(limit, workers, broker_adapters::descriptors(config.broker.url.expose()) + callers)
     }
 
     fn new(limit: usize, workers: usize, links: usize) -> Self {

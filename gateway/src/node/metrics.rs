@@ -53,11 +53,13 @@ pub(crate) enum Refused {
     Path,
     /// The client's token is missing or not valid.
     Token,
+    /// A request to the API has no valid key.
+    Key,
 }
 
 impl Refused {
     /// All reasons with their labels, in the order of the enum.
-    pub(crate) const ALL: [(Self, &str); 12] = [
+    pub(crate) const ALL: [(Self, &str); 13] = [
         (Self::Full, "full"),
         (Self::Descriptors, "descriptors"),
         (Self::Rate, "rate"),
@@ -70,6 +72,7 @@ impl Refused {
         (Self::Head, "head"),
         (Self::Path, "path"),
         (Self::Token, "token"),
+        (Self::Key, "key"),
     ];
 }
 

@@ -32,9 +32,10 @@ use self::descriptors::Descriptors;
 use self::drain::Phase;
 use self::metrics::Metrics;
 use self::shared::Shared;
+use crate::api::{self, Api, ApiError, Keys};
 use crate::app::App;
 use crate::auth::{Auth, AuthError};
-use crate::config::Config;
+use crate::config::{ApiListen, Config};
 use crate::door::ingress::{Ingress, Tls, TlsError};
 use crate::door::listener::{Counts, Listener, Refusing};
 use crate::gate::{Judge, Rules};
@@ -60,6 +61,9 @@ pub enum StartError {
     /// The keys for tokens cannot be used.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// The keys of the API cannot be used.
+    #[error(transparent)]
+    Api(#[from] ApiError),
     /// The node cannot listen on an address.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -77,6 +81,10 @@ pub struct Node {
     pub address: SocketAddr,
     /// The address that its HAProxy agent listens on, if it has one.
     pub agent: Option<SocketAddr>,
+    /// The address that its HTTP API listens on, if it has one.
+    pub api: Option<SocketAddr>,
+    /// The key of the API that was made for this run, if none is configured.
+    pub api_key: Option<String>,
     core: Core,
     ingress: Arc<Ingress>,
     phase: watch::Sender<Phase>,
@@ -109,7 +117,7 @@ impl Node {
     }
 
     fn on(
-        Prepared { origins, hosts, tls, auth, gate, broker }: Prepared,
+        Prepared { origins, hosts, tls, auth, gate, broker, api }: Prepared,
         app: App,
         config: Config,
         name: String,
@@ -121,6 +129,7 @@ impl Node {
         let address = listener.address;
         let agent = config.agent.listen.map(|at| Agent::bind(at).map_err(|error| StartError::Listen(at, error)));
         let agent = agent.transpose()?;
+        let api = api.map(ApiPlan::bind).transpose()?;
         let ingress = Arc::new(Ingress::new(&config, tls));
         let site = Site {
             app: with_probes(app, &core),
@@ -133,7 +142,8 @@ impl Node {
         let (occupied, clients) = mpsc::channel(1);
         let crew = Crew::start(&core, site, &phases, &occupied)?;
         let most = config.http.max_connections;
-        let files = Descriptors::of(&config, crew.threads.len());
+        let callers = api.as_ref().map_or(0, |_| api::CONNECTIONS + 1);
+        let files = Descriptors::of(&config, crew.threads.len(), callers);
         if let Some(shortfall) = files.shortfall(most) {
             tracing::warn!("{shortfall}");
         }
@@ -148,12 +158,29 @@ impl Node {
         if let Some(agent) = agent {
             tasks.spawn(vitals.keep("the agent", agent.run(Arc::clone(&core.health), counts)));
         }
+        let (mut api_at, mut api_key) = (None, None);
+        if let Some((listener, ApiPlan { hosts, keys, made, .. })) = api {
+            (api_at, api_key) = (Some(listener.address), made);
+            let api = Api::new(Arc::clone(&core.shared), Arc::clone(&core.health), keys, hosts);
+            tasks.spawn(vitals.keep("the API", listener.run(Arc::new(api), phases.clone())));
+        }
         let (publisher, watched) = (Arc::clone(&core.shared.log), Arc::clone(vitals));
         tasks.spawn(vitals.keep("the keeper", core.keeper()));
         tasks.spawn(vitals.keep("the reader of keys", core.shared.auth.clone().run()));
         tasks.spawn(vitals.keep("the publisher", async move { publisher.publishing_ended().await }));
         tasks.spawn(vitals.keep("the health watch", async move { watched.watch().await }));
-        Ok(Self { address, agent: at, core, ingress, phase, clients, tasks, workers: crew.threads })
+        Ok(Self {
+            address,
+            agent: at,
+            api: api_at,
+            api_key,
+            core,
+            ingress,
+            phase,
+            clients,
+            tasks,
+            workers: crew.threads,
+        })
     }
 
     /// Waits until an essential part of the node has ended, which before [`stop`](Self::stop) happens only by a fault.
@@ -211,6 +238,39 @@ struct Prepared {
     auth: Auth,
     gate: Box<dyn Judge>,
     broker: Arc<dyn Broker>,
+    api: Option<ApiPlan>,
+}
+
+/// An API that is to be started.
+struct ApiPlan {
+    at: SocketAddr,
+    /// Whether it may listen on any free port if its own is in use.
+    anywhere: bool,
+    hosts: Hosts,
+    keys: Keys,
+    /// The key that was made because none is configured.
+    made: Option<String>,
+}
+
+impl ApiPlan {
+    fn new(config: &Config) -> Result<Option<Self>, StartError> {
+        let keys = Keys::new(&config.api.keys)?;
+        let Some(at) = config.api.address(&config.http) else { return Ok(None) };
+        // Pages of allowed origins are clients, and not backends.
+        let hosts = Hosts::parse(&config.http.hosts, &Origins::default(), at.ip())?;
+        let (keys, made) = if keys.is_empty() {
+            let (keys, made) = Keys::make()?;
+            (keys, Some(made))
+        } else {
+            (keys, None)
+        };
+        Ok(Some(Self { at, anywhere: config.api.listen == ApiListen::Auto, hosts, keys, made }))
+    }
+
+    fn bind(self) -> Result<(api::Listener, Self), StartError> {
+        let bound = api::Listener::bind(self.at, self.anywhere);
+        Ok((bound.map_err(|error| StartError::Listen(self.at, error))?, self))
+    }
 }
 
 fn prepare(config: &Config) -> Result<Prepared, StartError> {
@@ -220,7 +280,8 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
     let retention = usize::try_from(config.broker.retention).unwrap_or(usize::MAX);
     let settings = Settings { partitions: config.broker.partitions, retention };
     let broker = connect(config.broker.url.expose(), settings)?;
-    Ok(Prepared { origins, hosts, tls, auth: Auth::new(config)?, gate: Box::new(Rules::new(config)), broker })
+    let (auth, gate, api) = (Auth::new(config)?, Box::new(Rules::new(config)), ApiPlan::new(config)?);
+    Ok(Prepared { origins, hosts, tls, auth, gate, broker, api })
 }
 
 /// Checks whether a node could be started with this configuration. Reads the certificate; uses neither the network nor

@@ -44,7 +44,7 @@ pub enum Command {
     Revoke(revoke::Options),
     /// Make a token; see [`token::make`].
     Token(Box<token::Options>),
-    /// Make a key for tokens; see [`genkey::make`].
+    /// Make a key for tokens or for the HTTP API; see [`genkey::make`].
     Genkey(genkey::Options),
 }
 
@@ -102,7 +102,7 @@ enum Verb {
     Revoke(revoke::Options),
     /// Make a token for a user, signed with a secret or a private key.
     Token(Box<token::Options>),
-    /// Make a key for tokens: a secret or a key pair, with the lines for the configuration.
+    /// Make a key for tokens (a secret or a key pair) or for the HTTP API, with the lines for the configuration.
     Genkey(genkey::Options),
 }
 

@@ -1,4 +1,4 @@
-//! `genkey`: makes a key for tokens, with the lines for the configuration.
+//! `genkey`: makes a key for tokens or for the HTTP API, with the lines for the configuration.
 //!
 //! Never prints and never exits: [`program`](crate::program) does. Never overwrites a file.
 
@@ -10,12 +10,13 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use crate::auth::generate::{self, Kind};
+use crate::config::KeyHash;
 
 /// The flags of `genkey`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Options {
     /// What to make: a secret that your backend and the nodes share (hs256), or a key pair, whose private key only your backend
-    /// has (es256, eddsa).
+    /// has (es256, eddsa); or a key for the HTTP API (api).
     #[arg(value_enum, default_value = "hs256")]
     kind: Wanted,
 }
@@ -25,6 +26,7 @@ enum Wanted {
     Hs256,
     Es256,
     Eddsa,
+    Api,
 }
 
 /// Makes the key, and returns the lines to paste into a configuration. A key pair is written to two files in the current
@@ -40,6 +42,15 @@ pub fn make(options: &Options) -> anyhow::Result<String> {
             return Ok(format!(
                 "# Signs and checks tokens. Who has the secret can make tokens for every user: keep it like a password.\n\
                  [[auth.keys]]\nkid = \"{kid}\"\nsecret = \"{secret}\""
+            ));
+        }
+        Wanted::Api => {
+            let secret = generate::secret()?;
+            let hash = KeyHash::of(secret.as_bytes());
+            return Ok(format!(
+                "# For your backend, as a header of its requests: keep it like a password. It is not shown again.\n\
+                 #   Authorization: Bearer {kid}.{secret}\n\
+                 [[api.keys]]\nid = \"{kid}\"\nhash = \"{hash}\"\ncan = [\"publish\", \"read\"]\nchannels = [\"*\"]"
             ));
         }
         Wanted::Es256 => Kind::Es256,

@@ -14,9 +14,6 @@ use crate::config::Config;
 /// How long the broker may take to be reached and to store the record.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How much longer than the longest token a revocation is kept, in seconds: clocks differ, and a token has a leeway.
-const MARGIN: u64 = 120;
-
 /// What to revoke.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(group = ArgGroup::new("what").required(true))]
@@ -44,9 +41,10 @@ pub struct Options {
 impl Options {
     /// The record's content. Times are seconds since 1970; `longest` is the longest life of a token.
     fn revocation(&self, now: u64, longest: u64) -> Revocation {
-        let token = self.token_id.as_deref().map(|jti| format!("{:016x}", token_id(jti)));
-        let before = token.is_none().then(|| self.issued_until.unwrap_or(now));
-        Revocation { token, user: self.user.clone(), before, until: now.saturating_add(longest).saturating_add(MARGIN) }
+        match &self.token_id {
+            Some(jti) => Revocation::of_token(token_id(jti), now, longest),
+            None => Revocation::until(self.user.clone(), self.issued_until.unwrap_or(now), now, longest),
+        }
     }
 }
 
@@ -55,8 +53,8 @@ pub(super) async fn run(options: &Options, config: &Config) -> anyhow::Result<St
     let set = &config.broker;
     anyhow::ensure!(
         set.url.expose() != "memory:",
-        "broker.url is `memory:`, a log inside the node that this command cannot reach: to end all tokens, change the keys \
-         in the node's configuration and restart it"
+        "broker.url is `memory:`, a log inside the node that this command cannot reach: use the node's HTTP API, POST \
+         /v1/users/USER/revoke"
     );
     let settings =
         Settings { partitions: set.partitions, retention: usize::try_from(set.retention).unwrap_or(usize::MAX) };

@@ -61,6 +61,13 @@ pub(super) async fn serve(app: App, config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A command that publishes with a key that was made for this run, to be copied.
+fn first_publish(api: SocketAddr, key: &str) -> String {
+    format!(
+        "    curl http://{api}/v1/publish -H 'Authorization: Bearer {key}' --json '{{\"channel\":\"news\",\"data\":\"hello\"}}'"
+    )
+}
+
 /// The addresses of the node and of its endpoints.
 fn banner(name: &str, broker: &str, scheme: &str, routes: &[(&str, String)], node: &Node) -> String {
     let mut text = format!("{name} listens on http{scheme}://{}, broker {broker}\n", node.address);
@@ -71,6 +78,12 @@ fn banner(name: &str, broker: &str, scheme: &str, routes: &[(&str, String)], nod
     }
     if let Some(agent) = node.agent {
         let _ = writeln!(text, "  agent-check on {agent}");
+    }
+    if let Some(api) = node.api {
+        let _ = writeln!(text, "  API on http://{api}/v1");
+    }
+    if let (Some(api), Some(key)) = (node.api, &node.api_key) {
+        let _ = writeln!(text, "{}", first_publish(api, key));
     }
     text
 }

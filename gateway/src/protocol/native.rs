@@ -29,10 +29,10 @@ pub(crate) const NAME: &str = "fanfare.v1";
 const MESSAGE: usize = 200;
 
 /// The most messages that `history` gives without a `limit`.
-const LIMIT: u32 = 100;
+pub(crate) const LIMIT: u32 = 100;
 
 /// The longest key of a publish, in bytes.
-const KEY: usize = 255;
+pub(crate) const KEY: usize = 255;
 
 /// The protocol. Its sessions have no state.
 pub(crate) struct Native;
@@ -151,7 +151,7 @@ struct Frame<'a> {
 }
 
 /// Deserializes only from a JSON object: a derived struct alone would also accept an array of its fields.
-struct Object<T>(T);
+pub(crate) struct Object<T>(pub(crate) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -328,7 +328,7 @@ fn count(field: &str, number: Option<u32>) -> Result<(), String> {
 }
 
 /// A JSON string becomes a text message.
-fn payload(data: &RawValue) -> Payload {
+pub(crate) fn payload(data: &RawValue) -> Payload {
     let json = data.get();
     if json.starts_with('"')
         && let Ok(text) = serde_json::from_str::<String>(json)
@@ -351,7 +351,7 @@ fn message(record: &Record) -> Vec<u8> {
 }
 
 /// The messages of one channel, without its name.
-fn messages(records: &[&Record]) -> String {
+pub(crate) fn messages(records: &[&Record]) -> String {
     let mut out = Vec::with_capacity(records.iter().map(|record| record.payload.bytes().len() + 72).sum());
     for record in records {
         out.extend_from_slice(if out.is_empty() { b"{" } else { b",{" });

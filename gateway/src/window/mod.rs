@@ -153,6 +153,13 @@ impl Window {
         ring.holds(position).or_else(older) == Some(true)
     }
 
+    /// The last record of a partition that this node has read, and the number of breaks before it; `None` if there is none.
+    pub(crate) fn end(&self, partition: Partition) -> Option<(Position, u64)> {
+        let ring = self.ring(partition);
+        let (offset, check) = ring.end()?;
+        Some((Position { partition, offset, check }, ring.breaks()))
+    }
+
     /// Reads the messages of a channel beside a position back from the broker; `None` if the log no longer holds that record.
     ///
     /// # Errors

@@ -139,6 +139,12 @@ impl Ring {
         self.bytes / self.slots.len().max(1)
     }
 
+    /// The offset and the fingerprint of the newest record.
+    pub(crate) fn end(&self) -> Option<(Offset, Check)> {
+        let newest = &self.slots.back()?.recent;
+        Some((newest.offset, newest.check))
+    }
+
     /// The offset of the newest record.
     pub(crate) fn newest(&self) -> Option<Offset> {
         Some(self.slots.back()?.recent.offset)

@@ -59,7 +59,7 @@ pub(super) enum Step {
 
 /// What to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wait {
+pub(crate) enum Wait {
     /// Until the worker has read up to the client's position, or as far as the window.
     Node(Position),
     /// Until records older than the window are read back from the broker.

@@ -17,7 +17,7 @@ use crate::window::{Edge, Owed, Preceding, Rest};
 const PAGES: u32 = 32;
 
 #[derive(Debug)]
-pub(super) struct Excerpt {
+pub(crate) struct Excerpt {
     cursor: Cursor,
     /// The client asked for the newest messages, from wherever the node is.
     newest: bool,
@@ -38,7 +38,7 @@ enum Cursor {
 
 /// The outcome of a step.
 #[derive(Debug)]
-pub(super) enum Drawn {
+pub(crate) enum Drawn {
     Answer(Answer),
     /// The log does not hold the client's position, or it cannot be proven.
     Gone,
@@ -48,13 +48,13 @@ pub(super) enum Drawn {
 }
 
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// Oldest first.
-    pub(super) messages: Vec<Arc<Message>>,
+    pub(crate) messages: Vec<Arc<Message>>,
     /// Where the following messages are; `None` if nothing can be asked for in this direction.
-    pub(super) next: Option<Position>,
+    pub(crate) next: Option<Position>,
     /// There is nothing more in this direction.
-    pub(super) complete: bool,
+    pub(crate) complete: bool,
 }
 
 /// The messages of one answer, in the direction of reading.
@@ -99,7 +99,7 @@ impl Taken<'_> {
 
 impl Excerpt {
     /// At most `limit` messages, whose frames have about `room` bytes.
-    pub(super) fn new(start: Start, limit: u32, room: usize) -> Self {
+    pub(crate) fn new(start: Start, limit: u32, room: usize) -> Self {
         let cursor = match start {
             Start::Since(since) => Cursor::Later(since),
             Start::Before(before) => Cursor::Earlier(Edge::before(before)),
@@ -111,7 +111,7 @@ impl Excerpt {
 
     /// The next step at a worker whose position is `worker`. `size` gives the size of a message's frame; `owed` and
     /// `preceding` look up the messages after a position and before an edge.
-    pub(super) fn step(
+    pub(crate) fn step(
         &mut self,
         worker: Position,
         size: &dyn Fn(&Message) -> usize,
@@ -135,13 +135,13 @@ impl Excerpt {
     }
 
     /// Whether it waits for a position that only the client has named so far.
-    pub(super) fn is_unfounded(&self) -> bool {
+    pub(crate) fn is_unfounded(&self) -> bool {
         !self.moved && !self.newest
     }
 
     /// Notes that the log does not hold the record that was waited for. `held` says whether it is known to hold it without
     /// anything readable beside it. `None` means: try again.
-    pub(super) fn not_held(&mut self, held: bool) -> Option<Drawn> {
+    pub(crate) fn not_held(&mut self, held: bool) -> Option<Drawn> {
         match self.cursor {
             Cursor::End if self.pages < PAGES => None,
             Cursor::End => Some(Drawn::Unavailable),

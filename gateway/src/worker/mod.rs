@@ -7,12 +7,12 @@
 pub(crate) mod arrival;
 mod backlog;
 mod blocked;
-mod catch_up;
+pub(crate) mod catch_up;
 mod commands;
 pub(crate) mod connection;
 mod deciding;
 mod drain;
-mod excerpt;
+pub(crate) mod excerpt;
 mod fanout;
 mod history;
 mod hub;

@@ -4,6 +4,7 @@
 //! [`reference`](super::reference).
 
 mod agent;
+mod api;
 mod auth;
 mod broker;
 mod channels;
@@ -17,6 +18,7 @@ mod window;
 
 pub use self::{
     agent::Agent,
+    api::{Api, ApiListen},
     auth::{Anonymous, Auth},
     broker::Broker,
     channels::{Channel, Who},

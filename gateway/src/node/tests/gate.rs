@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::gate::{Decision, Identity, Policy, Question};
+use crate::gate::{Backend, Decision, Identity, Policy, Question, Right};
 use crate::protocol::Failure;
 
 /// Waits for a permit before it decides about channels named `slow…` and about the path `/raw/late`. Then it allows all
@@ -25,6 +25,10 @@ impl Judge for Slow {
             permits.acquire().await.expect("never closed").forget();
             if allowed { Ok(Policy::default()) } else { Err(Failure::new("forbidden", "not this channel")) }
         }))
+    }
+
+    fn judge_backend(&self, _backend: &Backend, _right: Right, _channel: &str) -> Result<Option<usize>, Failure> {
+        Ok(None)
     }
 }
 

@@ -1,0 +1,51 @@
+//! `POST /v1/users/{user}/revoke`: ends tokens of a user before they expire, as `fanfare revoke` does.
+
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Api;
+use super::body::Kind;
+use super::messages::parse_or_default;
+use super::problem::{Problem, Reply, json_reply};
+use crate::auth::token_id;
+use crate::cluster::{Control, Revocation, publish};
+use crate::protocol::Failure;
+
+/// The most bytes of the body.
+const BODY: usize = 16 << 10;
+
+/// Which tokens of the user; without a field all that were issued until now.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Which {
+    /// The one token with this id.
+    jti: Option<String>,
+    /// Those that were issued until then, in seconds since 1970.
+    issued_until: Option<u64>,
+}
+
+impl Api {
+    pub(super) async fn revoke(&self, head: &Parts, user: String, body: Incoming) -> Result<Reply, Problem> {
+        let (body, _room) = self.read(body, BODY).await?;
+        if !body.is_empty() {
+            Kind::must_be_json(&head.headers)?;
+        }
+        let Which { jti, issued_until } = parse_or_default(&body)?;
+        if jti.is_some() && issued_until.is_some() {
+            return Err(Problem::bad_request("send `jti` or `issued_until`, not both"));
+        }
+        let now = (self.shared.clock)() / 1000;
+        let longest = self.shared.auth.longest();
+        let revocation = match jti {
+            Some(jti) => Revocation::of_token(token_id(&jti), now, longest),
+            None => Revocation::until(Some(user), issued_until.unwrap_or(now), now, longest),
+        };
+        let control = Control { revoke: vec![revocation], ..Control::default() };
+        let at = publish(&self.shared.log, &control).await.map_err(|error| Problem::from(Failure::from(error)))?;
+        let at = at.map_or_else(|| json!({}), |at| json!({ "at": at.to_string() }));
+        Ok(json_reply(StatusCode::OK, at.to_string()))
+    }
+}
