@@ -10,6 +10,7 @@ use std::process::ExitStatus;
 use anyhow::{Context, Result};
 use real_brokers::{Port, Server, Wire};
 
+use crate::api::{self, Api};
 use crate::balancer::Balancer;
 use crate::broker::{Broker, Log};
 use crate::conditions::Conditions;
@@ -29,6 +30,7 @@ pub struct Plan {
     shared: bool,
     balanced: bool,
     agents: bool,
+    apis: bool,
     environment: Vec<(String, String)>,
     conditions: Conditions,
 }
@@ -70,6 +72,13 @@ impl Plan {
         Self { agents: true, ..self }
     }
 
+    /// With the HTTP API on every node, which takes [`BACKEND`](crate::api::BACKEND).
+    #[must_use]
+    pub fn apis(self) -> Self {
+        let (variable, keys) = api::backend();
+        Self { apis: true, ..self }.set(variable, &keys)
+    }
+
     /// With a variable in the environment of every node and echo server.
     #[must_use]
     pub fn set(mut self, variable: &str, value: &str) -> Self {
@@ -86,8 +95,9 @@ impl Plan {
     /// Starts everything, and waits until all nodes are ready and HAProxy knows it.
     pub async fn start(self) -> Result<Cluster> {
         let log = Log::on(self.broker, self.shared, self.nodes + self.echo).await?;
-        let nodes = (1..=self.nodes).map(|number| Member::new("fanfare", format!("node-{number}"), self.agents));
-        let echo = (1..=self.echo).map(|number| Member::new("echo-server", format!("echo-{number}"), false));
+        let nodes =
+            (1..=self.nodes).map(|number| Member::new("fanfare", format!("node-{number}"), self.agents, self.apis));
+        let echo = (1..=self.echo).map(|number| Member::new("echo-server", format!("echo-{number}"), false, false));
         let members = nodes.chain(echo).collect::<Result<_>>()?;
         let (environment, conditions) = (self.environment, self.conditions);
         let mut cluster = Cluster { members, log, balancer: None, environment, conditions, well: false };
@@ -129,15 +139,16 @@ struct Member {
     name: String,
     port: Port,
     agent: Option<Port>,
+    api: Option<Port>,
     program: Option<Program>,
     /// What it printed in earlier lives.
     before: String,
 }
 
 impl Member {
-    fn new(binary: &'static str, name: String, asked: bool) -> Result<Self> {
-        let agent = asked.then(Port::take).transpose()?;
-        Ok(Self { binary, name, port: Port::take()?, agent, program: None, before: String::new() })
+    fn new(binary: &'static str, name: String, asked: bool, api: bool) -> Result<Self> {
+        let (agent, api) = (asked.then(Port::take).transpose()?, api.then(Port::take).transpose()?);
+        Ok(Self { binary, name, port: Port::take()?, agent, api, program: None, before: String::new() })
     }
 
     fn running(&mut self) -> Result<&mut Program> {
@@ -173,6 +184,7 @@ impl Cluster {
             shared: false,
             balanced: false,
             agents: false,
+            apis: false,
             environment: Vec::new(),
             conditions: Conditions::default(),
         }
@@ -200,6 +212,13 @@ impl Cluster {
     #[must_use]
     pub fn echo_address(&self, number: usize) -> SocketAddr {
         self.address(&format!("echo-{number}"))
+    }
+
+    /// The HTTP API of a node, with [`BACKEND`](crate::api::BACKEND); the first is 1.
+    pub fn api(&self, number: usize) -> Result<Api> {
+        let port = self.members[self.index(&format!("node-{number}"))?].api.as_ref();
+        let address = port.context("the plan said apis()")?.address;
+        Ok(Api { address, key: api::BACKEND.to_owned() })
     }
 
     /// HAProxy.
@@ -317,6 +336,8 @@ impl Cluster {
         let listen = member.port.address.to_string();
         let agent = member.agent.as_ref().map(|agent| agent.address.to_string());
         environment.extend(agent.as_deref().map(|agent| ("FANFARE__AGENT__LISTEN", agent)));
+        let api = member.api.as_ref().map(|api| api.address.to_string());
+        environment.extend(api.as_deref().map(|api| ("FANFARE__API__LISTEN", api)));
         let arguments = ["--listen", &listen, "--broker", &broker, "--name", &member.name];
         member.program = Some(Program::start_under(self.conditions, member.binary, &arguments, &environment).await?);
         Ok(())

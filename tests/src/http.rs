@@ -42,8 +42,13 @@ pub async fn get(address: impl ToSocketAddrs + Display, path: &str) -> Result<An
 
 /// Sends a request on an open connection, which the answer may leave open.
 pub async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> Result<Answer> {
+    exchange(stream, request.as_bytes()).await
+}
+
+/// Sends a request whose body may be bytes, as [`ask`] does.
+pub async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &[u8]) -> Result<Answer> {
     let exchange = async {
-        stream.write_all(request.as_bytes()).await?;
+        stream.write_all(request).await?;
         let mut bytes = Vec::new();
         let head = loop {
             if let Some(end) = bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n") {

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests print what they measured")]
 
 pub mod agent;
+pub mod api;
 pub mod balancer;
 mod broker;
 pub mod browser;

@@ -42,8 +42,8 @@ struct Output {
 impl Program {
     /// Starts a program and waits until it says `… listens on http://ADDRESS`, or `https://`.
     ///
-    /// `environment` is all that it sees of one, but for `PATH`; it listens on a free port of 127.0.0.1 unless set
-    /// otherwise.
+    /// `environment` is all that it sees of one, but for `PATH`; it listens on a free port of 127.0.0.1 and has no
+    /// HTTP API unless set otherwise.
     pub async fn start(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
         Self::start_under(Conditions::default(), name, arguments, environment).await
     }
@@ -58,6 +58,8 @@ impl Program {
         let mut command = conditions.command(&binary(name)?);
         let (log, unread) = conditions.log.open()?;
         command.args(arguments).env_clear().env("FANFARE__HTTP__LISTEN", "127.0.0.1:0");
+        // By default it would take a port beside that of another test.
+        command.env("FANFARE__API__LISTEN", "off");
         command.envs(inherited()).envs(environment.iter().copied()).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
