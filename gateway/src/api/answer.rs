@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::Api;
-use super::keys::Key;
+use super::keys::{Key, Unproven};
 use super::problem::{Problem, Reply, json_reply};
 use super::routes::{self, Open, Operation, Route};
 use crate::gate::Right;
@@ -90,9 +90,13 @@ impl Api {
 
     /// The key that a request has, which must have this right.
     fn authorise(&self, peer: SocketAddr, head: &Parts, right: Option<Right>) -> Result<&Key, Problem> {
-        let proven = self.keys.prove(&head.headers).map_err(|why| {
+        let proven = self.keys.prove(&head.headers).map_err(|unproven| {
+            let (why, guessed) = match unproven {
+                Unproven::Absent(why) => (why, Ok(())),
+                Unproven::Wrong(why) => (why, self.guesses.take(peer.ip(), crate::clock::now())),
+            };
             self.note(Refused::Key, peer, why);
-            match self.guesses.take(peer.ip(), crate::clock::now()) {
+            match guessed {
                 Ok(()) => Problem::unauthorised(why),
                 Err(wait) => Problem::rate_limited("too many wrong keys came from this address".to_owned(), None, wait),
             }

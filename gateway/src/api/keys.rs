@@ -36,6 +36,15 @@ impl From<NoRandomness> for ApiError {
 /// All keys.
 pub(crate) struct Keys(Box<[Key]>);
 
+/// Why a request has no valid key, in words.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unproven {
+    /// It has none, which is no guess.
+    Absent(&'static str),
+    /// It has a wrong one.
+    Wrong(&'static str),
+}
+
 /// One key, without its secret.
 pub(super) struct Key {
     pub(super) id: Box<str>,
@@ -74,17 +83,17 @@ impl Keys {
         Ok((Self(Box::new([key])), text))
     }
 
-    /// The key that a request proves to have; an error says what to send.
-    pub(super) fn prove(&self, headers: &HeaderMap) -> Result<&Key, &'static str> {
+    /// The key that a request proves to have.
+    pub(super) fn prove(&self, headers: &HeaderMap) -> Result<&Key, Unproven> {
         let mut given = headers.get_all(header::AUTHORIZATION).iter();
         let (Some(value), None) = (given.next(), given.next()) else {
-            return Err("send one header `Authorization: Bearer <key id>.<secret>`");
+            return Err(Unproven::Absent("send one header `Authorization: Bearer <key id>.<secret>`"));
         };
         let bearer = value.to_str().ok().and_then(|text| text.split_once(' '));
         let text = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, rest)| rest.trim());
         let parts = text.and_then(|text| text.split_once('.'));
         let Some((id, secret)) = parts else {
-            return Err("`Authorization` must be `Bearer <key id>.<secret>`");
+            return Err(Unproven::Wrong("`Authorization` must be `Bearer <key id>.<secret>`"));
         };
         let hash = KeyHash::of(secret.as_bytes());
         // Every key is compared, so the time does not say which ids exist.
@@ -92,7 +101,7 @@ impl Keys {
             let same = key.hash.equals(&hash) & (*key.id == *id);
             if same { Some(key) } else { found }
         });
-        found.ok_or("no such key, or its secret is wrong")
+        found.ok_or(Unproven::Wrong("no such key, or its secret is wrong"))
     }
 }
 
@@ -170,6 +179,31 @@ mod tests {
             let values: Vec<_> = values.iter().map(String::as_str).collect();
             assert_eq!(prove(&keys, &values).as_deref(), expected, "{values:?}");
         }
+    }
+
+    #[test]
+    fn an_unknown_id_takes_as_long_as_a_wrong_secret() {
+        let (keys, text) = Keys::make().expect("random");
+        let (id, secret) = text.split_once('.').expect("two parts");
+        let header = |id: &str, secret: &str| {
+            let value = HeaderValue::from_str(&format!("Bearer {id}.{secret}")).expect("a value");
+            HeaderMap::from_iter([(header::AUTHORIZATION, value)])
+        };
+        let tried = [header(id, &secret.replace(|_| true, "x")), header("ffffffff", secret)];
+        let mut times = [const { Vec::new() }; 2];
+        for _ in 0..10_000 {
+            for (headers, times) in tried.iter().zip(&mut times) {
+                let begin = std::time::Instant::now();
+                assert!(keys.prove(headers).is_err());
+                times.push(begin.elapsed().as_nanos());
+            }
+        }
+        let [wrong, unknown] = times.map(|mut times| {
+            times.sort_unstable();
+            times[times.len() / 2]
+        });
+        // Medians of tries that alternate: a busy machine slows down both.
+        assert!(wrong.abs_diff(unknown) <= wrong.max(unknown) / 4 + 50, "{wrong} ns and {unknown} ns");
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use axum::http::{HeaderMap, HeaderName};
 use broker_adapters::{Extension, Extensions, MessageId, NewRecord, Payload};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::Api;
@@ -23,13 +23,13 @@ const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Written<'a> {
-    #[serde(borrow)]
+    #[serde(default, borrow, deserialize_with = "present")]
     pub(super) channel: Option<Cow<'a, str>>,
-    #[serde(borrow)]
+    #[serde(default, borrow, deserialize_with = "present")]
     pub(super) channels: Option<Vec<Cow<'a, str>>>,
     #[serde(borrow)]
     pub(super) data: &'a RawValue,
-    #[serde(borrow)]
+    #[serde(default, borrow, deserialize_with = "present")]
     pub(super) key: Option<Cow<'a, str>>,
 }
 
@@ -38,7 +38,19 @@ pub(super) struct Written<'a> {
 #[serde(deny_unknown_fields)]
 pub(super) struct WrittenBatch<'a> {
     #[serde(borrow)]
-    pub(super) messages: Vec<Object<Written<'a>>>,
+    pub(super) messages: Vec<Object<OneOfBatch<'a>>>,
+}
+
+/// One message of a batch.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OneOfBatch<'a> {
+    #[serde(borrow)]
+    pub(super) channel: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) data: &'a RawValue,
+    #[serde(default, borrow, deserialize_with = "present")]
+    pub(super) key: Option<Cow<'a, str>>,
 }
 
 /// What all messages of a request share.
@@ -110,6 +122,11 @@ impl Api {
     }
 }
 
+/// Reads a field that may be missing but not `null`, which would be a mistake of its sender.
+pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 /// Reads a body that must be a JSON object.
 pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
     let read = serde_json::from_slice(body).map(|Object(read)| read);
@@ -172,6 +189,7 @@ mod tests {
         assert!(detail("{\"channel\":\"a\",\n\"data\":}").contains("line 2 column 8"));
         assert!(detail(r#"{"channel":"a"}"#).contains("missing field `data`"));
         assert!(detail(r#"{"channel":"a","data":1,"colour":2}"#).contains("unknown field `colour`"));
+        assert!(detail(r#"{"channel":"a","data":1,"key":null}"#).contains("invalid type: null"));
         assert!(detail(r#"["a",null,1,null]"#).contains("an object"));
         assert!(parse::<Written<'_>>(br#"{"channel":"a","data":null,"key":"k"}"#).is_ok());
     }

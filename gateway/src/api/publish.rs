@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::Api;
 use super::body::Kind;
 use super::keys::Key;
-use super::messages::{Common, Written, WrittenBatch, check_key, parse};
+use super::messages::{Common, OneOfBatch, Written, WrittenBatch, check_key, parse};
 use super::problem::{Problem, Reply, json_reply};
 use crate::protocol::Failure;
 use crate::protocol::native::{Object, payload};
@@ -75,7 +75,7 @@ impl Api {
             return Err(Problem::bad_request(format!("`messages` has 1 to {TOGETHER} messages")));
         }
         let storing = messages.iter().enumerate().map(|(index, Object(written))| {
-            // The publish begins here, so that messages of one channel keep their order.
+            // The publish begins here, so messages of one channel keep their order.
             let begun = self.one_of_batch(&common, index, written).map(|record| self.store(record));
             async move {
                 match begun {
@@ -89,14 +89,12 @@ impl Api {
         Ok(json_reply(StatusCode::OK, json!({ "results": results }).to_string()))
     }
 
-    fn one_of_batch(&self, common: &Common<'_>, index: usize, written: &Written<'_>) -> Result<NewRecord, Problem> {
-        let (Some(channel), None) = (&written.channel, &written.channels) else {
-            return Err(Problem::bad_request("a message of a batch has one `channel`"));
-        };
+    fn one_of_batch(&self, common: &Common<'_>, index: usize, written: &OneOfBatch<'_>) -> Result<NewRecord, Problem> {
+        let OneOfBatch { channel, data, key } = written;
+        key.as_deref().map_or(Ok(()), check_key)?;
         let of_request = common.key.map(|key| Cow::Owned(format!("{key}/{index}")));
-        let id = written.key.as_deref().map(Cow::Borrowed).or(of_request);
-        written.key.as_deref().map_or(Ok(()), check_key)?;
-        self.message(common, channel, payload(written.data), id.as_deref())
+        let id = key.as_deref().map(Cow::Borrowed).or(of_request);
+        self.message(common, channel, payload(data), id.as_deref())
     }
 
     /// Publishes the body as it is.

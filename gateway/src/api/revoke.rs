@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Api;
 use super::body::Kind;
-use super::messages::parse_or_default;
+use super::messages::{parse_or_default, present};
 use super::problem::{Problem, Reply, json_reply};
 use crate::auth::token_id;
 use crate::cluster::{Control, Revocation, publish};
@@ -22,8 +22,10 @@ const BODY: usize = 16 << 10;
 #[serde(deny_unknown_fields, default)]
 struct Which {
     /// The one token with this id.
+    #[serde(deserialize_with = "present")]
     jti: Option<String>,
     /// Those that were issued until then, in seconds since 1970.
+    #[serde(deserialize_with = "present")]
     issued_until: Option<u64>,
 }
 

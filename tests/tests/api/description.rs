@@ -56,7 +56,7 @@ fn wrong(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<Strin
                 content.as_array().into_iter().flatten().filter(matching).count() == 1
             }
             "not" => !wrong(document, content, value, at).is_empty(),
-            "properties" | "items" | "description" | "default" | "format" => true,
+            "properties" | "items" | "description" | "default" | "format" | "pattern" => true,
             other => panic!("{other}: a word that this check does not know"),
         };
         if !holds {
