@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use tests::api::{Api, BACKEND, SECRET, document, keys};
 use tests::wire::serve;
-use tests::{Program, binary, http};
+use tests::{PATIENCE, Program, binary, http};
 use tokio::process::Command;
+use tokio::time::timeout;
 
 use super::{listener, node};
 
@@ -41,9 +42,11 @@ async fn an_automatic_port_that_is_in_use_is_replaced_and_a_configured_one_is_an
         let api = Api::of(&node).await?;
         assert!(api.address.port() != port && http::get(api.address, "/live").await?.status == 200);
     }
-    let failed = Program::start("fanfare", &[], &[("FANFARE__API__LISTEN", &address)]).await;
-    let error = format!("{:#}", failed.err().context("the port is in use")?);
-    assert!(error.contains(&format!("cannot listen on {address}")), "{error}");
+    let mut command = Command::new(binary("fanfare")?);
+    command.env_clear().env("FANFARE__HTTP__LISTEN", "127.0.0.1:0").env("FANFARE__API__LISTEN", &address);
+    let failed = timeout(PATIENCE, command.kill_on_drop(true).output()).await.context("it runs")??;
+    let error = String::from_utf8(failed.stderr)?;
+    assert!(!failed.status.success() && error.contains(&format!("cannot listen on {address}")), "{error}");
     Ok(())
 }
 
