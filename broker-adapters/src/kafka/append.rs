@@ -16,8 +16,11 @@ use super::words;
 use crate::broker::{Append, AppendError, LinkError, Stored};
 use crate::stored::position::Offset;
 
-/// A producer that has confirmed nothing of a batch for so long is replaced, if Kafka answers.
+/// A producer that has not confirmed a batch for so long is replaced, if Kafka answers.
 const STUCK: Duration = Duration::from_millis(1900);
+
+/// The longest that a batch waits for its confirmation. After this its outcome is unknown, and the publisher tries again.
+const LONGEST: Duration = Duration::from_secs(3);
 
 type Outcome = Result<Stored, AppendError>;
 
@@ -48,8 +51,8 @@ pub(super) async fn append(line: &Line, batch: &[Append], deadline: Instant) -> 
     }
     // Answers that came before the deadline count, even if others are late.
     let sent = Instant::now();
-    if timeout_at(deadline, done).await.is_err() && sent.elapsed() >= STUCK {
-        writer.suspect();
+    if timeout_at(deadline.min(sent + LONGEST), done).await.is_err() && sent.elapsed() >= STUCK {
+        line.suspect(&writer);
     }
     let outcomes = pending.outcomes();
     turn.end(&outcomes);

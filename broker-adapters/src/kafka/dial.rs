@@ -47,8 +47,8 @@ const PRODUCER: &[(&str, &str)] = &[
     // One order per partition, and no record twice, through librdkafka's own retries.
     ("enable.idempotence", "true"),
     ("acks", "all"),
-    // After this a record's outcome is unknown, and the publisher tries again (default 5 min).
-    ("message.timeout.ms", "3000"),
+    // Never reached: librdkafka would let one record expire and still send the next. The adapter gives all of them up together.
+    ("message.timeout.ms", "60000"),
     // A connection that owes an answer for that long is replaced (default 60 s).
     ("socket.timeout.ms", "2000"),
     // Records that come together are sent together anyway; a record does not wait for others.

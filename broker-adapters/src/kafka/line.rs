@@ -45,8 +45,8 @@ impl Writer {
         producer.send(record).map_err(|(error, _)| error)
     }
 
-    /// It has confirmed nothing for too long.
-    pub(super) fn suspect(&self) {
+    /// It is replaced before the next record.
+    fn suspect(&self) {
         if let Some(producer) = &self.producer {
             producer.client().context().suspect();
         }
@@ -57,7 +57,7 @@ impl Writer {
         self.batch == dialer.known.batch() && self.is_whole()
     }
 
-    /// Whether its numbering of records is not broken and it has let no record expire: after that it may never send one
+    /// Whether its numbering of records is not broken and it has confirmed all records in time: after that it may never send one
     /// again, though Kafka answers it otherwise.
     fn is_whole(&self) -> bool {
         self.producer.as_ref().is_some_and(|producer| {
@@ -190,6 +190,12 @@ impl Line {
             }
             (writer, result)
         })
+    }
+
+    /// A producer has not confirmed a batch for too long.
+    pub(super) fn suspect(&self, writer: &Writer) {
+        self.dialer.known.writes.failed();
+        writer.suspect();
     }
 
     /// Look before the next record.

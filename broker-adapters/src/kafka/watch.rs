@@ -31,7 +31,7 @@ pub(super) struct Watch {
     epoch: AtomicU64,
     /// Another id came later.
     replaced: AtomicBool,
-    /// This client has let a record expire.
+    /// This client has not confirmed a record in time.
     suspect: AtomicBool,
     trouble: Mutex<Trouble>,
     pub(super) known: Arc<Known>,
@@ -84,13 +84,13 @@ impl Watch {
         self.known.doubt.store(true, Ordering::Release);
     }
 
-    /// This client has let a record expire: replace it before the next one.
+    /// This client has not confirmed a record in time: replace it before the next one.
     pub(super) fn suspect(&self) {
         self.suspect.store(true, Ordering::Release);
         self.set_doubt();
     }
 
-    /// Whether this client has let a record expire.
+    /// Whether this client has not confirmed a record in time.
     pub(super) fn is_suspect(&self) -> bool {
         self.suspect.load(Ordering::Acquire)
     }
