@@ -1,12 +1,12 @@
 //! Channels whose rule is `slow = latest`: a client that reads slowly skips to the newest message, and knows how many it missed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tests::Program;
 use tests::wire::{self, Frame, Wire};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 /// Messages a second, and how long they come.
 const RATE: u64 = 1_000;
@@ -71,6 +71,36 @@ async fn a_slow_reader_ends_with_the_newest_value_and_knows_how_many_it_missed()
     assert!(grown < window + (4 << 20), "{grown} bytes");
     let metrics = wire::get(node.address, "/metrics").await?.body;
     assert!(metrics.contains(&format!("fanfare_messages_skipped_total {skipped}\n")), "{metrics}");
+    Ok(())
+}
+
+/// A client that resumes from the position of a ping must not miss the value that still waits for it.
+#[tokio::test]
+async fn a_ping_names_no_position_behind_a_value_that_still_waits() -> Result<()> {
+    const PING: Duration = Duration::from_secs(4);
+    let timing = [("FANFARE__TIMING__PING", "4s"), ("FANFARE__TIMING__PONG", "3900ms")];
+    let node = wire::serve("fanfare", &[("FANFARE__CHANNELS", RULES), timing[0], timing[1]]).await?;
+    let mut slow = Wire::narrow(node.address).await?.upgraded("/ws").await?;
+    slow.ask(r#"{"id":1,"subscribe":{"channel":"price:a"}}"#).await?;
+    let connected = Instant::now();
+    let mut publisher = Wire::open(node.address, "/ws").await?;
+    for number in 0..RATE {
+        publish(&mut publisher, "price:a", number).await?;
+    }
+    // The first ping comes within the time of one, behind what the socket does not take.
+    sleep((PING + Duration::from_millis(200)).saturating_sub(connected.elapsed())).await;
+    let (mut pinged, mut last) = (Value::Null, 0);
+    while last < RATE - 1 || pinged.is_null() {
+        let message: Value = serde_json::from_str(&slow.message().await?)?;
+        if message["ping"].is_object() {
+            pinged = message["ping"]["at"].clone();
+        } else if message["skipped"].is_null() {
+            last = number(&message)?;
+            let (at, pinged) = (message["at"].as_str(), pinged["price:a"].as_str());
+            // Positions sort as text within a channel.
+            assert!(at > pinged, "{at:?} came after a ping that named {pinged:?}");
+        }
+    }
     Ok(())
 }
 

@@ -38,6 +38,11 @@ impl Latest {
         }
     }
 
+    /// Whether a message of a channel waits.
+    pub(crate) fn holds(&self, channel: ChannelId) -> bool {
+        self.waiting.contains_key(&channel)
+    }
+
     /// Takes the message of a channel.
     pub(crate) fn take(&mut self, channel: ChannelId) -> Option<Newest> {
         let newest = self.waiting.remove(&channel)?;

@@ -168,9 +168,12 @@ impl Worker {
         }
     }
 
+    /// A ping with the position of each channel of which nothing waits outside the outbox: a client that resumes from there
+    /// must not miss the newest message of a channel whose rule is `slow = latest`.
     pub(super) fn ping(&self, connection: &Connection) -> Output {
         let (state, hub, positions) = (connection.state.borrow(), self.hub.borrow(), self.positions.borrow());
-        let positions = state.seats.iter().filter_map(|seat| {
+        let all_queued = state.seats.iter().filter(|seat| !state.has_waiting(seat.channel));
+        let positions = all_queued.filter_map(|seat| {
             let name = hub.name(seat.channel);
             Some((name, positions[usize::from(self.shared.log.partition_of(name).0)]?))
         });

@@ -163,6 +163,11 @@ impl State {
         true
     }
 
+    /// Whether the newest message of a channel waits for a socket with room.
+    pub(in crate::worker) fn has_waiting(&self, channel: ChannelId) -> bool {
+        self.latest.as_ref().is_some_and(|latest| latest.holds(channel))
+    }
+
     fn push_newest(
         &mut self,
         worker: &Worker,
