@@ -188,7 +188,7 @@ async fn an_address_has_its_share_of_connections_and_more_get_429_with_what_to_c
             let address = if source == PROXY { "203.0.113.9" } else { source };
             let text = format!(
                 "{address} has 3 connections, which is limits.connections_per_address: close some, or retry later; if it is a \
-                 balancer, the node needs http.trusted_proxies = [\"{address}\"]\n"
+                 balancer, the node needs http.trusted_proxies = [\"{address}\"]; see docs/errors.md#429\n"
             );
             ensure!(response.body == text, "{}", response.body);
             ensure!(wire.next_response().await?.is_none(), "it is closed");
