@@ -15,8 +15,8 @@ pub struct Channel {
     /// for the user's own name, and at the end `*` for all further segments. "*" alone matches every channel.
     pub r#match: Pattern,
     /// Which clients may subscribe: "anyone", "user" (clients whose token names a user), "token" (clients whose token grants
-    /// it on this channel) or "nobody". A rule that sets `subscribe`, `publish` or `history` decides about all three, and those
-    /// that it does not set are "token". A rule that sets none of the three allows what is allowed without rules.
+    /// it on this channel) or "nobody". If a rule sets one of `subscribe`, `publish` and `history`, the ones that it leaves out
+    /// are "token". If it sets none, all that is allowed without rules is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscribe: Option<Who>,
     /// Which clients may publish: as `subscribe`.
