@@ -17,22 +17,17 @@ use super::keys::Key;
 use super::problem::{Problem, Reply, json_reply};
 use crate::gate::Right;
 use crate::protocol::native::{LIMIT, messages};
-use crate::protocol::{Failure, MOST, Start};
+use crate::protocol::{MOST, Start};
 use crate::window::{Page, Toward};
 use crate::worker::catch_up::Wait;
-use crate::worker::excerpt::{Answer, Drawn, Excerpt};
+use crate::worker::excerpt::{Answer, Drawn, Excerpt, gone, unavailable};
+use crate::worker::waiting::{ASK_AFTER, BEHIND};
 
 /// About the most bytes of messages of one answer.
 const ROOM: usize = 1 << 20;
 
 /// The longest time to wait for a page of older records, with those that are read before it.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The longest time to wait until this node has read as far as a position that another node gave.
-const BEHIND: Duration = Duration::from_secs(2);
-
-/// How long this takes before the broker is asked whether its log reaches the position.
-const ASK_AFTER: Duration = Duration::from_millis(200);
 
 /// How often a node that is behind looks again.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -148,17 +143,6 @@ fn asked(query: &str) -> Result<(Start, u32), Problem> {
         Ok(limit) if (1..=MOST).contains(&limit) => Ok((start, limit)),
         _ => Err(Problem::bad_request(format!("`limit` is a number from 1 to {MOST}"))),
     }
-}
-
-fn gone() -> Failure {
-    Failure::new(
-        "gone",
-        "the log no longer holds this position, or it is of another log: ask without `since` and `before`",
-    )
-}
-
-fn unavailable() -> Failure {
-    Failure::for_now("unavailable", "this node cannot read these messages at present: try again")
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::keys::Key;
 use super::problem::Problem;
 use crate::gate::{Moment, Right};
 use crate::protocol::message_id;
-use crate::protocol::native::{KEY, Object};
+use crate::protocol::native::{self, Object};
 
 /// The header with a key for all messages of a request.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -139,10 +139,7 @@ pub(super) fn parse_or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Re
 }
 
 pub(super) fn check_key(key: &str) -> Result<(), Problem> {
-    match key.len() {
-        1..=KEY => Ok(()),
-        bytes => Err(Problem::bad_request(format!("a key has 1 to {KEY} bytes; this one has {bytes}"))),
-    }
+    native::check_key(Some(key)).map_err(Problem::from)
 }
 
 /// Whether a text is a trace of version 00 (W3C Trace Context §3.2). Others are ignored, as that page demands.

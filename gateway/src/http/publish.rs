@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::handshake::{self, Host, Sharing, Terms};
+use super::handshake::{Host, Sharing};
 use super::refuse::Refusing;
 use super::upgrade::{Asked, identify, later};
 use crate::errors_page::see;
@@ -26,15 +26,11 @@ const KEY: &str = "idempotency-key";
 
 /// The response to a request for [`PATH`].
 pub(super) async fn answer(refusing: &Refusing<'_>, host: Option<Host>, body: Incoming) -> Response<Body> {
-    let Refusing { site, entrant, head, .. } = *refusing;
-    let host = site.ingress.host(entrant, &head.headers).or(host);
-    let over_tls = site.ingress.over_tls(entrant, &head.headers);
-    let terms = Terms { hosts: &site.hosts, origins: &site.origins, over_tls, protocols: &[] };
-    let sharing = match handshake::sharing(head, host.as_ref(), &terms) {
+    let sharing = match refusing.sharing(host) {
         Ok(sharing) => sharing,
         Err(refusal) => return refusing.refuse(refusal),
     };
-    if head.method == Method::OPTIONS {
+    if refusing.head.method == Method::OPTIONS {
         let mut response = StatusCode::NO_CONTENT.into_response();
         sharing.allow_method("POST", response.headers_mut());
         return response;

@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 
-use super::handshake::{Host, Refusal};
+use super::handshake::{self, Host, Refusal, Sharing, Terms};
 use super::server::{HEAD_BYTES, HEAD_LINES};
 use super::site::Site;
 use crate::door::ingress::{Client, Entrant};
@@ -38,6 +38,15 @@ impl Refusing<'_> {
         let host = site.ingress.host(self.entrant, headers).or(host)?;
         let known = site.hosts.own(&host) || site.ingress.over_tls(self.entrant, headers);
         (!known).then(|| Refusal::stranger(&host))
+    }
+
+    /// Which pages may read the answer to this request; a refusal if its page may not ask at all.
+    pub(super) fn sharing(&self, host: Option<Host>) -> Result<Sharing, Refusal> {
+        let Self { site, entrant, head, .. } = *self;
+        let host = site.ingress.host(entrant, &head.headers).or(host);
+        let over_tls = site.ingress.over_tls(entrant, &head.headers);
+        let terms = Terms { hosts: &site.hosts, origins: &site.origins, over_tls, protocols: &[] };
+        handshake::sharing(head, host.as_ref(), &terms)
     }
 
     pub(super) fn refuse(&self, refusal: Refusal) -> Response<Body> {

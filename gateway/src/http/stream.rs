@@ -9,7 +9,7 @@ use axum::http::header::{self, HeaderValue};
 use axum::http::{Method, Response, StatusCode};
 use axum::response::IntoResponse;
 
-use super::handshake::{self, Host, Refusal, Sharing, Terms};
+use super::handshake::{self, Host, Refusal, Sharing};
 use super::query::{self, Query};
 use super::refuse::Refusing;
 use super::upgrade::{Asked, identify, later, not_allowed};
@@ -48,15 +48,11 @@ pub(super) async fn answer(
     host: Option<Host>,
     parameters: Parameters,
 ) -> (Response<Body>, Option<Agreed>) {
-    let Refusing { site, entrant, head, .. } = *refusing;
-    let host = site.ingress.host(entrant, &head.headers).or(host);
-    let over_tls = site.ingress.over_tls(entrant, &head.headers);
-    let terms = Terms { hosts: &site.hosts, origins: &site.origins, over_tls, protocols: &[] };
-    let sharing = match handshake::sharing(head, host.as_ref(), &terms) {
+    let sharing = match refusing.sharing(host) {
         Ok(sharing) => sharing,
         Err(refusal) => return (refusing.refuse(refusal), None),
     };
-    if head.method == Method::OPTIONS {
+    if refusing.head.method == Method::OPTIONS {
         let mut response = StatusCode::NO_CONTENT.into_response();
         sharing.allow_method("GET", response.headers_mut());
         return (response, None);

@@ -54,7 +54,7 @@ impl Worker {
                 let message = key.map_or_else(MessageId::random, |key| message_id(&channel, &key));
                 let mut record = NewRecord::new(message, channel.into_owned(), payload);
                 if policy.tell_publisher {
-                    record.extensions = self.publisher(connection);
+                    record.extensions = self.publisher(connection.identity().as_deref(), connection.serial);
                 }
                 self.publish(connection, id, record);
             }

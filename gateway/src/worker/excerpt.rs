@@ -10,7 +10,7 @@ use broker_adapters::Position;
 
 use super::catch_up::Wait;
 use crate::message::Message;
-use crate::protocol::Start;
+use crate::protocol::{Failure, Start};
 use crate::window::{Edge, Owed, Preceding, Rest};
 
 /// The most pages that are read back for one answer. After that it is given without messages.
@@ -55,6 +55,19 @@ pub(crate) struct Answer {
     pub(crate) next: Option<Position>,
     /// There is nothing more in this direction.
     pub(crate) complete: bool,
+}
+
+/// The failure of a question whose position the log does not hold.
+pub(crate) fn gone() -> Failure {
+    Failure::new(
+        "gone",
+        "the log no longer holds this position, or it is of another log: ask without `since` and `before`",
+    )
+}
+
+/// The failure of a question for records that could not be read.
+pub(crate) fn unavailable() -> Failure {
+    Failure::for_now("unavailable", "this node cannot read these messages at present: try again")
 }
 
 /// The messages of one answer, in the direction of reading.

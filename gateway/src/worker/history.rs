@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::Worker;
 use super::catch_up::Wait;
 use super::connection::Connection;
-use super::excerpt::{Answer, Drawn, Excerpt};
+use super::excerpt::{Answer, Drawn, Excerpt, gone, unavailable};
 use super::resume::{AbortOnDrop, WAITING, overloaded};
 use super::waiting::Waited;
 use crate::gate::{Identity, Question};
@@ -163,15 +163,4 @@ impl Connection {
         let waiting = state.returning.iter().flat_map(|returning| &returning.histories);
         waiting.map(|one| (one.number, one.channel.clone())).collect()
     }
-}
-
-fn gone() -> Failure {
-    Failure::new(
-        "gone",
-        "the log no longer holds this position, or it is of another log: ask without `since` and `before`",
-    )
-}
-
-fn unavailable() -> Failure {
-    Failure::for_now("unavailable", "this node cannot read these messages at present: try again")
 }

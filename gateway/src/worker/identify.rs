@@ -168,24 +168,23 @@ impl Worker {
     }
 
     fn greet(&self, connection: &Connection, id: Option<u64>, identity: &Identity) {
-        let client = self.client_id(connection);
+        let client = self.client_id(connection.serial);
         let (user, expires_in) = (identity.user(), self.expires_in(identity));
         self.reply(connection, id, &Reply::Connected { node: &self.shared.name, client: &client, user, expires_in });
     }
 
     /// The names of a message's publisher, which its subscribers receive.
-    pub(super) fn publisher(&self, connection: &Connection) -> Extensions {
-        let identity = connection.identity();
-        let user = identity.as_ref().and_then(|identity| identity.user());
-        let named = Extensions::default().with(Extension::Client, &self.client_id(connection));
+    pub(super) fn publisher(&self, identity: Option<&Identity>, client: u32) -> Extensions {
+        let user = identity.and_then(Identity::user);
+        let named = Extensions::default().with(Extension::Client, &self.client_id(client));
         // Names of users are short, so both fit.
         let named = named.and_then(|named| user.map_or(Ok(named.clone()), |user| named.with(Extension::User, user)));
         named.unwrap_or_default()
     }
 
-    /// The client's id: unlike that of any other client in the cluster.
-    pub(super) fn client_id(&self, connection: &Connection) -> String {
-        let (worker, serial) = (self.number.to_be_bytes(), connection.serial.to_be_bytes());
+    /// The id of the client with a serial: unlike that of any other client in the cluster.
+    fn client_id(&self, serial: u32) -> String {
+        let (worker, serial) = (self.number.to_be_bytes(), serial.to_be_bytes());
         URL_SAFE_NO_PAD.encode([&worker[..], &serial[..]].concat())
     }
 

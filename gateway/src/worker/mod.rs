@@ -4,6 +4,7 @@
 //! to its connections: that state is created, used and dropped on this thread. Ends when the node drains and the last
 //! connection is closed.
 
+mod adopting;
 pub(crate) mod arrival;
 mod backlog;
 mod blocked;
@@ -30,7 +31,7 @@ mod search;
 mod seats;
 mod timers;
 mod visitors;
-mod waiting;
+pub(crate) mod waiting;
 mod wheel;
 
 use std::cell::{Cell, RefCell};
@@ -49,7 +50,6 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, LocalSet};
 
-use self::arrival::Arrival;
 use self::backlog::Backlog;
 use self::blocked::Blocked;
 use self::connection::Connection;
@@ -58,7 +58,6 @@ use self::hub::{Hub, Member};
 use self::timers::Timer;
 use self::visitors::Visitors;
 use self::wheel::Wheel;
-use crate::auth::Refused;
 use crate::clock;
 use crate::close::CloseReason;
 use crate::codec::Limits;
@@ -66,7 +65,6 @@ use crate::door::listener::{Accepted, Admission};
 use crate::node::drain::Phase;
 use crate::node::shared::Shared;
 use crate::node::vitals::{ROUND, Vital};
-use crate::protocol::Notice;
 use crate::relay::Relayed;
 
 /// The size of the thread's only input buffer, and so the most bytes that one read takes from a socket.
@@ -226,53 +224,10 @@ impl Worker {
         self.positions.borrow()[usize::from(self.shared.log.partition_of(channel).0)].is_some()
     }
 
-    /// Makes a socket a connection after its handshake. `read` holds the bytes already read from it after the request.
-    pub(crate) fn adopt(self: &Rc<Self>, mut arrival: Arrival, read: &[u8]) -> Rc<Connection> {
-        let now = clock::now();
+    /// The serial of the next client.
+    fn next_serial(&self) -> u32 {
         self.serial.set(self.serial.get().wrapping_add(1));
-        let mut connections = self.connections.borrow_mut();
-        let entry = connections.vacant_entry();
-        let member = Member::try_from(entry.key()).unwrap_or(Member::MAX);
-        let slow = arrival.slow;
-        let listening = arrival.listening.take();
-        let user = arrival.identity.as_ref().and_then(|identity| identity.user());
-        let allowance = self.shared.limiter.join(user, arrival.client.0.ip());
-        let (connection, channel) = Connection::new((member, self.serial.get()), arrival, allowance, now);
-        let connection = Rc::new(connection);
-        entry.insert(Rc::clone(&connection));
-        drop(connections);
-        self.shared.metrics.opened();
-        self.watch(&connection, now);
-        if self.degraded.get() {
-            self.notify(&connection, Notice::Degraded(true));
-        }
-        let identity = connection.identity();
-        // A revocation after the handshake's check has passed this worker already.
-        match identity.as_ref().map(|identity| self.check_revoked(identity)) {
-            Some(Err(Refused::Revoked)) => self.end(&connection, CloseReason::Unauthorised),
-            Some(Err(_)) => self.end(&connection, CloseReason::Overload),
-            _ => {}
-        }
-        match (listening, &identity, &channel) {
-            (Some(listening), ..) => self.listen(&connection, *listening),
-            (None, Some(identity), None) => self.join_first(&connection, identity),
-            _ => {}
-        }
-        if let Some(channel) = channel
-            && let Err(failure) = self.subscribe_counted(&connection, &channel, slow)
-        {
-            tracing::warn!(channel, why = failure.message, "a socket's channel cannot be read");
-            self.end(&connection, CloseReason::Overload);
-        }
-        if self.is_leaving() {
-            self.end(&connection, CloseReason::Drain);
-        }
-        let task = Task { worker: Rc::clone(self), connection: Rc::clone(&connection), reason: None, panicked: false };
-        if !read.is_empty() {
-            self.receive(&connection, &mut read.to_vec());
-        }
-        tokio::task::spawn_local(task.run());
-        connection
+        self.serial.get()
     }
 
     /// Marks a connection to be written to at the next flush.
@@ -400,40 +355,4 @@ pub(crate) fn run(shared: Arc<Shared>, workers: usize, inlets: Inlets) -> std::i
         }
     });
     Ok(())
-}
-
-/// The task of a connection. Dropping it removes the connection from its worker, also after a panic.
-struct Task {
-    worker: Rc<Worker>,
-    connection: Rc<Connection>,
-    reason: Option<CloseReason>,
-    panicked: bool,
-}
-
-impl Task {
-    async fn run(mut self) {
-        while self.reason.is_none() {
-            let ended = std::future::poll_fn(|cx| self.connection.poll(&self.worker, cx));
-            match AssertUnwindSafe(ended).catch_unwind().await {
-                Ok(reason) => self.reason = Some(reason),
-                // Closing the connection panicked as well.
-                Err(_) if self.panicked => return,
-                Err(_) => {
-                    self.panicked = true;
-                    self.worker.end(&self.connection, CloseReason::Internal);
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        if self.reason.is_none() {
-            // The task was dropped at the drain's deadline, or panicked, so nothing is left to wait for.
-            self.connection.reset();
-        }
-        let cut_off = if self.panicked { CloseReason::Internal } else { CloseReason::GoingAway };
-        self.worker.remove(&self.connection, self.reason.unwrap_or(cut_off));
-    }
 }

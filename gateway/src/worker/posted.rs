@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use broker_adapters::{Extension, Extensions, MessageId, NewRecord, Payload, Position};
+use broker_adapters::{MessageId, NewRecord, Payload, Position};
 use tokio::time::Instant;
 
 use super::Worker;
@@ -39,24 +37,12 @@ impl Worker {
         let message = key.map_or_else(MessageId::random, |key| message_id(&channel, &key));
         let mut record = NewRecord::new(message, channel, payload);
         if policy.tell_publisher {
-            record.extensions = self.poster(identity);
+            // Each request is a client of its own.
+            record.extensions = self.publisher(Some(identity), self.next_serial());
         }
         let deadline = Instant::now() + self.shared.config.broker.publish_timeout;
         let result = self.shared.log.publish(record, deadline).await;
         self.shared.metrics.published(&result);
         result.map_err(Failure::from)
-    }
-
-    /// The names of a message's publisher. Each request is a client of its own.
-    fn poster(&self, identity: &Identity) -> Extensions {
-        self.serial.set(self.serial.get().wrapping_add(1));
-        let (worker, serial) = (self.number.to_be_bytes(), self.serial.get().to_be_bytes());
-        let client = URL_SAFE_NO_PAD.encode([&worker[..], &serial[..]].concat());
-        let named = Extensions::default().with(Extension::Client, &client);
-        let named = named.and_then(|named| match identity.user() {
-            Some(user) => named.with(Extension::User, user),
-            None => Ok(named),
-        });
-        named.unwrap_or_default()
     }
 }

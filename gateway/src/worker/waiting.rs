@@ -14,10 +14,10 @@ use super::connection::Connection;
 use crate::window::{Page, Toward};
 
 /// The longest time to wait until this node has read as far as the client's position, which may come from another node.
-const BEHIND: Duration = Duration::from_secs(2);
+pub(crate) const BEHIND: Duration = Duration::from_secs(2);
 
 /// How much of [`BEHIND`] passes before the node asks the broker whether its log reaches the client's position.
-const ASK_AFTER: Duration = Duration::from_millis(200);
+pub(crate) const ASK_AFTER: Duration = Duration::from_millis(200);
 
 /// The most positions of one connection for which the broker is asked without result. After that it is not asked again.
 const UNFOUNDED: u8 = 16;
