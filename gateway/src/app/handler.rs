@@ -23,7 +23,7 @@ pub(crate) async fn run(handler: SocketHandler, socket: Socket) {
     let reason = match AssertUnwindSafe(async { handler(socket).await }).catch_unwind().await {
         Ok(Ok(())) => CloseReason::Normal,
         Ok(Err(error)) => {
-            tracing::debug!(peer = %connection.peer, %error, "a socket's handler failed");
+            tracing::debug!(peer = %connection.peer(), %error, "a socket's handler failed");
             match error.downcast_ref::<SocketError>() {
                 Some(SocketError::Closed) => CloseReason::Normal,
                 Some(SocketError::Full | SocketError::Publish(_)) => CloseReason::Overload,
@@ -31,7 +31,7 @@ pub(crate) async fn run(handler: SocketHandler, socket: Socket) {
             }
         }
         Err(_panic) => {
-            tracing::error!(peer = %connection.peer, "a socket's handler panicked");
+            tracing::error!(peer = %connection.peer(), "a socket's handler panicked");
             CloseReason::Internal
         }
     };

@@ -148,7 +148,7 @@ impl Socket {
     /// The client's address, also behind trusted proxies. The port is 0 if the proxies do not report it.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
-        self.connection.peer.0
+        self.connection.peer().0
     }
 
     /// A parameter of the path: for the route `/rooms/{room}` and the path `/rooms/blue`, `room` is `blue`.

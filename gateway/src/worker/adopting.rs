@@ -1,9 +1,9 @@
 //! A socket becomes a connection: its place, what its client has at once, and its task.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
-
-use futures_util::FutureExt;
+use std::task::{Context, Poll};
 
 use super::Worker;
 use super::arrival::{Arrival, Listening};
@@ -32,7 +32,7 @@ impl Worker {
         if !read.is_empty() {
             self.receive(&connection, &mut read.to_vec());
         }
-        tokio::task::spawn_local(task.run());
+        tokio::task::spawn_local(task);
         connection
     }
 
@@ -44,7 +44,7 @@ impl Worker {
         let member = Member::try_from(entry.key()).unwrap_or(Member::MAX);
         let user = arrival.identity.as_ref().and_then(|identity| identity.user());
         let allowance = self.shared.limiter.join(user, arrival.client.0.ip());
-        let (connection, channel) = Connection::new((member, self.next_serial()), arrival, allowance, now);
+        let (connection, channel) = Connection::new((member, self.next_serial()), arrival, allowance, self.started);
         let connection = Rc::new(connection);
         entry.insert(Rc::clone(&connection));
         drop(connections);
@@ -85,21 +85,28 @@ impl Worker {
 }
 
 /// The task of a connection. Dropping it removes the connection from its worker, also after a panic.
-struct Task {
+///
+/// Written by hand, because the future of an `async` function would take twice the memory of the runtime's task.
+pub(super) struct Task {
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     reason: Option<CloseReason>,
     panicked: bool,
 }
 
-impl Task {
-    async fn run(mut self) {
-        while self.reason.is_none() {
-            let ended = std::future::poll_fn(|cx| self.connection.poll(&self.worker, cx));
-            match AssertUnwindSafe(ended).catch_unwind().await {
-                Ok(reason) => self.reason = Some(reason),
+impl Future for Task {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.connection.poll(&self.worker, cx))) {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(reason)) => {
+                    self.reason = Some(reason);
+                    return Poll::Ready(());
+                }
                 // Closing the connection panicked as well.
-                Err(_) if self.panicked => return,
+                Err(_) if self.panicked => return Poll::Ready(()),
                 Err(_) => {
                     self.panicked = true;
                     self.worker.end(&self.connection, CloseReason::Internal);

@@ -16,7 +16,7 @@ pub(crate) struct Blocked {
 }
 
 /// A client's place in the order.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place(u64);
 
 impl Blocked {

@@ -139,7 +139,7 @@ impl Worker {
             match result {
                 Ok(at) => worker.reply(&publisher, id, &Reply::Published { at }),
                 Err(error) => {
-                    tracing::debug!(peer = %publisher.peer, %error, "a message was not published");
+                    tracing::debug!(peer = %publisher.peer(), %error, "a message was not published");
                     worker.fail(&publisher, id, &error.into());
                 }
             }

@@ -38,6 +38,10 @@ impl Latest {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Whether a message of a channel waits.
     pub(crate) fn holds(&self, channel: ChannelId) -> bool {
         self.waiting.contains_key(&channel)

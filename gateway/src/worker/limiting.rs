@@ -63,7 +63,7 @@ impl Worker {
 
     /// Has a connection share the limits of its user from now on.
     pub(super) fn share_limits(&self, connection: &Connection, identity: &Identity) {
-        let mut allowance = self.shared.limiter.join(identity.user(), connection.peer.0.ip());
+        let mut allowance = self.shared.limiter.join(identity.user(), connection.peer().0.ip());
         // It keeps what it has, also above the limit.
         for _ in self.channels(connection) {
             let _ = allowance.take_channel(&self.shared.limiter);

@@ -316,8 +316,8 @@ impl Worker {
         }
         drop(connections);
         self.shared.metrics.closed(reason);
-        tracing::info!(peer = %connection.peer, reason = reason.label(), code = reason.code(),
-            seconds = connection.opened.elapsed().as_secs(), "connection closed");
+        tracing::info!(peer = %connection.peer(), reason = reason.label(), code = reason.code(),
+            seconds = connection.age(self.started).as_secs(), "connection closed");
     }
 
     async fn accept(self: Rc<Self>, mut accepted: mpsc::Receiver<Accepted>, serve: Serve) {

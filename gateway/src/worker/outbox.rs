@@ -12,35 +12,50 @@ use super::backlog::{FRAME, Frame};
 /// The most slices of one vectored write. More would only help clients that are far behind.
 pub(crate) const SLICES: usize = 64;
 
-/// The most frames for which an emptied queue keeps its allocation.
-const KEPT: usize = 8;
-
-/// The frames queued for one socket.
+/// The frames queued for one socket. Without a second frame it owns no memory.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    queue: VecDeque<Frame>,
+    first: Option<Frame>,
+    /// The frames after the first. Absent when there are none.
+    rest: Option<Box<Rest>>,
     /// Bytes that are still to be written.
     bytes: usize,
     /// Bytes of the first frame that are already written. Such a frame must be finished.
     begun: usize,
 }
 
+/// Boxed, so that the many clients that have read everything do not pay for it.
+#[derive(Debug, Default)]
+struct Rest(VecDeque<Frame>);
+
 impl Outbox {
     pub(crate) fn push(&mut self, frame: Frame) {
         self.bytes += frame.len();
-        self.queue.push_back(frame);
+        match self.first {
+            None => self.first = Some(frame),
+            Some(_) => self.rest.get_or_insert_default().0.push_back(frame),
+        }
+    }
+
+    /// The number of frames.
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.0.len())
+    }
+
+    fn frames(&self) -> impl Iterator<Item = &Frame> {
+        self.first.iter().chain(self.rest.iter().flat_map(|rest| &rest.0))
     }
 
     /// The approximate memory of the queued frames, in bytes.
     pub(crate) fn weight(&self) -> usize {
-        self.bytes + self.queue.len() * FRAME
+        self.bytes + self.len() * FRAME
     }
 
     /// The weight of the frames between the one being written and the newest. Those two do not count against a client:
     /// the size of one message does not tell how fast the client reads.
     pub(crate) fn behind(&self) -> usize {
-        match (self.queue.front(), self.queue.back()) {
-            (Some(first), Some(newest)) if self.queue.len() > 2 => {
+        match (&self.first, self.rest.as_ref().and_then(|rest| rest.0.back())) {
+            (Some(first), Some(newest)) if self.len() > 2 => {
                 self.weight() - (first.len() - self.begun) - newest.len() - 2 * FRAME
             }
             _ => 0,
@@ -48,19 +63,19 @@ impl Outbox {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.first.is_none()
     }
 
     /// The rest of the only frame, if there is just one: it needs no vectored write.
     pub(crate) fn single(&self) -> Option<&[u8]> {
-        self.queue.front().filter(|_| self.queue.len() == 1).map(|frame| &frame[self.begun..])
+        self.first.as_ref().filter(|_| self.rest.is_none()).map(|frame| &frame[self.begun..])
     }
 
     /// Fills `slices` with the next bytes to write. Returns the number of slices used.
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES]) -> usize {
         let mut count = 0;
         let mut begun = self.begun;
-        for (slot, frame) in slices.iter_mut().zip(&self.queue) {
+        for (slot, frame) in slices.iter_mut().zip(self.frames()) {
             *slot = IoSlice::new(&frame[std::mem::take(&mut begun)..]);
             count += 1;
         }
@@ -72,31 +87,32 @@ impl Outbox {
         self.bytes -= written;
         self.begun += written;
         let mut finished = 0;
-        while let Some(front) = self.queue.front() {
+        while let Some(front) = &self.first {
             if self.begun < front.len() {
-                return finished;
+                break;
             }
             self.begun -= front.len();
-            self.queue.pop_front();
+            self.first = self.rest.as_mut().and_then(|rest| rest.0.pop_front());
             finished += 1;
         }
-        if self.queue.capacity() > KEPT {
-            self.queue = VecDeque::new();
+        if self.rest.as_ref().is_some_and(|rest| rest.0.is_empty()) {
+            self.rest = None;
         }
         finished
     }
 
     /// Drops all frames that were not begun, to make room for a last frame. Returns the number of frames dropped.
     pub(crate) fn abandon(&mut self) -> usize {
-        let before = self.queue.len();
-        self.queue.truncate(usize::from(self.begun > 0));
-        self.bytes = self.queue.iter().map(|frame| frame.len()).sum::<usize>() - self.begun;
-        before - self.queue.len()
+        let before = self.len();
+        self.rest = None;
+        self.first.take_if(|_| self.begun == 0);
+        self.bytes = self.frames().map(|frame| frame.len()).sum::<usize>() - self.begun;
+        before - self.len()
     }
 
     /// Drops all frames. Returns their number.
     pub(crate) fn clear(&mut self) -> usize {
-        std::mem::take(self).queue.len()
+        std::mem::take(self).len()
     }
 }
 
@@ -109,7 +125,7 @@ mod tests {
     use super::*;
 
     fn contents(outbox: &Outbox) -> Vec<u8> {
-        outbox.queue.iter().flat_map(|frame| frame.to_vec()).skip(outbox.begun).collect()
+        outbox.frames().flat_map(|frame| frame.to_vec()).skip(outbox.begun).collect()
     }
 
     fn of(frames: &[&'static [u8]]) -> Outbox {
@@ -168,9 +184,9 @@ mod tests {
                 let next: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
                 let write = write.min(next.len());
                 sent.extend_from_slice(&next[..write]);
-                let before = outbox.queue.len();
-                prop_assert_eq!(outbox.advance(write), before - outbox.queue.len());
-                prop_assert_eq!(outbox.weight(), expected.len() - sent.len() + outbox.queue.len() * FRAME);
+                let before = outbox.len();
+                prop_assert_eq!(outbox.advance(write), before - outbox.len());
+                prop_assert_eq!(outbox.weight(), expected.len() - sent.len() + outbox.len() * FRAME);
             }
             sent.extend(contents(&outbox));
             prop_assert_eq!(sent, expected);

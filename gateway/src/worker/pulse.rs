@@ -24,11 +24,18 @@ pub(crate) struct Pulse {
     pub(crate) used: bool,
     /// Whether a timer is set for an incomplete message.
     pub(crate) watched: bool,
-    /// The second, from the worker's start, in which `pings` were received.
+    /// The client's pings, if it has sent any. Boxed, since few clients do.
+    pings: Option<Box<Pings>>,
+}
+
+/// The pings of a client.
+#[derive(Debug, Default)]
+struct Pings {
+    /// The second, from the worker's start, in which `count` pings were received.
     second: u32,
-    pings: u32,
-    /// The one pong to send when pings come faster than the allowed rate. Boxed, since few clients do that.
-    owed: Option<Box<Bytes>>,
+    count: u32,
+    /// The one pong to send when pings come faster than the allowed rate.
+    owed: Option<Bytes>,
 }
 
 /// How to answer a ping.
@@ -44,7 +51,7 @@ pub(crate) enum Answer {
 
 impl Pulse {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { since: now, unanswered: false, used: false, watched: false, second: 0, pings: 0, owed: None }
+        Self { since: now, unanswered: false, used: false, watched: false, pings: None }
     }
 
     /// Notes that bytes were received.
@@ -76,16 +83,17 @@ impl Pulse {
 
     /// Notes a ping received in the given second. Up to `most` pings a second are answered one by one.
     pub(crate) fn pinged(&mut self, payload: &[u8], second: u32, most: u32) -> Answer {
-        if self.second != second {
-            (self.second, self.pings) = (second, 0);
+        let pings = self.pings.get_or_insert_default();
+        if pings.second != second {
+            (pings.second, pings.count) = (second, 0);
         }
-        self.pings += 1;
-        if self.pings > most.saturating_mul(FLOOD) {
+        pings.count += 1;
+        if pings.count > most.saturating_mul(FLOOD) {
             return Answer::Flood;
         }
         // RFC 6455 §5.5.3: of several pings only the most recent needs an answer.
-        if self.pings > most {
-            self.owed = Some(Box::new(codec::pong(payload)));
+        if pings.count > most {
+            pings.owed = Some(codec::pong(payload));
             return Answer::Later;
         }
         Answer::Now(codec::pong(payload))
@@ -93,7 +101,7 @@ impl Pulse {
 
     /// Takes the pong that is still to be sent, if any.
     pub(crate) fn owed(&mut self) -> Option<Bytes> {
-        self.owed.take().map(|pong| *pong)
+        self.pings.as_mut()?.owed.take()
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::Worker;
-use super::connection::Connection;
+use super::connection::{Connection, Waiting};
 use super::pulse::Answer;
 use crate::app::message::Message;
 use crate::clock;
@@ -44,12 +44,14 @@ impl Worker {
         connection.state.borrow_mut().pulse.heard();
         while !connection.is_ending() {
             if connection.paused() {
-                connection.state.borrow_mut().waiting = Some(input.to_vec());
+                let waiting = Waiting { bytes: input.to_vec(), for_turn: false };
+                connection.state.borrow_mut().waiting = Some(Box::new(waiting));
                 break;
             }
             if cost >= TURN && !input.is_empty() {
                 let mut state = connection.state.borrow_mut();
-                (state.waiting, state.turn_over, state.resting) = (Some(input.to_vec()), true, rests);
+                let waiting = Waiting { bytes: input.to_vec(), for_turn: true };
+                (state.waiting, state.resting) = (Some(Box::new(waiting)), rests);
                 handled = Handled::Turn;
                 break;
             }

@@ -4,7 +4,7 @@
 //! when a connection begins and ends, never for a message.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::masked;
@@ -18,7 +18,7 @@ const SPARE: usize = 1024;
 /// Counts the connections of each address.
 #[derive(Debug)]
 pub(crate) struct Addresses {
-    open: Mutex<HashMap<IpAddr, u32>>,
+    open: Mutex<HashMap<Ipv6Addr, u32>>,
     most: u32,
 }
 
@@ -26,7 +26,8 @@ pub(crate) struct Addresses {
 #[derive(Debug)]
 pub(crate) struct Place {
     addresses: Arc<Addresses>,
-    address: IpAddr,
+    /// An IPv4 address in its IPv6 form, which is smaller than a type for both.
+    address: Ipv6Addr,
 }
 
 impl Addresses {
@@ -37,8 +38,11 @@ impl Addresses {
     /// Takes a place; `None` if the address has as many connections as it may.
     pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let address = match address.to_canonical() {
-            IpAddr::V6(address) => masked(address.into(), IPV6_BITS),
-            address => address,
+            IpAddr::V6(address) => match masked(address.into(), IPV6_BITS) {
+                IpAddr::V6(network) => network,
+                IpAddr::V4(_) => address,
+            },
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
         };
         let mut open = self.lock();
         let count = open.entry(address).or_default();
@@ -49,7 +53,7 @@ impl Addresses {
         Some(Place { addresses: Arc::clone(self), address })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Ipv6Addr, u32>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

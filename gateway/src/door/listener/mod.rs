@@ -33,7 +33,7 @@ pub(crate) type Accepted = (TcpStream, SocketAddr, Admission);
 /// A connection's place in the counts of the node, its worker and its client's address. Dropping it frees the place.
 pub(crate) struct Admission {
     counts: Arc<Counts>,
-    worker: usize,
+    worker: u32,
     /// `None` until the client's address is known, and for addresses that are not counted.
     pub(crate) place: Option<Place>,
 }
@@ -64,6 +64,7 @@ impl Admission {
             return None;
         }
         let (worker, load) = counts.workers.iter().enumerate().min_by_key(|(_, load)| load.load(Ordering::Relaxed))?;
+        let worker = u32::try_from(worker).ok()?;
         counts.open.fetch_add(1, Ordering::Relaxed);
         load.fetch_add(1, Ordering::Relaxed);
         Some(Self { counts: Arc::clone(counts), worker, place: None })
@@ -82,7 +83,7 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         self.counts.open.fetch_sub(1, Ordering::Relaxed);
-        self.counts.workers[self.worker].fetch_sub(1, Ordering::Relaxed);
+        self.counts.workers[self.worker as usize].fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -156,7 +157,7 @@ impl Listener {
                     continue;
                 }
             };
-            let worker = admission.worker;
+            let worker = admission.worker as usize;
             if prepare(&stream).is_ok() && workers[worker].send((stream, peer, admission)).await.is_err() {
                 return;
             }

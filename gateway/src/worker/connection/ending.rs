@@ -67,7 +67,7 @@ impl State {
     fn begin_end(&mut self, reason: CloseReason, stage: Stage, grace: Duration) {
         self.pulse.wait_from(clock::now());
         let over = Box::pin(tokio::time::sleep_until(self.pulse.due(grace).into()));
-        self.ending = Some(Ending { reason, stage, grace, over });
+        self.ending = Some(Box::new(Ending { reason, stage, grace, over }));
     }
 }
 
@@ -161,10 +161,8 @@ impl Connection {
     /// Sends the close frame if only this answer was awaited. Otherwise resumes reading if reading was paused.
     fn settle(&self, worker: &Worker, paused: bool) {
         let state = self.state.borrow();
-        let due = match &state.ending {
-            Some(Ending { reason, stage: Stage::Answers, .. }) if !state.awaits_answers() => Some(*reason),
-            _ => None,
-        };
+        let awaited = state.ending.as_ref().filter(|ending| ending.stage == Stage::Answers);
+        let due = awaited.filter(|_| !state.awaits_answers()).map(|ending| ending.reason);
         drop(state);
         match due {
             Some(reason) => self.farewell(worker, reason),

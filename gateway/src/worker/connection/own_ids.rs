@@ -28,7 +28,7 @@ impl Connection {
     pub(in crate::worker) fn own_ping(&self, worker: &Worker, ping: Bytes) -> Bytes {
         let mut state = self.state.borrow_mut();
         // A message that waits comes before the worker's position.
-        if state.latest.is_some() {
+        if state.has_any_waiting() {
             return Bytes::copy_from_slice(without_id(&ping));
         }
         if !self.format.has_own_ids() {

@@ -7,7 +7,7 @@ use std::io::{ErrorKind, IoSlice};
 
 use broker_adapters::Position;
 
-use super::{Connection, Stage, State};
+use super::{Connection, Full, Stage, State};
 use crate::clock;
 use crate::close::CloseReason;
 use crate::door::stream::Stream;
@@ -15,7 +15,7 @@ use crate::protocol::{Format, Notice, Output};
 use crate::worker::Worker;
 use crate::worker::backlog::Frame;
 use crate::worker::hub::ChannelId;
-use crate::worker::latest::Newest;
+use crate::worker::latest::{Latest, Newest};
 use crate::worker::outbox::SLICES;
 use crate::worker::progress::Progress;
 
@@ -75,13 +75,15 @@ impl Connection {
         loop {
             let (written, bytes) = state.write(&mut self.stream.borrow_mut(), worker);
             // Most sockets accept everything, so this is rarely needed.
-            if written == Written::Blocked || state.blocked.is_some() {
-                state.note(self, worker, written, bytes);
-            }
+            let full = if written == Written::Blocked || state.blocked.is_some() {
+                state.note(self, worker, written, bytes)
+            } else {
+                None
+            };
             if bytes > 0 {
                 state.notify_room_if_low(worker);
             }
-            if written != Written::All || !state.queue_waiting(worker, self.format) {
+            if !full.is_some_and(|full| state.queue_waiting(worker, self.format, full.latest)) {
                 return written;
             }
         }
@@ -98,15 +100,14 @@ impl Connection {
         count: usize,
     ) -> Queued {
         let mut state = self.state.borrow_mut();
-        if state.blocked.is_none() {
-            drop(state);
-            return self.queue(worker, run);
-        }
         if !state.takes_output() {
             return Queued::Ending;
         }
-        let latest = state.latest.get_or_insert_default();
-        latest.put(channel, newest, count);
+        let Some(full) = &mut state.blocked else {
+            drop(state);
+            return self.queue(worker, run);
+        };
+        full.latest.put(channel, newest, count);
         match worker.backlog.is_over_share(state.weight()) {
             true => Queued::Overflow,
             false => Queued::Yes,
@@ -116,15 +117,15 @@ impl Connection {
     /// Queues the message of a channel that waits, whether the socket is full or not.
     pub(in crate::worker) fn queue_newest(&self, worker: &Worker, channel: ChannelId) {
         let mut state = self.state.borrow_mut();
-        if let Some(newest) = state.latest.as_mut().and_then(|latest| latest.take(channel)) {
+        if let Some(newest) = state.blocked.as_mut().and_then(|full| full.latest.take(channel)) {
             state.push_newest(worker, self.format, channel, newest);
         }
     }
 
     /// Drops the message of a channel that waits.
     pub(in crate::worker) fn forget_latest(&self, channel: ChannelId) {
-        if let Some(latest) = &mut self.state.borrow_mut().latest {
-            latest.take(channel);
+        if let Some(full) = &mut self.state.borrow_mut().blocked {
+            full.latest.take(channel);
         }
     }
 
@@ -153,10 +154,9 @@ impl State {
         worker.backlog.queued(1);
     }
 
-    /// Queues all messages that wait for a socket with room. Returns whether there were any.
-    fn queue_waiting(&mut self, worker: &Worker, format: Format) -> bool {
-        let Some(mut latest) = self.latest.take() else { return false };
-        if !self.takes_output() {
+    /// Queues all messages that have waited for a socket with room. Returns whether there were any.
+    fn queue_waiting(&mut self, worker: &Worker, format: Format, mut latest: Latest) -> bool {
+        if latest.is_empty() || !self.takes_output() {
             return false;
         }
         latest.take_all().into_iter().for_each(|(channel, newest)| self.push_newest(worker, format, channel, newest));
@@ -165,7 +165,12 @@ impl State {
 
     /// Whether the newest message of a channel waits for a socket with room.
     pub(in crate::worker) fn has_waiting(&self, channel: ChannelId) -> bool {
-        self.latest.as_ref().is_some_and(|latest| latest.holds(channel))
+        self.blocked.as_ref().is_some_and(|full| full.latest.holds(channel))
+    }
+
+    /// Whether the newest message of any channel does.
+    pub(super) fn has_any_waiting(&self) -> bool {
+        self.blocked.as_ref().is_some_and(|full| !full.latest.is_empty())
     }
 
     fn push_newest(
@@ -196,15 +201,14 @@ impl State {
 
     /// The approximate memory of everything that waits to be written.
     fn weight(&self) -> usize {
-        self.outbox.weight() + self.latest.as_ref().map_or(0, |latest| latest.weight())
+        self.outbox.weight() + self.blocked.as_ref().map_or(0, |full| full.latest.weight())
     }
 
     /// Drops everything that is queued.
     pub(super) fn drop_output(&mut self, worker: &Worker) {
-        self.latest = None;
         worker.backlog.left(self.outbox.clear());
-        if let Some(progress) = self.blocked.take() {
-            worker.blocked.borrow_mut().leave(progress.place);
+        if let Some(full) = self.blocked.take() {
+            worker.blocked.borrow_mut().leave(full.progress.place);
         }
     }
 
@@ -245,23 +249,24 @@ impl State {
     }
 
     /// Notes how many bytes a full socket accepted. Bytes that a socket with room accepts prove nothing: they may only
-    /// be in the kernel's buffer.
-    fn note(&mut self, connection: &Connection, worker: &Worker, written: Written, bytes: usize) {
+    /// be in the kernel's buffer. Returns what belonged to the full socket if it now has room for everything.
+    fn note(&mut self, connection: &Connection, worker: &Worker, written: Written, bytes: usize) -> Option<Box<Full>> {
         let now = clock::now();
         let mut blocked = worker.blocked.borrow_mut();
-        let Some(progress) = &mut self.blocked else {
-            self.blocked = Some(Box::new(Progress::new(blocked.enter(connection.member), now)));
-            return;
+        let Some(Full { progress, .. }) = self.blocked.as_deref_mut() else {
+            let progress = Progress::new(blocked.enter(connection.member), now);
+            self.blocked = Some(Box::new(Full { progress, latest: Latest::default() }));
+            return None;
         };
         if bytes > 0 {
             progress.took(bytes, now);
             blocked.renew(&mut progress.place);
             self.pulse.wait_from(now);
         }
-        if written == Written::All {
-            self.pulse.wait_from(now + progress.lag());
-            let progress = self.blocked.take();
-            progress.into_iter().for_each(|progress| blocked.leave(progress.place));
+        if written != Written::All {
+            return None;
         }
+        self.pulse.wait_from(now + progress.lag());
+        self.blocked.take().inspect(|full| blocked.leave(full.progress.place))
     }
 }
