@@ -14,7 +14,7 @@ const SECONDS: u64 = 5;
 /// The size of each.
 const SIZE: usize = 2_000;
 
-const RULES: &str = r#"[{ match = "price:*", subscribe = "anyone", publish = "anyone", slow = "latest" }, { match = "*", subscribe = "anyone", publish = "anyone" }]"#;
+const RULES: &str = r#"[{ match = "price:*", subscribe = "anyone", publish = "anyone", slow = "latest", last = 1 }, { match = "*", subscribe = "anyone", publish = "anyone" }]"#;
 
 async fn node() -> Result<Program> {
     wire::serve("fanfare", &[("FANFARE__CHANNELS", RULES), ("FANFARE__NODE__WORKERS", "1")]).await
@@ -100,6 +100,74 @@ async fn a_ping_names_no_position_behind_a_value_that_still_waits() -> Result<()
             // Positions sort as text within a channel.
             assert!(at > pinged, "{at:?} came after a ping that named {pinged:?}");
         }
+    }
+    Ok(())
+}
+
+/// The same for the position in the reply to a second `subscribe`.
+#[tokio::test]
+async fn a_repeated_subscribe_names_no_position_behind_a_value_that_still_waits() -> Result<()> {
+    let node = node().await?;
+    let mut slow = Wire::narrow(node.address).await?.upgraded("/ws").await?;
+    slow.ask(r#"{"id":1,"subscribe":{"channel":"price:a"}}"#).await?;
+    let mut other = Wire::open(node.address, "/ws").await?;
+    other.ask(r#"{"id":1,"subscribe":{"channel":"price:a"}}"#).await?;
+    let mut publisher = Wire::open(node.address, "/ws").await?;
+    for number in 0..RATE {
+        publish(&mut publisher, "price:a", number).await?;
+        other.message().await?;
+    }
+    slow.send(Frame::text(r#"{"id":2,"subscribe":{"channel":"price:a"}}"#).bytes()).await?;
+    // The only worker has read the command before it answers these.
+    for _ in 0..2 {
+        other.ask(r#"{"ping":{}}"#).await?;
+    }
+    let (mut answered, mut last) = (Value::Null, 0);
+    while last < RATE - 1 || answered.is_null() {
+        let message: Value = serde_json::from_str(&slow.message().await?)?;
+        if message["id"] == 2 {
+            answered = message["ok"]["at"].clone();
+        } else if message["skipped"].is_null() {
+            last = number(&message)?;
+            let (at, answered) = (message["at"].as_str(), answered.as_str());
+            assert!(at > answered, "{at:?} came after a reply that named {answered:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The rule is about clients that read slowly. One that was away has its position, and gets what it asks for.
+#[tokio::test]
+async fn a_client_that_was_away_gets_every_value_after_its_position_or_only_the_last_as_it_asks() -> Result<()> {
+    // More than an outbox.
+    const MISSED: u64 = 1_500;
+    let node = node().await?;
+    let mut publisher = Wire::open(node.address, "/ws").await?;
+    let mut client = Wire::open(node.address, "/ws").await?;
+    client.ask(r#"{"id":1,"subscribe":{"channel":"price:a"}}"#).await?;
+    publish(&mut publisher, "price:a", 0).await?;
+    let first: Value = serde_json::from_str(&client.message().await?)?;
+    drop(client);
+    let mut there = Wire::open(node.address, "/ws").await?;
+    there.ask(r#"{"id":1,"subscribe":{"channel":"price:a"}}"#).await?;
+    for number in 1..=MISSED {
+        publish(&mut publisher, "price:a", number).await?;
+        there.message().await?;
+    }
+    let mut every = Wire::open(node.address, "/ws").await?;
+    let since = json!({ "id": 1, "subscribe": { "channel": "price:a", "since": first["at"] } });
+    let reply = every.ask(&since.to_string()).await?;
+    assert_eq!(reply["ok"]["recovered"], true, "{reply}");
+    let mut newest = Wire::open(node.address, "/ws").await?;
+    let reply = newest.ask(r#"{"id":1,"subscribe":{"channel":"price:a","last":1}}"#).await?;
+    assert_eq!(reply["ok"]["last"], 1, "{reply}");
+    for expected in 1..=MISSED {
+        assert_eq!(number(&serde_json::from_str(&every.message().await?)?)?, expected);
+    }
+    publish(&mut publisher, "price:a", MISSED + 1).await?;
+    assert_eq!(number(&serde_json::from_str(&every.message().await?)?)?, MISSED + 1);
+    for expected in [MISSED, MISSED + 1] {
+        assert_eq!(number(&serde_json::from_str(&newest.message().await?)?)?, expected);
     }
     Ok(())
 }

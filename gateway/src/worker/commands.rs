@@ -26,6 +26,7 @@ impl Worker {
             Command::Ping => self.reply(connection, id, &Reply::Done),
             Command::Pong => {}
             Command::Subscribe { channel, since, last } => {
+                self.queue_what_waits(connection, &channel);
                 if self.repeat_subscribe(connection, id, &channel, since)? {
                     return Ok(());
                 }
@@ -60,6 +61,14 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Queues the message of a channel that waits for a socket with room. The reply to a repeated `subscribe` names the
+    /// worker's position: a client that resumes from there must not miss that message.
+    fn queue_what_waits(&self, connection: &Connection, channel: &str) {
+        if let Some(channel) = self.hub.borrow().find(channel) {
+            connection.queue_newest(self, channel);
+        }
     }
 
     /// Subscribes a connection that is not yet subscribed. It receives the messages after the returned position.
