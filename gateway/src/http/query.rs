@@ -84,6 +84,13 @@ pub(super) fn read(
     Ok(Query { channels, since: since.filter(|since| !since.is_empty()), last, as_messages })
 }
 
+/// The number of last messages that the query of a WebSocket asks for.
+pub(super) fn last(query: Option<&str>) -> Result<Option<u32>, Bad> {
+    let pairs = query.unwrap_or_default().split('&');
+    let last = pairs.filter_map(|pair| pair.strip_prefix("last=")).next_back();
+    last.map(|value| number(value).ok_or(Bad::Last)).transpose()
+}
+
 fn last_event_id(headers: &HeaderMap) -> Result<Option<String>, Bad> {
     let mut lines = headers.get_all("last-event-id").iter();
     match (lines.next(), lines.next()) {

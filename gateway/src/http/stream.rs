@@ -20,7 +20,7 @@ use crate::door::listener::Admission;
 use crate::door::stream::Stream;
 use crate::errors_page::see;
 use crate::field::lists;
-use crate::gate::{Identity, Question, Slow, Verb};
+use crate::gate::{Identity, Question, Verb};
 use crate::node::metrics::Refused;
 use crate::protocol::places::Places;
 use crate::protocol::sse::{self, Listener};
@@ -118,7 +118,7 @@ async fn agree(
 }
 
 /// The answer to a client that subscribes too often.
-fn limited(failure: Failure) -> Box<Response<Body>> {
+pub(super) fn limited(failure: Failure) -> Box<Response<Body>> {
     let seconds = failure.retry_after.unwrap_or(1000).div_ceil(1000).max(1);
     let headers = [(header::RETRY_AFTER, seconds.to_string())];
     Box::new((StatusCode::TOO_MANY_REQUESTS, headers, format!("{}{}\n", failure.message, see(429))).into_response())
@@ -188,7 +188,7 @@ fn for_event_source(refusing: &Refusing<'_>, refused: Response<Body>) -> Respons
     response
 }
 
-fn bad(why: &str) -> Box<Response<Body>> {
+pub(super) fn bad(why: &str) -> Box<Response<Body>> {
     Box::new((StatusCode::BAD_REQUEST, format!("{why}{}\n", see(400))).into_response())
 }
 
@@ -215,7 +215,6 @@ pub(super) fn connect(
         format,
         session: Box::new(session),
         channel: None,
-        slow: Slow::Disconnect,
         inbox: None,
         listening: Some(Box::new(listening)),
     };

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
+use bytes::Bytes;
 
 use super::handshake::{self, Host, Terms};
+use super::query;
 use super::refuse::Refusing;
+use super::stream::{bad, limited};
 use crate::app::handler;
 use crate::app::socket::{Route, Socket};
 use crate::app::{Endpoint, Parameters};
@@ -17,11 +20,11 @@ use crate::codec::Extensions;
 use crate::door::ingress::{Client, Place, TooMany};
 use crate::door::listener::Admission;
 use crate::door::stream::Stream;
-use crate::gate::{Identity, Question, Slow};
+use crate::gate::{Identity, Question, Verb};
 use crate::node::metrics::Refused;
 use crate::protocol::{CHANNEL, Failure, Format, Session, raw};
 use crate::worker::Worker;
-use crate::worker::arrival::Arrival;
+use crate::worker::arrival::{Arrival, Listening, Wanted};
 
 /// The answer to a client that must have a token and has none.
 const NO_TOKEN: &str = "connect with a token: `Authorization: Bearer …`, or the subprotocol `fanfare.bearer.<base64url of the token>` \
@@ -31,10 +34,8 @@ const NO_TOKEN: &str = "connect with a token: `Authorization: Bearer …`, or th
 pub(super) struct Upgrade {
     endpoint: Endpoint,
     identity: Option<Arc<Identity>>,
-    /// The channel to subscribe it to: the path names it, or the app's route has it.
-    channel: Option<String>,
-    /// What happens to it on that channel if it reads slowly.
-    slow: Slow,
+    /// What it gets, if its path names a channel.
+    listening: Option<Listening>,
     route: Route,
     client: Client,
     /// Its share of its address's connection count, if the address came from a proxy's header.
@@ -71,20 +72,13 @@ pub(super) async fn agree(
     let known = identity.clone().unwrap_or_else(Identity::anonymous);
     let allowed = worker.permit(&known, Question::Connect { path: head.uri.path() }).await;
     allowed.map_err(|failure| not_allowed(refusing, failure))?;
-    let channel = match &endpoint {
-        Endpoint::Gateway(_) => route.parameters.get(CHANNEL).cloned(),
+    let (channel, listening) = match (&endpoint, route.parameters.get(CHANNEL)) {
         // The program chose it, not the client: the gate has no say.
-        Endpoint::Handler { channel, .. } => Some(channel.clone()),
+        (Endpoint::Handler { channel, .. }, _) => (Some(channel), None),
+        (Endpoint::Gateway(_), None) => (None, None),
+        (Endpoint::Gateway(_), Some(channel)) => (Some(channel), Some(listening(refusing, &known, channel).await?)),
     };
-    let mut slow = Slow::Disconnect;
-    if let (Endpoint::Gateway(_), Some(channel)) = (&endpoint, &channel) {
-        slow = worker
-            .permit(&known, Question::Subscribe { channel })
-            .await
-            .map_err(|failure| not_allowed(refusing, failure))?
-            .slow;
-    }
-    if channel.as_deref().is_some_and(|channel| !worker.knows_position(channel)) {
+    if channel.is_some_and(|channel| !worker.knows_position(channel)) {
         return Err(later("the broker has not been reached yet: retry"));
     }
     let client = refusing.client();
@@ -97,7 +91,24 @@ pub(super) async fn agree(
         site.refusals.unsupported(client, head.uri.path(), offered, terms.protocols);
     }
     let response = switching(&accepted);
-    Ok((Upgrade { endpoint, identity, channel, slow, route, client, place }, response))
+    Ok((Upgrade { endpoint, identity, listening, route, client, place }, response))
+}
+
+/// What a client gets on the channel that its path names.
+async fn listening(
+    refusing: &Refusing<'_>,
+    identity: &Arc<Identity>,
+    channel: &str,
+) -> Result<Listening, Box<Response<Body>>> {
+    let Refusing { worker, head, .. } = *refusing;
+    let last = query::last(head.uri.query()).map_err(|why| bad(&why.to_string()))?;
+    let allowed = worker.permit(identity, Question::Subscribe { channel }).await;
+    let policy = allowed.map_err(|failure| not_allowed(refusing, failure))?;
+    if last.is_some() {
+        worker.take_visit(identity, refusing.client(), Verb::Subscribe, 1).map_err(limited)?;
+    }
+    let channels = vec![Wanted { channel: channel.to_owned(), since: None, policy }];
+    Ok(Listening { opening: Bytes::new(), channels, last })
 }
 
 /// Where a client's token may be.
@@ -159,7 +170,7 @@ fn route(
 
 /// Makes the socket a connection with the route's protocol.
 pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admission, upgrade: Upgrade, read: &[u8]) {
-    let Upgrade { endpoint, identity, channel, slow, route, client, place } = upgrade;
+    let Upgrade { endpoint, identity, listening, route, client, place } = upgrade;
     if place.is_some() {
         admission.place = place;
     }
@@ -169,10 +180,13 @@ pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admiss
         Endpoint::Gateway(format) => (*format, format.protocol().open(), None),
         Endpoint::Handler { .. } => (Format::RAW, Box::new(raw::ToHandler), Some(Box::default())),
     };
-    let extensions = Extensions::none();
-    let listening = None;
+    let channel = match &endpoint {
+        Endpoint::Gateway(_) => None,
+        Endpoint::Handler { channel, .. } => Some(channel.clone()),
+    };
+    let (extensions, listening) = (Extensions::none(), listening.map(Box::new));
     let arrival =
-        Arrival { stream, client, admission, identity, extensions, format, session, channel, slow, inbox, listening };
+        Arrival { stream, client, admission, identity, extensions, format, session, channel, inbox, listening };
     let connection = worker.adopt(arrival, read);
     if let Endpoint::Handler { handler, channel, .. } = endpoint {
         let socket = Socket { worker: Rc::clone(worker), connection, channel, route };

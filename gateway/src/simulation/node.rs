@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::door::ingress::Client;
 use crate::door::listener::Admission;
 use crate::door::stream::Stream;
-use crate::gate::{Identity, Judge, Rules, Slow};
+use crate::gate::{Identity, Judge, Rules};
 use crate::node::core::Core;
 use crate::node::health::Health;
 use crate::node::metrics::Metrics;
@@ -129,7 +129,6 @@ fn arrival(end: End, identity: Arc<Identity>) -> Arrival {
         format: Format::NATIVE,
         session: native::Native.open(),
         channel: None,
-        slow: Slow::Disconnect,
         inbox: None,
         listening: None,
     }

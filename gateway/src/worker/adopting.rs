@@ -18,13 +18,13 @@ use crate::protocol::Notice;
 impl Worker {
     /// Makes a socket a connection after its handshake. `read` holds the bytes already read from it after the request.
     pub(crate) fn adopt(self: &Rc<Self>, mut arrival: Arrival, read: &[u8]) -> Rc<Connection> {
-        let (slow, listening) = (arrival.slow, arrival.listening.take());
+        let listening = arrival.listening.take();
         let (connection, channel) = self.place(arrival);
         if self.degraded.get() {
             self.notify(&connection, Notice::Degraded(true));
         }
         self.judge_again(&connection);
-        self.begin(&connection, listening.map(|listening| *listening), channel.as_deref(), slow);
+        self.begin(&connection, listening.map(|listening| *listening), channel.as_deref());
         if self.is_leaving() {
             self.end(&connection, CloseReason::Drain);
         }
@@ -63,20 +63,14 @@ impl Worker {
     }
 
     /// Subscribes a connection to its first channels: those of its request, of its token, or of its app's route.
-    fn begin(
-        self: &Rc<Self>,
-        connection: &Rc<Connection>,
-        listening: Option<Listening>,
-        channel: Option<&str>,
-        slow: Slow,
-    ) {
+    fn begin(self: &Rc<Self>, connection: &Rc<Connection>, listening: Option<Listening>, channel: Option<&str>) {
         match (listening, connection.identity(), channel) {
             (Some(listening), ..) => self.listen(connection, listening),
             (None, Some(identity), None) => self.join_first(connection, &identity),
             _ => {}
         }
         if let Some(channel) = channel
-            && let Err(failure) = self.subscribe_counted(connection, channel, slow)
+            && let Err(failure) = self.subscribe_counted(connection, channel, Slow::Disconnect)
         {
             tracing::warn!(channel, why = failure.message, "a socket's channel cannot be read");
             self.end(connection, CloseReason::Overload);

@@ -10,7 +10,7 @@ use crate::codec::Extensions;
 use crate::door::ingress::Client;
 use crate::door::listener::Admission;
 use crate::door::stream::Stream;
-use crate::gate::{Identity, Policy, Slow};
+use crate::gate::{Identity, Policy};
 use crate::protocol::{Format, Session};
 
 /// A socket that is about to become a connection.
@@ -26,16 +26,15 @@ pub(crate) struct Arrival {
     pub(crate) extensions: Extensions,
     pub(crate) format: Format,
     pub(crate) session: Box<dyn Session>,
-    /// The channel to subscribe it to at once, and what happens if it reads slowly.
+    /// The channel of its app's route, to subscribe it to at once.
     pub(crate) channel: Option<String>,
-    pub(crate) slow: Slow,
     /// The queue of messages for the app's handler, if there is one.
     pub(crate) inbox: Option<Box<Inbox>>,
-    /// What a client that only listens is to get.
+    /// What its request has asked for, if that names channels.
     pub(crate) listening: Option<Box<Listening>>,
 }
 
-/// What a client that only listens has asked for, and may have.
+/// What a client has asked for in its request, and may have.
 pub(crate) struct Listening {
     /// What it is sent first.
     pub(crate) opening: Bytes,
@@ -44,7 +43,7 @@ pub(crate) struct Listening {
     pub(crate) last: Option<u32>,
 }
 
-/// A channel that a client wants to listen to.
+/// A channel that a client wants to subscribe to.
 pub(crate) struct Wanted {
     pub(crate) channel: String,
     pub(crate) since: Option<Position>,

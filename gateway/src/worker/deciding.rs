@@ -94,8 +94,8 @@ impl Worker {
 
     /// Publishes on the channel that the connection's path names: its only one. Returns the cost.
     pub(super) fn publish_here(self: &Rc<Self>, connection: &Rc<Connection>, payload: Payload) -> u32 {
-        let seat = connection.state.borrow().seats.iter().next();
-        let Some(channel) = seat.map(|seat| self.hub.borrow().name(seat.channel).to_owned()) else { return 1 };
+        let Some(channel) = self.channels(connection).into_iter().next() else { return 1 };
+        let channel = String::from(channel);
         let command = Command::Publish { channel: channel.into(), payload, key: None };
         self.ask(connection, Request { id: None, command })
     }

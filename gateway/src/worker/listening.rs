@@ -1,6 +1,6 @@
-//! Clients that only listen: their channels when they arrive, what they send, and their heartbeats.
+//! Clients whose requests name their channels, and what is special about those that only listen: their heartbeats.
 //!
-//! Such a client answers no ping, so its socket says whether it is alive: the kernel ends a connection whose client accepts
+//! A client that only listens answers no ping, so its socket says whether it is alive: the kernel ends a connection whose client accepts
 //! nothing, and the node one whose socket stays full.
 
 use std::borrow::Cow;
@@ -28,7 +28,10 @@ impl Worker {
             let command = Command::Subscribe { channel: Cow::Borrowed(&channel), since, last };
             match self.carry_out(connection, Request { id: None, command }, policy) {
                 Ok(()) => {}
-                Err(failure) if failure.retry => self.fail(connection, None, &failure),
+                // A WebSocket's protocol closes the connection, with a code that says why.
+                Err(failure) if failure.retry || !connection.format.is_stream() => {
+                    self.fail(connection, None, &failure)
+                }
                 Err(failure) => {
                     self.notify(connection, Notice::Unsubscribed { channel: &channel, reason: failure.code });
                 }
