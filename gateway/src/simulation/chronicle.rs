@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::time::Duration;
 
 use broker_adapters::Position;
 use law::Outcome;
@@ -17,7 +18,13 @@ pub(super) enum Step {
     Message {
         payload: String,
         at: Position,
+        /// When it came.
+        when: Duration,
     },
+    /// Its token no longer allows the channel: nothing may come after this time.
+    Withdrawn(Duration),
+    /// Its token allows the channel again.
+    Given,
     /// The node said that the client has everything up to this position.
     Reached(Position),
 }
@@ -68,6 +75,11 @@ impl Chronicle {
             events: RefCell::default(),
             breaches: RefCell::default(),
         }
+    }
+
+    /// The time since the world began.
+    pub(super) fn now(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Records an event.

@@ -3,9 +3,10 @@
 //! Its part of the seed decides each action and its time.
 
 mod receive;
+mod rights;
 pub(super) mod wire;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::wire::masked;
 use super::pipe::{End, pipe};
+use super::tokens::Token;
 use super::world::World;
 
 /// Attempts to publish one message under one key.
@@ -34,6 +36,8 @@ struct Interest {
     joined: bool,
     /// An unsubscribe is under way. Messages of the old subscription may still arrive.
     leaving: bool,
+    /// A token that does not allow the channel has ended the subscription.
+    withdrawn: bool,
     /// The last position handled, and its trace.
     since: Option<(Position, usize)>,
     trace: usize,
@@ -56,6 +60,7 @@ enum Asked {
     Subscribe { channel: String, since: Option<Position>, again: bool },
     Unsubscribe,
     History,
+    Refresh { token: Token, rights: BTreeSet<String> },
     Publish { publishing: Publishing, due: Instant },
 }
 
@@ -74,6 +79,10 @@ pub(super) struct Client {
     rng: Rng,
     /// For what concerns older messages, so that all else is drawn as without them.
     past: Rng,
+    /// The same for what tokens allow.
+    rights: Rng,
+    /// The channels that the token of the connection allows.
+    allowed: BTreeSet<String>,
     interests: BTreeMap<String, Interest>,
     connection: Option<Connection>,
     asked: BTreeMap<u64, Asked>,
@@ -85,6 +94,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(world: Rc<World>, number: usize, mut rng: Rng) -> Self {
         let past = Rng::with_seed(rng.clone().u64(..));
+        let rights = Rng::with_seed(past.clone().u64(..));
         let interests = world
             .channels
             .iter()
@@ -95,6 +105,8 @@ impl Client {
             number,
             rng,
             past,
+            rights,
+            allowed: BTreeSet::new(),
             interests,
             connection: None,
             asked: BTreeMap::new(),
@@ -162,6 +174,7 @@ impl Client {
                 self.world.revoke(node, client);
             }
             79..84 => self.look_back(),
+            84..90 => self.refresh(),
             _ => {}
         }
     }
@@ -170,6 +183,9 @@ impl Client {
     fn settle(&mut self) {
         if let Some(connection) = &mut self.connection {
             connection.paused_until = Instant::now();
+        }
+        if !self.may_all() {
+            self.refresh();
         }
         self.retry();
         if self.number == 0 && self.asked.is_empty() {
@@ -180,18 +196,22 @@ impl Client {
     fn connect(&mut self) {
         let (room, first) = (self.rng.usize(200..20_000), self.rng.usize(0..self.world.size()));
         let (mine, theirs) = pipe(room);
-        let identity = self.world.tokens.borrow_mut().issue(self.number);
+        let rights = self.draw_rights();
+        let token = self.world.tokens.borrow().issue(self.number, &rights);
+        let identity = self.world.tokens.borrow().identity(&token);
         if self.world.connect(first, theirs, identity) {
             self.note(format_args!("connects to node {first}"));
             self.connection =
                 Some(Connection { end: mine, node: first, input: VecDeque::new(), paused_until: Instant::now() });
+            self.accepted(&token, rights);
         }
     }
 
     /// Subscribes to all channels that it wants and is not subscribed to.
     fn join(&mut self) {
         let missing = |(name, interest): (&String, &Interest)| {
-            (interest.wanted && !interest.joined && interest.asked.is_none()).then(|| (name.clone(), interest.since))
+            (interest.wanted && !interest.joined && interest.asked.is_none() && self.may(name))
+                .then(|| (name.clone(), interest.since))
         };
         let missing: Vec<_> = self.interests.iter().filter_map(missing).collect();
         for (channel, since) in missing {
@@ -264,7 +284,7 @@ impl Client {
             }
             _ => return,
         };
-        if self.rng.bool() {
+        if self.rng.bool() && self.may(&channel) {
             self.subscribe(&channel, since, false);
         }
     }

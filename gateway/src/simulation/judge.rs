@@ -60,8 +60,8 @@ fn follow(chronicle: &Chronicle, ledger: &Ledger, trace: &Trace, expected: Expec
                 }
                 continue;
             }
-            Step::Moved => continue,
-            Step::Message { at, payload } => {
+            Step::Moved | Step::Withdrawn(_) | Step::Given => continue,
+            Step::Message { at, payload, .. } => {
                 if !ledger.holds(*at, payload) {
                     breach(format!("`{payload}` was never at {at}"));
                 }
@@ -157,8 +157,12 @@ impl ChannelCheck<'_> {
                     part += 1;
                     reader = begin(part);
                 }
-                Step::Moved | Step::Reached(_) => {}
-                Step::Message { payload, at } => {
+                // What was missed without the right comes too: the position was proven.
+                Step::Moved => self.history.recovered(reader, &trace.channel),
+                Step::Withdrawn(by) => self.history.withdrawn(reader, &trace.channel, *by),
+                Step::Given => self.history.given(reader, &trace.channel),
+                Step::Reached(_) => {}
+                Step::Message { payload, at, when } => {
                     let generation = generations.next().unwrap_or_default();
                     // A node notices a fork only when it reads from the new primary. Records of the old one before that do
                     // not count; a mark follows them.
@@ -171,7 +175,7 @@ impl ChannelCheck<'_> {
                     }
                     let several = self.names(payload).len() > 1;
                     let name = if several { format!("{payload} in {generation}") } else { payload.clone() };
-                    self.history.saw(reader, &trace.channel, &name);
+                    self.history.saw_at(reader, &trace.channel, &name, *when);
                 }
             }
         }

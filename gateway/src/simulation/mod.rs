@@ -1,9 +1,9 @@
 //! Simulates whole clusters in memory. A seed determines a world completely, to the last byte.
 //!
-//! Real: log, cursor, dedup, publisher, relay, window, hub, outboxes, resume, codec, native protocol. Simulated: the
-//! broker, sockets, clients, time. It uses one thread, tokio's paused clock, and the seed for each choice. Each world must
-//! keep the law: an acknowledged message is delivered once or announced as lost, in the same order for all clients, and
-//! everything works again after the faults.
+//! Real: log, cursor, dedup, publisher, relay, window, hub, outboxes, resume, codec, native protocol, tokens, gate.
+//! Simulated: the broker, sockets, clients, time. It uses one thread, tokio's paused clock, and the seed for each choice.
+//! Each world must keep the law: an acknowledged message is delivered once or announced as lost, in the same order for all
+//! clients, never to a client whose right to it was withdrawn, and everything works again after the faults.
 
 mod broker;
 mod chronicle;
@@ -22,12 +22,14 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::ops::Range;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::world::live;
+use self::world::{live, live_with};
+use crate::gate::{Backend, Decision, Identity, Judge, Policy, Question, Right, Rules};
+use crate::protocol::Failure;
 
 /// The number of fixed seeds that each test run simulates.
 const SEEDS: u64 = 3_000;
@@ -147,4 +149,29 @@ fn the_same_seed_is_the_same_world() {
         assert_eq!(once, again, "seed {seed}: a choice does not come from the seed");
         assert_ne!(once, live(seed + 1, false).digest);
     }
+}
+
+/// A gate that decides about subscriptions as if no token had limits.
+struct Forgiving(Rules);
+
+impl Judge for Forgiving {
+    fn judge(&self, identity: &Arc<Identity>, question: Question<'_>) -> Decision {
+        match question {
+            Question::Subscribe { .. } => Decision::Now(Ok(Policy::default())),
+            _ => self.0.judge(identity, question),
+        }
+    }
+
+    fn judge_backend(&self, backend: &Backend, right: Right, channel: &str) -> Result<Option<usize>, Failure> {
+        self.0.judge_backend(backend, right, channel)
+    }
+}
+
+#[test]
+fn a_withdrawal_that_a_node_ignores_is_found_by_the_rule_of_rights() {
+    let found = (0..100).any(|seed| {
+        let verdict = live_with(seed, false, |config| Box::new(Forgiving(Rules::new(config))));
+        verdict.breaches.iter().any(|breach| breach.contains("later than the withdrawal of the right allows"))
+    });
+    assert!(found);
 }

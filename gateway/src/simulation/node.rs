@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::door::ingress::Client;
 use crate::door::listener::Admission;
 use crate::door::stream::Stream;
-use crate::gate::{Identity, Judge, Rules};
+use crate::gate::{Identity, Judge};
 use crate::node::core::Core;
 use crate::node::health::Health;
 use crate::node::metrics::Metrics;
@@ -33,6 +33,9 @@ use crate::worker::{RELAYED, Worker};
 /// Sockets that wait for a worker.
 const ACCEPTED: usize = 16;
 
+/// Makes the part of a node that decides what clients may do.
+pub(super) type Gate = fn(&Config) -> Box<dyn Judge>;
+
 /// A running node. Dropping it simulates a crash.
 pub(super) struct Node {
     task: AbortHandle,
@@ -43,7 +46,7 @@ pub(super) struct Node {
 
 impl Node {
     /// Starts a node on the current [`LocalSet`]; `rng` decides how often its workers are busy.
-    pub(super) fn start(model: &Arc<Model>, number: usize, config: &Config, rng: &mut Rng) -> Self {
+    pub(super) fn start(model: &Arc<Model>, number: usize, config: &Config, gate: Gate, rng: &mut Rng) -> Self {
         let (mut accepted, mut inlets) = (Vec::new(), Vec::new());
         for _ in 0..config.node.workers {
             let (sender, receiver) = mpsc::channel(ACCEPTED);
@@ -53,10 +56,7 @@ impl Node {
         let parts = Rc::new(OnceCell::new());
         let (broker, config, known) = (model.link(number), config.clone(), Rc::clone(&parts));
         let life = async move {
-            let gates = (
-                Auth::new(&config).expect("the defaults have no keys"),
-                Box::new(Rules::new(&config)) as Box<dyn Judge>,
-            );
+            let gates = (Auth::new(&config).expect("the only key is a secret"), gate(&config));
             let core = Core::new(broker, config, format!("node {number}"), gates, Metrics::default(), wall);
             // Cannot fail: this task runs once.
             let _ = known.set((Arc::clone(&core.health), Arc::clone(&core.shared.log)));

@@ -13,7 +13,7 @@ use super::client::wire::{frame, masked};
 use super::node::Node;
 use super::pipe::{End, pipe};
 use crate::config::{ByteSize, Config};
-use crate::gate::Identity;
+use crate::gate::{Identity, Rules};
 
 /// Longer than a resume waits for its node, in simulated time.
 const WHILE: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ fn on_a_node(config: impl FnOnce(&mut Config), scenario: impl AsyncFnOnce(&Node)
             pipeline: 4,
         };
         let model = Model::new(1, 1, traits, Rng::with_seed(1));
-        let node = Node::start(&model, 0, &settings, &mut Rng::with_seed(1));
+        let node = Node::start(&model, 0, &settings, |config| Box::new(Rules::new(config)), &mut Rng::with_seed(1));
         let begin = Instant::now();
         while !node.is_ready() {
             assert!(begin.elapsed() < WHILE, "the node is not ready");

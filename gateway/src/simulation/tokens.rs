@@ -1,14 +1,18 @@
-//! The clients' tokens: when each was issued, and which are revoked.
+//! The clients' tokens: which channels each allows, when it was issued, and which are revoked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::wall;
+use crate::auth::signer::Signer;
+use crate::auth::{Auth, Verification};
 use crate::cluster::{Control, Revocation};
-use crate::gate::{Identity, Token};
+use crate::config::Config;
+use crate::gate::Identity;
 
 /// How long the tokens of simulated clients are valid, in seconds: longer than a world.
 const LIFE: u64 = 3_600;
@@ -16,22 +20,59 @@ const LIFE: u64 = 3_600;
 /// How long after it is stored a revocation may need where nothing fails.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
+/// The key of all nodes, as a configuration has it.
+pub(super) const KEYS: &str = r#"keys = [{ secret = "a secret of simulated nodes and clients" }]"#;
+
+/// A token of a client, and when it was issued, in seconds since 1970.
+#[derive(Debug, Clone)]
+pub(super) struct Token {
+    pub(super) text: String,
+    pub(super) issued: u64,
+}
+
 /// All tokens in use.
-#[derive(Debug, Default)]
 pub(super) struct Tokens {
-    /// When the token of each connected client was issued, in seconds since 1970.
+    auth: Auth,
+    signer: Signer,
+    /// When the token of each connected client was issued.
     issued: BTreeMap<usize, u64>,
     /// The latest revocation of each client, and when it was stored.
     revoked: BTreeMap<usize, (u64, Instant)>,
 }
 
 impl Tokens {
-    /// Issues a token for a client that connects.
-    pub(super) fn issue(&mut self, client: usize) -> Arc<Identity> {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            auth: Auth::new(config).expect("the key is a secret"),
+            signer: Signer::from_config(&config.auth.keys, None).expect("the key is a secret"),
+            issued: BTreeMap::new(),
+            revoked: BTreeMap::new(),
+        }
+    }
+
+    /// Issues a token with which a client may publish everywhere and subscribe to these channels.
+    pub(super) fn issue(&self, client: usize, channels: &BTreeSet<String>) -> Token {
         let issued = wall() / 1000;
-        self.issued.insert(client, issued);
-        let token = Some(Token::new(issued + LIFE, Some(issued), None));
-        Arc::new(Identity { user: Some(user(client).into()), token, ..Identity::default() })
+        let some = channels.iter().map(|channel| json!({ "match": channel, "can": ["subscribe"] }));
+        let all = json!({ "match": "*", "can": ["publish", "history"] });
+        let channels: Vec<_> = some.chain([all]).collect();
+        let claims = json!({
+            "sub": user(client), "iat": issued, "exp": issued + LIFE, "fanfare": { "channels": channels }
+        });
+        Token { text: self.signer.sign(&claims).expect("a secret signs"), issued }
+    }
+
+    /// The identity that a token proves at a handshake.
+    pub(super) fn identity(&self, token: &Token) -> Arc<Identity> {
+        match self.auth.verify(&token.text, wall() / 1000) {
+            Verification::Now(identity) => identity.expect("the token is valid"),
+            Verification::Later(_) => unreachable!("the key is at hand"),
+        }
+    }
+
+    /// Notes that a node has accepted a client's token.
+    pub(super) fn hold(&mut self, client: usize, token: &Token) {
+        self.issued.insert(client, token.issued);
     }
 
     /// Notes that a client is no longer connected.

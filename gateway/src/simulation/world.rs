@@ -15,12 +15,12 @@ use super::chronicle::Chronicle;
 use super::client::Client;
 use super::faults::{Fault, Plan};
 use super::judge::{Expected, judge};
-use super::node::Node;
+use super::node::{Gate, Node};
 use super::pipe::End;
 use super::tokens::{self, Tokens};
 use crate::cluster::publish;
 use crate::config::{ByteSize, Config};
-use crate::gate::Identity;
+use crate::gate::{Identity, Rules};
 
 /// How long after the last fault all clients must receive all messages again.
 const RECOVERY: Duration = Duration::from_secs(60);
@@ -49,10 +49,16 @@ pub(super) struct World {
     nodes: RefCell<Vec<Option<Node>>>,
     rng: RefCell<Rng>,
     faultless: bool,
+    gate: Gate,
 }
 
 /// Simulates the world of this seed. With `keep_lines`, the verdict has a line for each event.
 pub(super) fn live(seed: u64, keep_lines: bool) -> Verdict {
+    live_with(seed, keep_lines, |config| Box::new(Rules::new(config)))
+}
+
+/// The same with nodes that ask another judge.
+pub(super) fn live_with(seed: u64, keep_lines: bool, gate: Gate) -> Verdict {
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime without I/O needs no system resources");
@@ -60,13 +66,13 @@ pub(super) fn live(seed: u64, keep_lines: bool) -> Verdict {
         super::begin_of_time();
         let mut rng = Rng::with_seed(seed);
         let plan = Plan::draw(&mut rng);
-        let world = World::draw(&mut rng, &plan, keep_lines);
+        let world = World::draw(&mut rng, &plan, keep_lines, gate);
         world.run(plan, &mut rng).await
     })
 }
 
 impl World {
-    fn draw(rng: &mut Rng, plan: &Plan, keep_lines: bool) -> Rc<Self> {
+    fn draw(rng: &mut Rng, plan: &Plan, keep_lines: bool, gate: Gate) -> Rc<Self> {
         let faultless = plan.faults.is_empty();
         let config = draw_config(rng, faultless);
         let traits = Traits {
@@ -95,11 +101,12 @@ impl World {
             pace: rng.u64(60..500),
             calm: Cell::new(false),
             done: RefCell::new(vec![false; rng.usize(2..=5)]),
-            tokens: RefCell::default(),
+            tokens: RefCell::new(Tokens::new(&config)),
             model,
             nodes: RefCell::new((0..nodes).map(|_| None).collect()),
             rng: RefCell::new(rng.fork()),
             faultless,
+            gate,
             config,
         })
     }
@@ -207,7 +214,7 @@ impl World {
     }
 
     fn start_node(&self, number: usize) {
-        let node = Node::start(&self.model, number, &self.config, &mut self.rng.borrow_mut());
+        let node = Node::start(&self.model, number, &self.config, self.gate, &mut self.rng.borrow_mut());
         self.nodes.borrow_mut()[number] = Some(node);
     }
 
@@ -230,7 +237,8 @@ impl World {
 }
 
 fn draw_config(rng: &mut Rng, faultless: bool) -> Config {
-    let mut config = Config::default();
+    let auth = toml::from_str(tokens::KEYS).expect("a section of a configuration");
+    let mut config = Config { auth, ..Config::default() };
     let millis = |rng: &mut Rng, from: u64, to: u64| Duration::from_millis(rng.u64(from..to));
     config.node.workers = rng.usize(1..=2);
     config.broker.partitions = rng.u16(1..=3);

@@ -44,6 +44,8 @@ impl Client {
                 Some(asked) => self.answered(id, asked, frame),
                 None => self.breach(format!("a reply without a command: {frame}")),
             }
+        } else if frame["unsubscribed"].is_object() {
+            self.unsubscribed(&frame["unsubscribed"]);
         } else if let Some(positions) = frame["ping"]["at"].as_object() {
             for (channel, at) in positions {
                 self.reached(channel, at, Step::Reached);
@@ -58,7 +60,8 @@ impl Client {
                 {
                     interest.finals += 1;
                 }
-                self.reached(channel, &frame["at"], |at| Step::Message { payload, at });
+                let when = self.world.chronicle.now();
+                self.reached(channel, &frame["at"], |at| Step::Message { payload, at, when });
                 let reading_since = self.connection.as_ref().map(|connection| connection.paused_until);
                 let overdue = |since| self.world.tokens.borrow().is_overdue(self.number, since);
                 if self.world.is_faultless() && reading_since.is_some_and(overdue) {
@@ -111,6 +114,12 @@ impl Client {
                 self.tried(publishing, outcome);
             }
             Asked::History => self.looked_back(id, code, frame),
+            Asked::Refresh { token, rights } => match code {
+                None => self.accepted(&token, rights),
+                // It was revoked meanwhile, or the node cannot know that.
+                Some("unauthorised" | "unavailable" | "overloaded") => {}
+                Some(_) => self.breach(format!("refresh {id}: {frame}")),
+            },
             // The client unsubscribed before this reply.
             Asked::Subscribe { again: false, channel, .. }
                 if self.interests.get(&channel).is_some_and(|interest| interest.asked != Some(id)) =>
@@ -140,6 +149,8 @@ impl Client {
                 match code {
                     None => self.joined(&channel, since, &frame["ok"]),
                     Some("unavailable") => {}
+                    // A new token has ended it before it was answered.
+                    Some("left") if !self.may(&channel) => {}
                     Some(_) => self.breach(format!("subscribe {id}: {frame}")),
                 }
             }
