@@ -27,7 +27,7 @@ pub(super) const NODE: Cost = cost("a node without connections", 13e6, "bytes");
 /// 1.7 MB for each of 16 partitions, after 65,536 messages per partition.
 pub(super) const IDS: Cost = cost("ids of recent messages, in a node", 27e6, "bytes");
 /// `RssAnon` with 15,000 native connections, one subscription each.
-pub(super) const CONNECTION: Cost = cost("a connection in a node", 1_380.0, "bytes");
+pub(super) const CONNECTION: Cost = cost("a connection in a node", 1_230.0, "bytes");
 /// Kernel slabs for one end of a TCP connection, with its file and poll entry.
 pub(super) const SOCKET: Cost = cost("a socket in the kernel", 4_900.0, "bytes");
 /// HAProxy without connections.

@@ -179,7 +179,7 @@ mod tests {
             serde_json::to_value(report(&options("--connections 15000 --nodes 1 --rate 0"))).expect("plain data");
         let memory = &json["node"][2];
         assert_eq!((&memory["name"], &memory["unit"]), (&"memory, node".into(), &"bytes".into()));
-        assert_eq!(memory["value"], 13e6 + 15_000.0 * 1_380.0);
+        assert_eq!(memory["value"], 13e6 + 15_000.0 * 1_230.0);
         assert_eq!(json["wanted"]["ping"], 25.0);
     }
 }

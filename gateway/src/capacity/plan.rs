@@ -279,14 +279,14 @@ mod tests {
         let (plan, needs) = plan(&options("--connections 100000 --nodes 3 --rate 0"));
         assert_eq!(value(&plan.node, "connections"), 50_000.0);
         assert_eq!(value(&plan.node, "descriptors"), 50_200.0);
-        assert_eq!(value(&plan.node, "memory, node"), 13e6 + 50_000.0 * 1_380.0);
+        assert_eq!(value(&plan.node, "memory, node"), 13e6 + 50_000.0 * 1_230.0);
         assert_eq!(value(&plan.node, "memory, kernel"), 50_000.0 * 4_900.0);
         assert_eq!(value(&plan.balancer, "maxconn"), 110_000.0);
         assert_eq!(value(&plan.balancer, "descriptors"), 220_200.0);
         assert_eq!(value(&plan.balancer, "source ports to a node"), 50_000.0);
         assert_eq!(value(&plan.balancer, "memory, HAProxy"), 10e6 + 100_000.0 * 4_800.0);
         assert_eq!(value(&plan.loss, "clients to reconnect"), 33_334.0);
-        assert_eq!(needs.node.memory, 13e6 + 50_000.0 * 6_280.0 + OUTBOXES);
+        assert_eq!(needs.node.memory, 13e6 + 50_000.0 * 6_130.0 + OUTBOXES);
         assert_eq!(value(&plan.node, "memory in all"), needs.node.memory);
         // 2,000 pings a second of 15.4 µs, at half load.
         assert!((needs.node.cores - 2_000.0 * 15.4e-6 * 2.0).abs() < 1e-9, "{}", needs.node.cores);
