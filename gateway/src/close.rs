@@ -131,6 +131,11 @@ impl CloseReason {
         self.row().reconnect
     }
 
+    /// Whether a client that knows only the code should reconnect.
+    pub(crate) fn reconnect_after(code: u16) -> bool {
+        !matches!(code, 1000 | 1002 | 1003 | 1007 | 1008 | 1009 | 4403 | 4409)
+    }
+
     /// Whether the app's handler first receives all earlier messages. Otherwise the connection is closed at once.
     pub fn in_order(self) -> bool {
         self.row().in_order
@@ -243,6 +248,7 @@ mod tests {
         for reason in ALL {
             if let (Some(code), false) = (reason.code(), matches!(reason, CloseReason::PeerClosed(_))) {
                 assert_eq!(*by_code.entry(code).or_insert(reason.reconnect()), reason.reconnect(), "{code}");
+                assert_eq!(CloseReason::reconnect_after(code), reason.reconnect(), "{code}");
             }
         }
     }

@@ -38,7 +38,8 @@
 //! - `auth`: a token's text to a proven identity. `api`: the HTTP API for backends.
 //! - [`codec`], `protocol`: bytes to events to commands, and back. Pure.
 //! - `worker`: one thread with its connections. `relay`, `window`, `message`: records on their way from the log to the workers.
-//! - [`close`]: the table of all ends. [`probe`], [`capacity`]: the commands that look at a deployment.
+//! - [`close`]: the table of all ends. [`client`]: a WebSocket from the client's side. [`probe`], [`capacity`]: the commands that
+//!   look at a deployment.
 //!
 //! ARCHITECTURE.md in the repository is the map, with the invariants and the way of one message.
 
@@ -46,6 +47,7 @@ mod api;
 pub mod app;
 mod auth;
 pub mod capacity;
+pub mod client;
 mod clock;
 pub mod close;
 mod cluster;

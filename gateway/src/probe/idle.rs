@@ -9,9 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::door::{Door, STEP};
-use super::socket::{End, Incoming, Socket};
-use super::step::Trouble;
+use crate::client::{Door, End, Incoming, STEP, Socket, Trouble};
 use crate::codec::Opcode;
 
 /// Time between the pings of *pinged*. It must be shorter than every realistic time-out: a time-out between two pings

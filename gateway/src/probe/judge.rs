@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::idle::{Ending, Held, PING, Watch};
-use super::socket::End;
 use super::step::{Outcome, Step, time};
+use crate::client::End;
 
 /// What ended a connection.
 struct Finding {

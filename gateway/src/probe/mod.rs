@@ -3,17 +3,11 @@
 //! It needs only a URL, so it also works on other gateways. Each step has a deadline. Nothing is printed here.
 //! It publishes one message: on a new channel, or on the endpoint's own channel if the endpoint has only one.
 
-mod certificate;
-mod door;
-mod head;
 mod idle;
 mod judge;
 mod options;
-mod socket;
 mod step;
 mod trip;
-mod trust;
-mod upgrade;
 
 use std::fmt;
 
@@ -21,14 +15,10 @@ use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-pub use options::{Header, Host, Options, Target};
+pub use options::Options;
 pub use step::{Outcome, Step};
 
-use door::Door;
-use head::Response;
-use socket::{Socket, Stream};
-use step::{Good, Trouble};
-use trust::Tls;
+use crate::client::{self, Door, Good, PROBE, Response, Socket, Stream, Tls, Trouble, upgrade};
 
 /// The exit codes of `fanfare probe`, for its help.
 pub const EXIT: &str = "Exit code: 0 all is well, 1 something is wrong, 2 a mistake in this command line.";
@@ -59,7 +49,7 @@ pub async fn run(options: &Options, progress: Progress<'_>) -> Report {
     let mut record = Record { steps: Vec::new(), progress };
     run_steps(options, &mut record).await;
     let steps = record.steps;
-    Report { url: options.url.to_string(), ok: steps.iter().all(|step| step.outcome != Outcome::Wrong), steps }
+    Report { url: options.endpoint.url.to_string(), ok: steps.iter().all(|step| step.outcome != Outcome::Wrong), steps }
 }
 
 struct Record<'a> {
@@ -99,28 +89,29 @@ impl Record<'_> {
 
 /// Runs all steps. Stops early if a step fails on which the later ones depend.
 async fn run_steps(options: &Options, record: &mut Record<'_>) -> Option<()> {
-    let addresses = record.time("dns", door::resolve(options)).await?;
-    let (address, stream) = record.time("tcp", door::connect(&addresses)).await?;
-    let tls = match options.url.secure {
-        true => Some(Tls::new(options.name(), options.insecure)),
+    let endpoint = &options.endpoint;
+    let addresses = record.time("dns", client::resolve(endpoint)).await?;
+    let (address, stream) = record.time("tcp", client::connect(&addresses)).await?;
+    let tls = match endpoint.url.secure {
+        true => Some(Tls::new(endpoint.name(), endpoint.insecure)),
         false => None,
     };
     let tls = match tls.transpose() {
         Ok(tls) => tls,
         Err(trouble) => return record.note("tls", Err(trouble)).then_some(()),
     };
-    let door = Door { options, address, tls };
+    let door = Door { endpoint, greeting: PROBE.clone(), address, tls };
     let stream = secured(&door, stream, record).await?;
     let begin = Instant::now();
     let answer = door.shake(stream).await;
     let took = Some(begin.elapsed());
     let sockets = match answer {
         Ok((socket, response)) => {
-            let verdict = upgrade::status(&response, options);
+            let verdict = upgrade::status(&response, endpoint);
             let switched = verdict.is_ok();
             record.add(Step::of("upgrade", took, verdict));
             if switched {
-                talk(&door, socket, &response, record).await
+                talk(&door, socket, &response, options.connections, record).await
             } else {
                 record.note("headers", Ok(upgrade::headers(&response)));
                 Vec::new()
@@ -162,7 +153,7 @@ async fn page(door: &Door<'_>, record: &mut Record<'_>) {
 async fn secured(door: &Door<'_>, stream: TcpStream, record: &mut Record<'_>) -> Option<Box<dyn Stream>> {
     let Some(tls) = &door.tls else { return Some(Box::new(stream)) };
     let secure = async {
-        let stream = door::secure(tls, stream).await?;
+        let stream = client::secure(tls, stream).await?;
         let good = tls.agreed(&stream);
         Ok((stream, good))
     };
@@ -170,15 +161,21 @@ async fn secured(door: &Door<'_>, stream: TcpStream, record: &mut Record<'_>) ->
 }
 
 /// Checks the 101, opens more sockets and sends a message. Returns the open sockets, or none if they cannot be used.
-async fn talk(door: &Door<'_>, socket: Socket, response: &Response, record: &mut Record<'_>) -> Vec<Socket> {
-    let accepted = record.note("accept", upgrade::accept(response));
-    let agreed = record.note("protocol", upgrade::protocol(response, door.options));
+async fn talk(
+    door: &Door<'_>,
+    socket: Socket,
+    response: &Response,
+    connections: u16,
+    record: &mut Record<'_>,
+) -> Vec<Socket> {
+    let accepted = record.note("accept", upgrade::accept(response, &door.greeting));
+    let agreed = record.note("protocol", upgrade::protocol(response, door.endpoint));
     record.note("headers", Ok(upgrade::headers(response)));
     if !accepted || !agreed {
         return Vec::new();
     }
     let mut sockets = vec![socket];
-    record.time("nodes", async { Ok(((), trip::spread(door, &mut sockets).await?)) }).await;
+    record.time("nodes", async { Ok(((), trip::spread(door, connections, &mut sockets).await?)) }).await;
     record.time("message", async { Ok(((), trip::message(&mut sockets).await?)) }).await;
     sockets
 }

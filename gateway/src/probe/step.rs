@@ -1,4 +1,4 @@
-//! One step of a probe: its outcome and duration and, if it failed, what that means and what to look at.
+//! One step of a probe: its outcome and its duration.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use crate::client::{Good, Trouble};
 use crate::columns::wrapped;
 
 /// The outcome of a step.
@@ -18,44 +19,6 @@ pub enum Outcome {
     Wrong,
     /// The step does not apply here.
     Skipped,
-}
-
-/// The result of a step that failed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Trouble {
-    pub(super) what: String,
-    pub(super) means: String,
-    pub(super) look: String,
-    pub(super) facts: Value,
-}
-
-impl Trouble {
-    pub(super) fn new(what: impl Into<String>, means: impl Into<String>, look: impl Into<String>) -> Self {
-        Self { what: tame(&what.into()), means: means.into(), look: look.into(), facts: Value::Null }
-    }
-
-    /// Adds facts for scripts.
-    pub(super) fn with(self, facts: Value) -> Self {
-        Self { facts, ..self }
-    }
-}
-
-/// The result of a step that succeeded, with its facts for scripts.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Good {
-    pub(super) what: String,
-    pub(super) facts: Value,
-    pub(super) skipped: bool,
-}
-
-impl Good {
-    pub(super) fn new(what: impl Into<String>, facts: Value) -> Self {
-        Self { what: tame(&what.into()), facts, skipped: false }
-    }
-
-    pub(super) fn skipped(what: impl Into<String>) -> Self {
-        Self { skipped: true, ..Self::new(what, Value::Null) }
-    }
 }
 
 /// A step that ran.
@@ -142,13 +105,6 @@ pub(super) fn time(time: Duration) -> String {
     }
 }
 
-/// A server's text without control characters, which a terminal would obey, and cut to 400 characters.
-pub(super) fn tame(text: &str) -> String {
-    const MOST: usize = 400;
-    let tame: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST).collect();
-    tame.trim().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +125,5 @@ mod tests {
     fn control_characters_of_a_server_are_removed() {
         let step = Step::of("upgrade", None, Err(Trouble::new("400 \x1b[2J\r\nok", "", "")));
         assert_eq!(step.to_string(), "WRONG  upgrade              400  [2J  ok");
-        assert_eq!(tame(&"x".repeat(10_000)).len(), 400);
     }
 }

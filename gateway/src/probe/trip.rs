@@ -6,9 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use super::door::{Door, STEP};
-use super::socket::{End, Socket};
-use super::step::{Good, Trouble, tame, time};
+use super::step::time;
+use crate::client::{Door, End, Good, STEP, Socket, Trouble, tame};
 use crate::codec::Opcode;
 use crate::protocol::native::NAME;
 
@@ -16,8 +15,8 @@ use crate::protocol::native::NAME;
 const ECHO: Duration = Duration::from_secs(2);
 
 /// Opens connections until as many are open at once as `--connections` says, and reports which nodes they are on.
-pub(super) async fn spread(door: &Door<'_>, sockets: &mut Vec<Socket>) -> Result<Good, Trouble> {
-    let wanted = usize::from(door.options.connections);
+pub(super) async fn spread(door: &Door<'_>, connections: u16, sockets: &mut Vec<Socket>) -> Result<Good, Trouble> {
+    let wanted = usize::from(connections);
     let begin = Instant::now();
     let mut failed: Vec<Trouble> = Vec::new();
     for _ in sockets.len()..wanted {

@@ -7,8 +7,9 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 
-use super::{explain, genkey, revoke, token};
+use super::{explain, genkey, manual, publish, revoke, subscribe, token};
 use crate::config::Overrides;
 use crate::{capacity, probe};
 
@@ -34,6 +35,10 @@ pub enum Command {
         /// The settings from flags.
         overrides: Overrides,
     },
+    /// Print the messages of channels; see [`subscribe`].
+    Subscribe(Box<subscribe::Options>),
+    /// Publish messages; see [`publish`].
+    Publish(Box<publish::Options>),
     /// Explain what a client may do.
     Explain(explain::Options),
     /// Test a WebSocket from outside; see [`probe::run`].
@@ -46,6 +51,8 @@ pub enum Command {
     Token(Box<token::Options>),
     /// Make a key for tokens or for the HTTP API; see [`genkey::make`].
     Genkey(genkey::Options),
+    /// Print this text: completions for a shell, or the man pages.
+    Print(String),
 }
 
 /// The name and version of a program, for `--help`, `--version` and errors.
@@ -91,6 +98,12 @@ enum Verb {
         #[command(flatten)]
         listen: ListenFlag,
     },
+    /// Print the messages of channels as they come; after a cut, go on from the last one.
+    #[command(after_help = subscribe::EXIT)]
+    Subscribe(Box<subscribe::Options>),
+    /// Publish a message, or each line of stdin.
+    #[command(after_help = publish::EXIT)]
+    Publish(Box<publish::Options>),
     /// Explain which rule decides what a client may do on a channel; exit with 1 if it may not.
     Explain(explain::Options),
     /// Test a WebSocket from outside, step by step; exit with 1 if a step fails.
@@ -104,6 +117,18 @@ enum Verb {
     Token(Box<token::Options>),
     /// Make a key for tokens (a secret or a key pair) or for the HTTP API, with the lines for the configuration.
     Genkey(genkey::Options),
+    /// Print completions for a shell.
+    #[command(after_help = manual::COMPLETIONS)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the man page of the program or of a command.
+    #[command(after_help = manual::MAN)]
+    Man {
+        /// The command [default: the program].
+        command: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -141,7 +166,7 @@ struct ServeFlags {
 /// right code.
 pub fn parse(name: &Name, arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
     let command = CommandLine::command().version(name.version).display_name(&name.name).bin_name(&name.name);
-    let line = CommandLine::from_arg_matches(&command.try_get_matches_from(arguments)?)?;
+    let line = CommandLine::from_arg_matches(&command.clone().try_get_matches_from(arguments)?)?;
     Ok(match line.verb {
         None => serve(line.serve),
         Some(Verb::Serve(flags)) => serve(flags),
@@ -149,12 +174,16 @@ pub fn parse(name: &Name, arguments: impl IntoIterator<Item = OsString>) -> Resu
         Some(Verb::Ready { file, listen }) => {
             Command::Ready { file: file.config, overrides: Overrides { listen: listen.listen, ..Overrides::default() } }
         }
+        Some(Verb::Subscribe(options)) => Command::Subscribe(options),
+        Some(Verb::Publish(options)) => Command::Publish(options),
         Some(Verb::Explain(options)) => Command::Explain(options),
         Some(Verb::Probe(options)) => Command::Probe(options),
         Some(Verb::Capacity(options)) => Command::Capacity(options),
         Some(Verb::Revoke(options)) => Command::Revoke(options),
         Some(Verb::Token(options)) => Command::Token(options),
         Some(Verb::Genkey(options)) => Command::Genkey(options),
+        Some(Verb::Completions { shell }) => Command::Print(manual::completions(command, shell)),
+        Some(Verb::Man { command: about }) => Command::Print(manual::page(command, about.as_deref())?),
     })
 }
 

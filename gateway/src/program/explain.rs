@@ -1,18 +1,14 @@
 //! `fanfare explain`: which rule decides what a client may do, and what it decides.
 
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
-use broker_adapters::read_file;
 use clap::{Args, ValueEnum};
 
 use crate::config::Config;
 use crate::gate::{self, Identity};
-
-/// The longest token that is read, in bytes: more than any node accepts.
-const LONGEST: u64 = 64 << 10;
+use crate::program::credential::token;
 
 /// What to explain.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -60,46 +56,9 @@ pub(super) fn explain(
     Ok((explanation.to_string(), explanation.verdict.is_ok()))
 }
 
-/// The token that is meant by what was given. No error shows it.
-fn token(given: &str, stdin: impl io::Read) -> anyhow::Result<String> {
-    let text = match given.strip_prefix('@') {
-        Some(file) => {
-            let bytes = read_file(Path::new(file)).with_context(|| format!("cannot read the token from {file}"))?;
-            String::from_utf8(bytes).ok().with_context(|| format!("{file} does not hold a token"))?
-        }
-        None if given == "-" => {
-            let mut text = String::new();
-            stdin.take(LONGEST).read_to_string(&mut text).context("cannot read the token from stdin")?;
-            text
-        }
-        None => given.to_owned(),
-    };
-    let text = text.trim();
-    if text.is_empty() {
-        bail!("the token is empty");
-    }
-    Ok(text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{env, fs, process};
-
     use super::*;
-
-    #[test]
-    fn a_token_is_given_as_itself_in_a_file_or_on_stdin() {
-        let file = env::temp_dir().join(format!("fanfare-{}-token", process::id()));
-        fs::write(&file, "in.a.file\n").expect("the temporary directory is writable");
-        for (given, expected) in [("a.b.c", "a.b.c"), ("-", "on.stdin"), (&format!("@{}", file.display()), "in.a.file")]
-        {
-            assert_eq!(token(given, &b" on.stdin\n"[..]).expect(given), expected);
-        }
-        fs::remove_file(&file).expect("it was there");
-        for given in ["", " ", "-", "@/nowhere/token"] {
-            assert!(token(given, &b""[..]).is_err(), "{given}");
-        }
-    }
 
     #[test]
     fn without_a_token_the_client_is_anonymous_and_with_one_it_is_identified() {

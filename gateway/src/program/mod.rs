@@ -1,15 +1,19 @@
-//! The command line of every program built on this library: serve, check, ready, explain, probe, capacity, token, genkey,
-//! revoke.
+//! The command line of every program built on this library: serve, check, ready, subscribe, publish, explain, probe,
+//! capacity, token, genkey, revoke, completions, man.
 //!
 //! Only this module reads arguments, installs logging, prints and chooses the exit code.
 
 pub mod cli;
+mod credential;
 pub mod explain;
 pub mod genkey;
+mod manual;
+pub mod publish;
 pub mod ready;
 pub mod revoke;
 mod serve;
 mod signals;
+pub mod subscribe;
 mod telemetry;
 pub mod token;
 
@@ -51,7 +55,7 @@ pub async fn run(app: App, address: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             telemetry::print_error(&format!("{error:#}\n"));
-            ExitCode::FAILURE
+            if error.is::<publish::Unknown>() { ExitCode::from(publish::UNKNOWN) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -95,6 +99,8 @@ async fn execute(app: App, address: &str) -> anyhow::Result<()> {
             anyhow::ensure!(allowed, "not allowed");
             Ok(())
         }
+        Command::Subscribe(options) => subscribe::run(&options).await,
+        Command::Publish(options) => publish::run(&options).await,
         Command::Probe(options) => run_probe(&options).await,
         Command::Capacity(options) => {
             let report = capacity::report(&options);
@@ -105,6 +111,7 @@ async fn execute(app: App, address: &str) -> anyhow::Result<()> {
             print_line(&token::make(&options, &config)?)
         }
         Command::Genkey(options) => print_line(&genkey::make(&options)?),
+        Command::Print(text) => print_line(&text.trim_end()),
     }
 }
 
@@ -115,7 +122,7 @@ async fn run_probe(options: &probe::Options) -> anyhow::Result<()> {
         print_line(&serde_json::to_string(&report)?)?;
         report
     } else {
-        print_line(&format!("{}\n", options.url))?;
+        print_line(&format!("{}\n", options.endpoint.url))?;
         let mut printed = Ok(());
         let mut progress = |line: &dyn fmt::Display| {
             if printed.is_ok() {

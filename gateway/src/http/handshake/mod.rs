@@ -259,7 +259,7 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
 }
 
 /// The value of `Sec-WebSocket-Accept` for a key; `None` if the key is not 16 bytes in base64.
-fn accept(key: &[u8]) -> Option<HeaderValue> {
+pub(crate) fn accept(key: &[u8]) -> Option<HeaderValue> {
     /// RFC 6455 §1.3.
     const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     // 24 characters hold at most 18 bytes. Decoding a longer key fails because it does not fit.

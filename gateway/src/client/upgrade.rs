@@ -4,16 +4,16 @@
 
 use serde_json::{Value, json};
 
-use super::head::{self, ACCEPT, Foreign, Response};
-use super::options::{Options, Target};
-use super::step::{Good, Trouble};
+use super::endpoint::{Endpoint, Target};
+use super::head::{self, Foreign, Greeting, Response};
+use super::trouble::{Good, Trouble};
 
 /// Checks that the server switches to WebSocket.
-pub(super) fn status(response: &Response, options: &Options) -> Result<Good, Trouble> {
-    let what = format!("{} answers {}", head::asked(options), response.line());
+pub(crate) fn status(response: &Response, endpoint: &Endpoint) -> Result<Good, Trouble> {
+    let what = format!("{} answers {}", head::asked(endpoint), response.line());
     let facts = json!({"status": response.status});
     if response.status != 101 {
-        let (means, look) = meaning(response, &options.url);
+        let (means, look) = meaning(response, &endpoint.url);
         return Err(Trouble::new(what, means, look).with(facts));
     }
     for (name, wanted) in [("upgrade", "websocket"), ("connection", "upgrade")] {
@@ -30,11 +30,11 @@ pub(super) fn status(response: &Response, options: &Options) -> Result<Good, Tro
 /// Checks that the server chose only a subprotocol and extensions that the client offered (RFC 6455 §4.1). If the user asked
 /// for subprotocols, the server must choose one: browsers close the connection otherwise. Without such a header the probe
 /// offers `fanfare.v1`, and the server need not choose it.
-pub(super) fn protocol(response: &Response, options: &Options) -> Result<Good, Trouble> {
-    let offered = head::offered(options);
+pub(crate) fn protocol(response: &Response, endpoint: &Endpoint) -> Result<Good, Trouble> {
+    let offered = head::offered(endpoint);
     let agreed = response.header("sec-websocket-protocol");
     let facts = json!({"offered": offered, "protocol": agreed});
-    let asked = options.headers.iter().any(|header| header.name == "sec-websocket-protocol");
+    let asked = endpoint.headers.iter().any(|header| header.name == "sec-websocket-protocol");
     let refused = |what: String, look: &str| {
         let means = "Browsers end such a connection at once (RFC 6455 §4.1).";
         Err(Trouble::new(what, means, look).with(facts.clone()))
@@ -125,9 +125,9 @@ fn redirect(response: &Response, target: &Target) -> (String, String) {
     const MEANS: &str = "The server redirects, and WebSocket clients do not follow redirects.";
     let look = match response.header("location") {
         Some(location) if is_https(&location) && !target.secure => {
-            format!("the same URL with wss://: the server redirects to {}", super::step::tame(&location))
+            format!("the same URL with wss://: the server redirects to {}", super::trouble::tame(&location))
         }
-        Some(location) => format!("the address of the redirect: {}", super::step::tame(&location)),
+        Some(location) => format!("the address of the redirect: {}", super::trouble::tame(&location)),
         None => "the rule that redirects: it names no address.".to_owned(),
     };
     (MEANS.to_owned(), look)
@@ -138,15 +138,16 @@ fn is_https(url: &str) -> bool {
 }
 
 /// Checks that the response proves that the server read the key.
-pub(super) fn accept(response: &Response) -> Result<Good, Trouble> {
+pub(crate) fn accept(response: &Response, greeting: &Greeting) -> Result<Good, Trouble> {
     let look = "which server answers (the headers below; the balancer's log); a cache or a mock server on the way.";
+    let right = &*greeting.accept;
     match response.header("sec-websocket-accept") {
-        Some(value) if value == ACCEPT => {
-            Ok(Good::new(format!("{ACCEPT}, the right answer to the key"), json!({"accept": value})))
+        Some(value) if value == right => {
+            Ok(Good::new(format!("{right}, the right answer to the key"), json!({"accept": value})))
         }
         Some(value) => {
             let means =
-                format!("It does not match the key of the request. The right value is {ACCEPT}. Clients refuse it.");
+                format!("It does not match the key of the request. The right value is {right}. Clients refuse it.");
             Err(Trouble::new(format!("wrong: {value}"), means, look))
         }
         None => Err(Trouble::new(
@@ -158,7 +159,7 @@ pub(super) fn accept(response: &Response) -> Result<Good, Trouble> {
 }
 
 /// The headers that help to identify the server.
-pub(super) fn headers(response: &Response) -> Good {
+pub(crate) fn headers(response: &Response) -> Good {
     const OWN: [&str; 6] =
         ["upgrade", "connection", "sec-websocket-accept", "sec-websocket-protocol", "date", "content-length"];
     let shown = response.headers.iter().filter(|(name, _)| !OWN.contains(&name.as_str()));
@@ -169,7 +170,7 @@ pub(super) fn headers(response: &Response) -> Good {
 }
 
 /// What a response that is not HTTP/1 means.
-pub(super) fn not_http1(what: Foreign) -> Trouble {
+pub(crate) fn not_http1(what: Foreign) -> Trouble {
     match what {
         Foreign::Http2 => Trouble::new(
             "an HTTP/2 frame instead of an answer",
@@ -190,30 +191,32 @@ pub(super) fn not_http1(what: Foreign) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::options::options;
+    use crate::client::endpoint::endpoint;
+    use crate::client::head::PROBE;
 
     fn response(status: u16, headers: &[(&str, &str)]) -> Response {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Response { status, reason: "Reason".into(), headers, text: String::new() }
     }
 
-    fn with_flags(flags: &str) -> Options {
-        options(&format!("ws://localhost:8080/ws {flags}")).expect("a good line")
+    fn with_flags(flags: &str) -> Endpoint {
+        endpoint(&format!("ws://localhost:8080/ws {flags}")).expect("a good line")
     }
 
     #[test]
     fn a_101_must_name_the_protocol_and_prove_the_key() {
-        let good = [("upgrade", "WebSocket"), ("connection", "keep-alive, Upgrade"), ("sec-websocket-accept", ACCEPT)];
+        let good =
+            [("upgrade", "WebSocket"), ("connection", "keep-alive, Upgrade"), ("sec-websocket-accept", &*PROBE.accept)];
         assert!(status(&response(101, &good), &with_flags("")).is_ok());
-        assert!(accept(&response(101, &good)).is_ok());
+        assert!(accept(&response(101, &good), &PROBE).is_ok());
         for (headers, message) in [(&good[1..], "upgrade: websocket"), (&good[..1], "connection: upgrade")] {
             let trouble = status(&response(101, headers), &with_flags("")).expect_err("a browser refuses it");
             assert!(trouble.means.contains(message), "{trouble:?}");
         }
-        let missing = accept(&response(101, &good[..2])).expect_err("not proven");
+        let missing = accept(&response(101, &good[..2]), &PROBE).expect_err("not proven");
         assert!(missing.what.contains("missing"), "{missing:?}");
-        let wrong = accept(&response(101, &[("sec-websocket-accept", "AAAA")])).expect_err("not proven");
-        assert!(wrong.what.contains("wrong: AAAA") && wrong.means.contains(ACCEPT), "{wrong:?}");
+        let wrong = accept(&response(101, &[("sec-websocket-accept", "AAAA")]), &PROBE).expect_err("not proven");
+        assert!(wrong.what.contains("wrong: AAAA") && wrong.means.contains(&*PROBE.accept), "{wrong:?}");
     }
 
     #[test]

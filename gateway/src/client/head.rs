@@ -1,42 +1,69 @@
-//! The probe's HTTP: two requests, and the head of a response.
+//! The client's HTTP: two requests, and the head of a response.
 //!
 //! Pure. A response that is not HTTP/1 is classified by its first bytes.
 
-use super::options::Options;
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
+
+use super::endpoint::Endpoint;
+use crate::http::handshake::accept;
 use crate::protocol::native;
 
-/// The example key of RFC 6455 §1.3: its answer is well known, so a person can check it by eye.
-pub(super) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-/// The `Sec-WebSocket-Accept` value for [`KEY`].
-pub(super) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-/// The longest head that the probe reads, in bytes.
-pub(super) const LONGEST: usize = 32 << 10;
+/// The example of RFC 6455 §1.3: its answer is well known, so a person can check it by eye.
+pub(crate) static PROBE: Greeting = Greeting {
+    agent: "fanfare-probe",
+    key: Cow::Borrowed("dGhlIHNhbXBsZSBub25jZQ=="),
+    accept: Cow::Borrowed("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+};
+/// The longest head that is read, in bytes.
+pub(crate) const LONGEST: usize = 32 << 10;
+
+/// What a handshake says of the client, and what proves that the server has read it.
+#[derive(Debug, Clone)]
+pub(crate) struct Greeting {
+    agent: &'static str,
+    key: Cow<'static, str>,
+    /// The `Sec-WebSocket-Accept` value for the key.
+    pub(crate) accept: Cow<'static, str>,
+}
+
+impl Greeting {
+    /// With a random key (RFC 6455 §4.1). Use it for one handshake.
+    pub(crate) fn random() -> Self {
+        let key = BASE64.encode(fastrand::u128(..).to_ne_bytes());
+        let accept = accept(key.as_bytes()).expect("16 bytes in base64 are a key");
+        let accept = accept.to_str().expect("base64 is ASCII").to_owned();
+        Self { agent: concat!("fanfare/", env!("CARGO_PKG_VERSION")), key: key.into(), accept: accept.into() }
+    }
+}
 
 /// The upgrade request.
-pub(super) fn upgrade(options: &Options) -> String {
+pub(crate) fn upgrade(endpoint: &Endpoint, greeting: &Greeting) -> String {
     let own = [
         ("upgrade", "websocket"),
         ("connection", "Upgrade"),
         ("sec-websocket-version", "13"),
-        ("sec-websocket-key", KEY),
+        ("sec-websocket-key", &greeting.key),
         ("sec-websocket-protocol", native::NAME),
     ];
-    request(&options.url.path, options, &own)
+    request(&endpoint.url.path, endpoint, greeting, &own)
 }
 
 /// The request for the page at the root.
-pub(super) fn page(options: &Options) -> String {
-    request("/", options, &[("connection", "close")])
+pub(crate) fn page(endpoint: &Endpoint, greeting: &Greeting) -> String {
+    request("/", endpoint, greeting, &[("connection", "close")])
 }
 
 /// The upgrade request in a few words, for people.
-pub(super) fn asked(options: &Options) -> String {
-    format!("GET {} (Host: {})", options.url.path, options.authority())
+pub(crate) fn asked(endpoint: &Endpoint) -> String {
+    format!("GET {} (Host: {})", endpoint.url.path, endpoint.authority())
 }
 
 /// The subprotocols that the request offers.
-pub(super) fn offered(options: &Options) -> Vec<&str> {
-    let mut given = options.headers.iter().filter(|header| header.name == "sec-websocket-protocol").peekable();
+pub(crate) fn offered(endpoint: &Endpoint) -> Vec<&str> {
+    let mut given = endpoint.headers.iter().filter(|header| header.name == "sec-websocket-protocol").peekable();
     match given.peek() {
         Some(_) => given.flat_map(|header| header.value.split(',').map(str::trim)).collect(),
         // Servers that do not know `fanfare.v1` leave the header out of their response.
@@ -44,11 +71,11 @@ pub(super) fn offered(options: &Options) -> Vec<&str> {
     }
 }
 
-/// A GET request. The user's headers replace the probe's.
-fn request(path: &str, options: &Options, own: &[(&str, &str)]) -> String {
-    let authority = options.authority();
-    let own = [("host", authority.as_str()), ("user-agent", "fanfare-probe")].into_iter().chain(own.iter().copied());
-    let given = || options.headers.iter().map(|header| (header.name.as_str(), header.value.as_str()));
+/// A GET request. The user's headers replace the program's own.
+fn request(path: &str, endpoint: &Endpoint, greeting: &Greeting, own: &[(&str, &str)]) -> String {
+    let authority = endpoint.authority();
+    let own = [("host", authority.as_str()), ("user-agent", greeting.agent)].into_iter().chain(own.iter().copied());
+    let given = || endpoint.headers.iter().map(|header| (header.name.as_str(), header.value.as_str()));
     let own = own.filter(|(name, _)| given().all(|(given, _)| given != *name));
     let lines = own.chain(given()).map(|(name, value)| format!("{name}: {value}\r\n"));
     format!("GET {path} HTTP/1.1\r\n{}\r\n", lines.collect::<String>())
@@ -56,25 +83,25 @@ fn request(path: &str, options: &Options, own: &[(&str, &str)]) -> String {
 
 /// The head of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Response {
-    pub(super) status: u16,
-    pub(super) reason: String,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) reason: String,
     /// Names in lower case.
-    pub(super) headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// The first line of the body, if the response is a refusal in plain text.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 impl Response {
     /// The values of a header, joined with commas as RFC 9110 §5.3 allows.
-    pub(super) fn header(&self, name: &str) -> Option<String> {
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
         let values: Vec<_> =
             self.headers.iter().filter(|(found, _)| found == name).map(|(_, value)| value.as_str()).collect();
         (!values.is_empty()).then(|| values.join(", "))
     }
 
     /// Status, reason, and the text if there is one.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let line = format!("{} {}", self.status, self.reason);
         if self.text.is_empty() { line } else { format!("{}: {}", line.trim(), self.text) }
     }
@@ -82,7 +109,7 @@ impl Response {
 
 /// The kind of a response that is not HTTP/1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Foreign {
+pub(crate) enum Foreign {
     /// An HTTP/2 frame.
     Http2,
     /// A TLS record.
@@ -92,7 +119,7 @@ pub(super) enum Foreign {
 }
 
 /// Parses the head at the front of `bytes` and returns it with its length; `None` while it is incomplete.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Response, usize)>, Foreign> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Response, usize)>, Foreign> {
     let start = &bytes[..bytes.len().min(7)];
     if !b"HTTP/1."[..].starts_with(start) {
         return Err(match *bytes {
@@ -117,11 +144,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Response, usize)>, Foreign> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::options::options;
+    use crate::client::endpoint::endpoint;
 
     #[test]
-    fn headers_of_the_user_replace_the_probes_own() {
-        let request = |line| upgrade(&options(line).expect("a good line"));
+    fn headers_of_the_user_replace_the_programs_own() {
+        let request = |line| upgrade(&endpoint(line).expect("a good line"), &PROBE);
         let plain = request("ws://h:81/ws?a=b");
         assert!(
             plain.starts_with(

@@ -4,13 +4,13 @@
 
 /// The facts of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Certificate {
+pub(crate) struct Certificate {
     /// The DNS names and IP addresses it is valid for.
-    pub(super) names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// Its last day, as in "2027-02-21".
-    pub(super) until: String,
+    pub(crate) until: String,
     /// Its last day, in days since 1970-01-01.
-    pub(super) last_day: i64,
+    pub(crate) last_day: i64,
 }
 
 const SEQUENCE: u8 = 0x30;
@@ -22,7 +22,7 @@ const DNS_NAME: u8 = 0x82;
 const ADDRESS: u8 = 0x87;
 
 /// Parses DER; `None` if it is not a certificate.
-pub(super) fn read(der: &[u8]) -> Option<Certificate> {
+pub(crate) fn read(der: &[u8]) -> Option<Certificate> {
     let signed = content(der, SEQUENCE)?;
     let mut rest = content(signed, SEQUENCE)?;
     if rest.first() == Some(&VERSION) {

@@ -10,31 +10,31 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::codec::{self, CloseFrame, Decoder, Event, Extensions, Limits, Opcode};
 
 /// The stream under a socket: TCP, or TLS over TCP.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
 /// Bytes of buffer reserved for each read.
 const READ: usize = 4 << 10;
 /// The longest message that is accepted, in bytes.
-const LONGEST: usize = 1 << 20;
+const LONGEST: usize = 16 << 20;
 
 /// An open WebSocket.
-pub(super) struct Socket {
+pub(crate) struct Socket {
     stream: Box<dyn Stream>,
     decoder: Decoder,
     limits: Limits,
     input: Vec<u8>,
     /// When the 101 arrived.
-    pub(super) opened: tokio::time::Instant,
+    pub(crate) opened: tokio::time::Instant,
     /// Its node, if known.
-    pub(super) node: Option<String>,
+    pub(crate) node: Option<String>,
     /// Whether it speaks the native protocol.
-    pub(super) native: bool,
+    pub(crate) native: bool,
 }
 
 /// A message or control frame from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Incoming {
+pub(crate) enum Incoming {
     Text(String),
     Binary,
     Ping(Vec<u8>),
@@ -43,7 +43,7 @@ pub(super) enum Incoming {
 
 /// How a connection ended, as the client sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// With a close frame.
     Close(Option<CloseFrame>),
     /// With a FIN but no close frame.
@@ -52,7 +52,7 @@ pub(super) enum End {
     Reset,
     /// With another I/O error, such as a TCP time-out.
     Broken(String),
-    /// The probe closed it, because the server violated RFC 6455.
+    /// This side closed it, because the server violated RFC 6455.
     Violation(String),
 }
 
@@ -67,11 +67,11 @@ impl End {
     }
 
     /// A few words to follow "closed" or "ended".
-    pub(super) fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         match self {
             Self::Close(None) => "by a close frame without a code".to_owned(),
             Self::Close(Some(frame)) => {
-                let reason = super::step::tame(&frame.reason);
+                let reason = super::trouble::tame(&frame.reason);
                 let reason = if reason.is_empty() { reason } else { format!(" ({reason})") };
                 format!("by a close frame, {}{reason}", frame.code)
             }
@@ -85,7 +85,7 @@ impl End {
 
 impl Socket {
     /// Wraps a stream after its 101; `input` holds the bytes received after it.
-    pub(super) fn new(stream: Box<dyn Stream>, input: Vec<u8>) -> Self {
+    pub(crate) fn new(stream: Box<dyn Stream>, input: Vec<u8>) -> Self {
         let limits = Limits { message: LONGEST, ..Limits::default() };
         let decoder = Decoder::of_client(Extensions::none());
         let opened = tokio::time::Instant::now();
@@ -93,7 +93,7 @@ impl Socket {
     }
 
     /// Waits for the next message or control frame. Cancel safe.
-    pub(super) async fn next(&mut self) -> Result<Incoming, End> {
+    pub(crate) async fn next(&mut self) -> Result<Incoming, End> {
         loop {
             if let Some(incoming) = self.decode()? {
                 return Ok(incoming);
@@ -125,7 +125,7 @@ impl Socket {
     }
 
     /// Sends one frame.
-    pub(super) async fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), End> {
+    pub(crate) async fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), End> {
         let frame = codec::masked(opcode, payload, fastrand::u32(..).to_ne_bytes());
         let sent = async {
             self.stream.write_all(&frame).await?;
@@ -135,7 +135,7 @@ impl Socket {
     }
 
     /// Waits for the next text, and answers pings meanwhile.
-    pub(super) async fn text(&mut self) -> Result<String, End> {
+    pub(crate) async fn text(&mut self) -> Result<String, End> {
         loop {
             match self.next().await? {
                 Incoming::Text(text) => return Ok(text),
@@ -146,7 +146,7 @@ impl Socket {
     }
 
     /// Sends a close frame and drops the connection without waiting for the reply.
-    pub(super) async fn leave(mut self) {
+    pub(crate) async fn leave(mut self) {
         // Fails if the server has closed the connection already.
         let _ = self.send(Opcode::Close, &1000_u16.to_be_bytes()).await;
     }

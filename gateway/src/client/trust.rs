@@ -19,14 +19,14 @@ use tokio_rustls::rustls::{
 };
 
 use super::certificate::{self, Certificate};
-use super::step::{Good, Trouble, tame};
+use super::trouble::{Good, Trouble, tame};
 
 /// A certificate with fewer days left should have been renewed. Automatic renewal usually starts 30 days before the end.
 const SOON: i64 = 15;
 
 /// Adds TLS to a connection.
 #[derive(Clone)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     connector: TlsConnector,
     name: ServerName<'static>,
     seen: Arc<Mutex<Seen>>,
@@ -40,7 +40,7 @@ struct Seen {
 }
 
 impl Tls {
-    pub(super) fn new(name: &str, insecure: bool) -> Result<Self, Trouble> {
+    pub(crate) fn new(name: &str, insecure: bool) -> Result<Self, Trouble> {
         let server = ServerName::try_from(name.to_owned()).map_err(|_| {
             Trouble::new(format!("{name} is not a valid name for TLS"), "A certificate cannot contain it.", "--host.")
         })?;
@@ -66,7 +66,7 @@ impl Tls {
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), name: server, seen })
     }
 
-    pub(super) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, Trouble> {
+    pub(crate) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, Trouble> {
         self.connector.connect(self.name.clone(), stream).await.map_err(|error| {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
@@ -81,7 +81,7 @@ impl Tls {
     }
 
     /// Describes the session: version, cipher and certificate.
-    pub(super) fn agreed(&self, stream: &TlsStream<TcpStream>) -> Good {
+    pub(crate) fn agreed(&self, stream: &TlsStream<TcpStream>) -> Good {
         let session = stream.get_ref().1;
         let version =
             session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS").replace('_', ".");

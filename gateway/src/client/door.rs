@@ -11,32 +11,33 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use super::head::{self, Response};
-use super::options::Options;
+use super::endpoint::Endpoint;
+use super::head::{self, Greeting, Response};
 use super::socket::{Socket, Stream};
-use super::step::{Good, Trouble, tame};
+use super::trouble::{Good, Trouble, tame};
 use super::trust::Tls;
 use super::upgrade;
 use crate::protocol::native;
 
 /// The deadline of one attempt.
-pub(super) const STEP: Duration = Duration::from_secs(5);
+pub(crate) const STEP: Duration = Duration::from_secs(5);
 /// "Too many open files", on Linux.
 const EMFILE: i32 = 24;
 /// Bytes of a refusal's text to read, at most.
 const TEXT: usize = 512;
 
-/// What a further connection needs: the options, the address and TLS.
+/// What a further connection needs: the endpoint, the address and TLS.
 #[derive(Clone)]
-pub(super) struct Door<'a> {
-    pub(super) options: &'a Options,
-    pub(super) address: SocketAddr,
-    pub(super) tls: Option<Tls>,
+pub(crate) struct Door<'a> {
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) greeting: Greeting,
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: Option<Tls>,
 }
 
 /// The addresses of the URL's host.
-pub(super) async fn resolve(options: &Options) -> Result<(Vec<SocketAddr>, Good), Trouble> {
-    let (host, port) = (options.url.host.trim_matches(['[', ']']), options.url.port);
+pub(crate) async fn resolve(endpoint: &Endpoint) -> Result<(Vec<SocketAddr>, Good), Trouble> {
+    let (host, port) = (endpoint.url.host.trim_matches(['[', ']']), endpoint.url.port);
     let found = within(lookup_host((host, port))).await.map(Iterator::collect::<Vec<_>>);
     let look = "the spelling; `getent hosts` and /etc/resolv.conf on this machine; --host with an address in the URL.";
     match found {
@@ -54,7 +55,7 @@ pub(super) async fn resolve(options: &Options) -> Result<(Vec<SocketAddr>, Good)
 }
 
 /// Connects to the first address that accepts a connection.
-pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<((SocketAddr, TcpStream), Good), Trouble> {
+pub(crate) async fn connect(addresses: &[SocketAddr]) -> Result<((SocketAddr, TcpStream), Good), Trouble> {
     let mut failed = Vec::new();
     for address in addresses {
         match dial(*address).await {
@@ -91,7 +92,7 @@ fn unreachable(error: Option<&io::Error>) -> (&'static str, &'static str) {
         ),
         Some(ErrorKind::PermissionDenied) => ("This machine forbids the connection.", "its firewall and sandbox."),
         _ if error.and_then(io::Error::raw_os_error) == Some(EMFILE) => {
-            ("The probe has reached its limit of open files.", "ulimit -n, or fewer --connections.")
+            ("This program has reached its limit of open files.", "ulimit -n, or fewer --connections.")
         }
         _ => ("This machine cannot reach that address.", "routes and addresses of this machine; IPv6 without a route."),
     }
@@ -119,16 +120,16 @@ impl Door<'_> {
     }
 
     /// Opens one more WebSocket and checks its handshake.
-    pub(super) async fn socket(&self) -> Result<Socket, Trouble> {
+    pub(crate) async fn socket(&self) -> Result<Socket, Trouble> {
         let (socket, response) = self.shake(self.open().await?).await?;
-        upgrade::status(&response, self.options)?;
-        upgrade::accept(&response)?;
+        upgrade::status(&response, self.endpoint)?;
+        upgrade::accept(&response, &self.greeting)?;
         Ok(socket)
     }
 
     /// Sends the upgrade request on a new connection. Does not check the response: without a 101 the socket is useless.
-    pub(super) async fn shake(&self, stream: Box<dyn Stream>) -> Result<(Socket, Response), Trouble> {
-        let (response, stream, rest) = exchange(stream, &head::upgrade(self.options)).await?;
+    pub(crate) async fn shake(&self, stream: Box<dyn Stream>) -> Result<(Socket, Response), Trouble> {
+        let (response, stream, rest) = exchange(stream, &head::upgrade(self.endpoint, &self.greeting)).await?;
         let mut socket = Socket::new(stream, rest);
         socket.node = response.header("x-backend").map(|node| tame(&node));
         socket.native = response.header("sec-websocket-protocol").as_deref() == Some(native::NAME);
@@ -136,8 +137,8 @@ impl Door<'_> {
     }
 
     /// Requests the page at `/` on a new connection.
-    pub(super) async fn page(&self) -> Result<Good, Trouble> {
-        let (response, ..) = exchange(self.open().await?, &head::page(self.options)).await?;
+    pub(crate) async fn page(&self) -> Result<Good, Trouble> {
+        let (response, ..) = exchange(self.open().await?, &head::page(self.endpoint, &self.greeting)).await?;
         let what = format!("GET / answers {}", response.line());
         match response.status {
             500.. => Err(Trouble::new(
@@ -152,7 +153,7 @@ impl Door<'_> {
 }
 
 /// Does the TLS handshake within [`STEP`].
-pub(super) async fn secure(
+pub(crate) async fn secure(
     tls: &Tls,
     stream: TcpStream,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Trouble> {
