@@ -73,8 +73,10 @@ mod worker;
 
 pub use api::ApiError;
 pub use app::message::Message;
+pub use app::rooms::Publisher;
 pub use app::socket::{Socket, SocketError};
-pub use app::{App, Outcome, SocketRoute};
+pub use app::{App, Outcome, SocketRoute, UpgradeRequest};
 pub use auth::AuthError;
+pub use axum;
 pub use axum::response::{Html, Redirect};
 pub use door::ingress::TlsError;

@@ -26,8 +26,8 @@ pub(crate) async fn run(handler: SocketHandler, socket: Socket) {
             tracing::debug!(peer = %connection.peer(), %error, "a socket's handler failed");
             match error.downcast_ref::<SocketError>() {
                 Some(SocketError::Closed) => CloseReason::Normal,
-                Some(SocketError::Full | SocketError::Publish(_)) => CloseReason::Overload,
-                None => CloseReason::Internal,
+                Some(SocketError::Full | SocketError::Publish(_) | SocketError::NotRunning) => CloseReason::Overload,
+                Some(SocketError::Room | SocketError::Join(_)) | None => CloseReason::Internal,
             }
         }
         Err(_panic) => {

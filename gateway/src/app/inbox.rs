@@ -25,7 +25,12 @@ pub(crate) struct Inbox {
     /// Whether the handler has taken a message since the last call of `has_moved`.
     moved: bool,
     waiting: Option<Waker>,
+    /// The code and the text of the close frame that the handler has chosen.
+    parting: Option<Box<(u16, String)>>,
 }
+
+/// The longest text of a close frame, in bytes (RFC 6455 §5.5).
+const TEXT: usize = 123;
 
 impl Inbox {
     pub(crate) fn push(&mut self, message: Message) {
@@ -46,6 +51,17 @@ impl Inbox {
         }
         self.waiting = Some(waker.clone());
         Poll::Pending
+    }
+
+    /// Sets what the close frame says if the handler closes the connection. The first call counts.
+    pub(crate) fn part_with(&mut self, code: u16, text: &str) {
+        let text = &text[..text.floor_char_boundary(TEXT)];
+        self.parting.get_or_insert_with(|| Box::new((code, text.to_owned())));
+    }
+
+    /// What the close frame says, if the handler has chosen it.
+    pub(crate) fn parting(&self) -> Option<(u16, &str)> {
+        self.parting.as_deref().map(|(code, text)| (*code, text.as_str()))
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -4,19 +4,27 @@
 //! A handler runs on the worker that owns its socket, and need not be `Send`. A panic in a handler closes only its own
 //! socket, with 1011.
 
+pub(crate) mod guard;
 pub(crate) mod handler;
 pub(crate) mod inbox;
 pub(crate) mod message;
+pub(crate) mod rooms;
 pub(crate) mod socket;
 
 use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use axum::handler::Handler;
+use axum::response::IntoResponse;
 use axum::routing;
 
+pub use self::guard::UpgradeRequest;
+use self::guard::{Attached, Guard};
 pub use self::handler::Outcome;
 use self::handler::SocketHandler;
+use self::rooms::Running;
 use self::socket::Socket;
 use crate::field;
 use crate::protocol::Format;
@@ -33,7 +41,7 @@ pub(crate) enum Endpoint {
     /// One of the gateway's protocols.
     Gateway(Format),
     /// An app's handler. All its sockets share a channel.
-    Handler { channel: String, handler: SocketHandler, protocols: &'static [&'static str] },
+    Handler { channel: String, handler: SocketHandler, protocols: &'static [&'static str], guard: Option<Guard> },
 }
 
 impl Endpoint {
@@ -60,9 +68,18 @@ pub struct App {
     streams: matchit::Router<()>,
     /// The scheme and path of each route, in the order in which they were added.
     pub(crate) routes: Vec<(&'static str, String)>,
+    /// What answers requests that no route of the app takes.
+    pub(crate) router: Option<axum::Router>,
+    /// What to do when the node stops, after its clients have left.
+    pub(crate) shutdown: Vec<Shutdown>,
+    /// The node that runs it.
+    pub(crate) running: Running,
     /// The program's name and version, if set.
     pub(crate) program: Option<(&'static str, &'static str)>,
 }
+
+/// What an app does when its node stops.
+pub(crate) type Shutdown = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// A newly added route of sockets, for setting its options.
 #[derive(Debug)]
@@ -75,13 +92,55 @@ impl SocketRoute<'_> {
     ///
     /// # Panics
     /// If a name is not a token (RFC 9110 §5.6.2), which is a mistake in the program.
-    pub fn protocols(self, names: &'static [&'static str]) {
+    pub fn protocols(self, names: &'static [&'static str]) -> Self {
         for name in names {
             assert!(field::is_token(name.as_bytes()), "{name:?} cannot be a subprotocol: it is not a token");
         }
         if let Endpoint::Handler { protocols, .. } = self.0 {
             *protocols = names;
         }
+        self
+    }
+
+    /// Asks `guard` before a request becomes a socket. Its `Ok` is kept with the socket: [`Socket::attached`] returns it. Its
+    /// error, such as a status code or a redirect, is the answer to the client.
+    ///
+    /// ```
+    /// use gateway::axum::http::StatusCode;
+    /// use gateway::{App, Socket, UpgradeRequest};
+    ///
+    /// struct Session(String);
+    ///
+    /// let mut app = App::new();
+    /// app.ws("/chat", async |socket: Socket| {
+    ///     let name = socket.attached::<Session>().map_or("nobody", |session| &session.0);
+    ///     Ok(socket.send(format!("Welcome, {name}"))?)
+    /// })
+    /// .guard(async |request: &UpgradeRequest| match request.cookie("session") {
+    ///     Some(session) => Ok(Session(session.to_owned())),
+    ///     None => Err(StatusCode::UNAUTHORIZED),
+    /// });
+    /// ```
+    pub fn guard<G, T, E>(self, guard: G) -> Self
+    where
+        G: AsyncFn(&UpgradeRequest<'_>) -> Result<T, E> + Send + Sync + 'static,
+        T: 'static,
+        E: IntoResponse,
+    {
+        let guard = Arc::new(guard);
+        let judge: Guard = Arc::new(move |request| {
+            let guard = Arc::clone(&guard);
+            Box::pin(async move {
+                match guard(request).await {
+                    Ok(attached) => Ok(Rc::new(attached) as Attached),
+                    Err(answer) => Err(Box::new(answer.into_response())),
+                }
+            })
+        });
+        if let Endpoint::Handler { guard, .. } = self.0 {
+            *guard = Some(judge);
+        }
+        self
     }
 }
 
@@ -130,6 +189,30 @@ impl App {
         self.pages = std::mem::take(&mut self.pages).route(path, routing::get(handler));
         added(path, self.paths.insert(path, ()));
         self.routes.push(("http", path.to_owned()));
+    }
+
+    /// Has an axum router answer all requests that no other route of the app takes: other methods, middleware, static files.
+    /// A request for a WebSocket never reaches it.
+    pub fn router(&mut self, router: axum::Router) {
+        self.router = Some(match self.router.take() {
+            Some(earlier) => earlier.merge(router),
+            None => router,
+        });
+    }
+
+    /// Sends to rooms and routes from HTTP handlers and background tasks.
+    #[must_use]
+    pub fn publisher(&self) -> rooms::Publisher {
+        rooms::Publisher(self.running.clone())
+    }
+
+    /// Calls `hook` when the node stops: after its last client has left, and before the broker is closed, so that it may still
+    /// publish. It has `broker.publish_timeout`.
+    pub fn on_shutdown<F>(&mut self, hook: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.shutdown.push(Arc::new(move || Box::pin(hook())));
     }
 
     /// Sets the program's name and version for `--version` and `--help`: `app.called("chat",
@@ -187,9 +270,7 @@ impl App {
             let handler = Arc::clone(&handler);
             Box::pin(async move { handler(socket).await })
         });
-        // Channel names of the gateway's clients must not contain braces, so these clients cannot reach an app's
-        // channel.
-        self.endpoint(path, Endpoint::Handler { channel: format!("{{app}}{path}"), handler, protocols: &[] })
+        self.endpoint(path, Endpoint::Handler { channel: route_channel(path), handler, protocols: &[], guard: None })
     }
 
     fn endpoint(&mut self, path: &str, endpoint: Endpoint) -> SocketRoute<'_> {
@@ -199,6 +280,12 @@ impl App {
         self.endpoints.push(endpoint);
         SocketRoute(&mut self.endpoints[place])
     }
+}
+
+/// The channel that all sockets of a route share. Channel names of the gateway's clients must not contain braces, so these
+/// clients cannot reach it.
+fn route_channel(path: &str) -> String {
+    format!("{{app}}{path}")
 }
 
 fn added(path: &str, result: Result<(), matchit::InsertError>) {

@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 
-use broker_adapters::{MessageId, NewRecord, Payload, PublishError};
-use tokio::time::Instant;
+use broker_adapters::PublishError;
 
+use super::guard::Attached;
 use super::message::Message;
+use super::rooms;
 use crate::close::CloseReason;
 use crate::codec::{self, Opcode};
 use crate::worker::Worker;
@@ -26,6 +27,15 @@ pub enum SocketError {
     /// enough.
     #[error("the client has not read earlier messages yet: wait for `ready`")]
     Full,
+    /// The name of a room is empty or longer than 255 bytes.
+    #[error("a room's name has 1 to 255 bytes")]
+    Room,
+    /// The socket is in as many rooms as `limits.channels_per_connection` allows, or the broker has not been reached yet.
+    #[error("cannot join the room: {0}")]
+    Join(String),
+    /// The app does not run: not yet, or no longer.
+    #[error("the app does not run")]
+    NotRunning,
     /// The broker did not accept the message.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -47,6 +57,8 @@ pub(crate) struct Route {
     pub(crate) query: String,
     /// The selected subprotocol.
     pub(crate) protocol: Option<&'static str>,
+    /// From the guard.
+    pub(crate) attached: Option<Attached>,
 }
 
 impl Socket {
@@ -104,21 +116,58 @@ impl Socket {
     /// [`SocketError::Publish`] if the broker did not confirm the message, at the latest after
     /// `broker.publish_timeout`.
     pub async fn broadcast(&self, message: impl Into<Message>) -> Result<(), SocketError> {
-        let payload = match message.into() {
-            Message::Text(text) => Payload::Text(text.into()),
-            Message::Binary(bytes) => Payload::Binary(bytes),
-        };
-        let shared = &self.worker.shared;
-        let record = NewRecord::new(MessageId::random(), self.channel.clone(), payload);
-        let deadline = Instant::now() + shared.config.broker.publish_timeout;
-        let result = shared.log.publish(record, deadline).await;
-        shared.metrics.published(&result);
-        Ok(result.map(|_at| ())?)
+        rooms::publish(&self.worker.shared, self.channel.clone(), message.into()).await
+    }
+
+    /// Sends to every socket in a room, on every node, whether this socket is in it or not. Otherwise as
+    /// [`broadcast`](Self::broadcast).
+    ///
+    /// # Errors
+    /// As [`broadcast`](Self::broadcast). [`SocketError::Room`] if the name is empty or longer than 255 bytes.
+    pub async fn send_to(&self, room: &str, message: impl Into<Message>) -> Result<(), SocketError> {
+        rooms::publish(&self.worker.shared, rooms::channel(room)?, message.into()).await
+    }
+
+    /// Joins a room: from now on this socket receives what is sent to it. Does nothing if it has joined already.
+    ///
+    /// # Errors
+    /// [`SocketError::Room`] if the name is empty or longer than 255 bytes, [`SocketError::Join`] if the socket is in as many
+    /// rooms as `limits.channels_per_connection` allows.
+    pub fn join(&self, room: &str) -> Result<(), SocketError> {
+        self.worker.join(&self.connection, &rooms::channel(room)?).map_err(|failure| SocketError::Join(failure.message))
+    }
+
+    /// Leaves a room. Returns whether the socket was in it.
+    pub fn leave(&self, room: &str) -> bool {
+        rooms::channel(room).is_ok_and(|channel| self.worker.leave(&self.connection, &channel))
     }
 
     /// Closes the connection after all sent messages are written.
     pub fn close(&self) {
         self.worker.end(&self.connection, CloseReason::Normal);
+    }
+
+    /// As [`close`](Self::close), with a code and a reason of the app. The reason is cut to 123 bytes.
+    ///
+    /// # Panics
+    /// If the code is not one for applications, 3000 to 4999 (RFC 6455 §7.4.2), which is a mistake in the program.
+    pub fn close_with(&self, code: u16, reason: &str) {
+        assert!((3000..5000).contains(&code), "{code} is not a close code for applications: 3000 to 4999");
+        self.connection.part_with(code, reason);
+        self.close();
+    }
+
+    /// After [`recv`](Self::recv) has returned `None`: the code with which the client closed. `None` if it sent none, vanished, or
+    /// did not close first.
+    #[must_use]
+    pub fn close_code(&self) -> Option<u16> {
+        self.connection.peers_code()
+    }
+
+    /// What the route's guard attached ([`SocketRoute::guard`](super::SocketRoute::guard)), if it is a `T`.
+    #[must_use]
+    pub fn attached<T: 'static>(&self) -> Option<&T> {
+        self.route.attached.as_deref()?.downcast_ref()
     }
 
     /// Whether the connection is open, so that a message sent now may arrive.

@@ -154,6 +154,10 @@ async fn answer(
         if path == publish::PATH && site.app.is_gateway && worker.shared.config.http.publish {
             return publish::answer(&refusing, host, body).await;
         }
+        if let Some(router) = site.app.router.clone().filter(|_| !wants_socket) {
+            let page = { router }.call(Request::from_parts(parts, body));
+            return page.await.unwrap_or_else(|never| match never {});
+        }
         return refusing.not_found(wants_socket);
     }
     let page = site.app.pages.clone().call(Request::from_parts(parts, body));

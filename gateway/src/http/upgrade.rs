@@ -14,7 +14,7 @@ use super::refuse::Refusing;
 use super::stream::{bad, limited};
 use crate::app::handler;
 use crate::app::socket::{Route, Socket};
-use crate::app::{Endpoint, Parameters};
+use crate::app::{Endpoint, Parameters, UpgradeRequest};
 use crate::auth;
 use crate::codec::Extensions;
 use crate::door::ingress::{Client, Place, TooMany};
@@ -61,7 +61,8 @@ pub(super) async fn agree(
         worker.shared.metrics.refused(Refused::Rate);
         return Err(later("this node takes no more connections now: retry"));
     }
-    let route = route(parameters, head.uri.query(), accepted.protocol)?;
+    let given = parameters.clone();
+    let mut route = route(parameters, head.uri.query(), accepted.protocol)?;
     let asked = Asked {
         by_message: matches!(&endpoint, Endpoint::Gateway(format) if format.protocol().takes_tokens()),
         of_app: matches!(endpoint, Endpoint::Handler { .. }),
@@ -72,6 +73,11 @@ pub(super) async fn agree(
     let known = identity.clone().unwrap_or_else(Identity::anonymous);
     let allowed = worker.permit(&known, Question::Connect { path: head.uri.path() }).await;
     allowed.map_err(|failure| not_allowed(refusing, failure))?;
+    if let Endpoint::Handler { guard: Some(guard), .. } = &endpoint {
+        let peer = refusing.client().0;
+        let request = UpgradeRequest { head, parameters: &given, peer, user: known.user() };
+        route.attached = Some(guard(&request).await?);
+    }
     let (channel, listening) = match (&endpoint, route.parameters.get(CHANNEL)) {
         // The program chose it, not the client: the gate has no say.
         (Endpoint::Handler { channel, .. }, _) => (Some(channel), None),
@@ -165,7 +171,7 @@ fn route(
         };
         decoded.insert(name, value.into_owned());
     }
-    Ok(Route { parameters: decoded, query: query.unwrap_or_default().to_owned(), protocol })
+    Ok(Route { parameters: decoded, query: query.unwrap_or_default().to_owned(), protocol, attached: None })
 }
 
 /// Makes the socket a connection with the route's protocol.

@@ -33,7 +33,8 @@ use self::drain::Phase;
 use self::metrics::Metrics;
 use self::shared::Shared;
 use crate::api::{self, Api, ApiError, Keys};
-use crate::app::App;
+use crate::app::rooms::Running;
+use crate::app::{App, Shutdown};
 use crate::auth::{Auth, AuthError};
 use crate::config::{ApiListen, Config};
 use crate::door::ingress::{Ingress, Tls, TlsError};
@@ -92,6 +93,8 @@ pub struct Node {
     clients: mpsc::Receiver<()>,
     tasks: JoinSet<()>,
     workers: Vec<JoinHandle<()>>,
+    running: Running,
+    shutdown: Vec<Shutdown>,
 }
 
 impl Node {
@@ -131,6 +134,8 @@ impl Node {
         let agent = agent.transpose()?;
         let api = api.map(ApiPlan::bind).transpose()?;
         let ingress = Arc::new(Ingress::new(&config, tls));
+        app.running.set(Some(Arc::clone(&core.shared)));
+        let (running, shutdown) = (app.running.clone(), app.shutdown.clone());
         let site = Site {
             app: with_probes(app, &core),
             origins,
@@ -180,6 +185,8 @@ impl Node {
             clients,
             tasks,
             workers: crew.threads,
+            running,
+            shutdown,
         })
     }
 
@@ -211,6 +218,7 @@ impl Node {
             // Returns when all workers have dropped their receivers, so have ended.
             let _ = timeout(AT_ONCE, self.phase.closed()).await;
         }
+        self.running.set(None);
         self.tasks.shutdown().await;
         in_order
     }
@@ -226,6 +234,14 @@ impl Node {
             tracing::error!("a worker ended with a panic");
         }
         let Shared { log, config, .. } = &*self.core.shared;
+        let hooks = async {
+            for hook in &self.shutdown {
+                hook().await;
+            }
+        };
+        if timeout(config.broker.publish_timeout, hooks).await.is_err() {
+            tracing::warn!("a hook of `on_shutdown` takes longer than `broker.publish_timeout` and is cut short");
+        }
         log.close(Instant::now() + config.broker.publish_timeout).await;
     }
 }

@@ -115,7 +115,7 @@ impl Worker {
     }
 
     /// Ends a subscription or a catch-up. Returns false if there is none.
-    pub(super) fn leave(&self, connection: &Connection, channel: &str) -> bool {
+    pub(crate) fn leave(&self, connection: &Connection, channel: &str) -> bool {
         let id = self.hub.borrow().find(channel);
         let seat = id.and_then(|id| connection.state.borrow_mut().seats.leave(id));
         match seat {

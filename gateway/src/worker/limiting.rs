@@ -61,6 +61,15 @@ impl Worker {
         self.subscribe(connection, channel, slow).inspect_err(|_| connection.give_channel_back())
     }
 
+    /// Subscribes an app's socket to a channel, if it is not subscribed yet.
+    pub(crate) fn join(&self, connection: &Connection, channel: &str) -> Result<(), Failure> {
+        if self.subscribed_since(connection, channel).is_some() {
+            return Ok(());
+        }
+        self.check_room(connection)?;
+        self.subscribe_counted(connection, channel, Slow::Disconnect).map(drop)
+    }
+
     /// Has a connection share the limits of its user from now on.
     pub(super) fn share_limits(&self, connection: &Connection, identity: &Identity) {
         let mut allowance = self.shared.limiter.join(identity.user(), connection.peer().0.ip());

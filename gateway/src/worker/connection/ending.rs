@@ -209,7 +209,10 @@ impl Connection {
                     // RFC 6455 §5.5.1: the reply to a close frame repeats its code.
                     CloseReason::PeerClosed(None) => Some(codec::frame(Opcode::Close, b"")),
                     CloseReason::PeerClosed(Some(code)) => Some(codec::close(code, "")),
-                    _ => Some(codec::close(code, &reason.text())),
+                    _ => Some(match state.inbox.as_ref().and_then(|inbox| inbox.parting()) {
+                        Some((code, text)) if reason == CloseReason::Normal => codec::close(code, text),
+                        _ => codec::close(code, &reason.text()),
+                    }),
                 };
                 last.into_iter().for_each(|frame| state.push(worker, worker.backlog.frame(frame)));
                 Stage::Farewell
@@ -231,6 +234,21 @@ impl Connection {
             inbox.end();
         }
         state.ending.as_ref().map_or(CloseReason::PeerVanished, |ending| ending.reason)
+    }
+
+    /// Sets what the close frame says if an app's handler closes the connection.
+    pub(crate) fn part_with(&self, code: u16, text: &str) {
+        if let Some(inbox) = &mut self.state.borrow_mut().inbox {
+            inbox.part_with(code, text);
+        }
+    }
+
+    /// The code of the client's close frame, if it closed first.
+    pub(crate) fn peers_code(&self) -> Option<u16> {
+        match self.state.borrow().ending.as_ref()?.reason {
+            CloseReason::PeerClosed(code) => code,
+            _ => None,
+        }
     }
 
     /// Resets the TCP connection, so that the kernel drops its unsent bytes at once.
