@@ -61,7 +61,6 @@ pub(super) async fn agree(
         worker.shared.metrics.refused(Refused::Rate);
         return Err(later("this node takes no more connections now: retry"));
     }
-    let given = parameters.clone();
     let mut route = route(parameters, head.uri.query(), accepted.protocol)?;
     let asked = Asked {
         by_message: matches!(&endpoint, Endpoint::Gateway(format) if format.protocol().takes_tokens()),
@@ -75,7 +74,7 @@ pub(super) async fn agree(
     allowed.map_err(|failure| not_allowed(refusing, failure))?;
     if let Endpoint::Handler { guard: Some(guard), .. } = &endpoint {
         let peer = refusing.client().0;
-        let request = UpgradeRequest { head, parameters: &given, peer, user: known.user() };
+        let request = UpgradeRequest { head, parameters: &route.parameters, peer, user: known.user() };
         route.attached = Some(guard(&request).await?);
     }
     let (channel, listening) = match (&endpoint, route.parameters.get(CHANNEL)) {
