@@ -32,8 +32,13 @@ impl Known {
         self.good.load(Ordering::Acquire) != 0
     }
 
+    /// This topic was examined and found good. If it is another one than before, the producer is looked at before the next
+    /// record.
     pub(super) fn good(&self, epoch: Epoch) {
-        self.good.store(epoch.0, Ordering::Release);
+        let before = self.good.swap(epoch.0, Ordering::AcqRel);
+        if before != 0 && before != epoch.0 {
+            self.doubt.store(true, Ordering::Release);
+        }
     }
 
     /// Something is wrong with the topic: examine it again before the next record.

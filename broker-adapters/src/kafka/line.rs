@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::append::Ticket;
 use super::dial::Dialer;
+use super::known::Known;
 use super::read;
 use super::watch::Watch;
 use crate::broker::{Append, LinkError};
@@ -52,9 +53,19 @@ impl Writer {
         }
     }
 
-    /// Whether it is of use: it is whole, and its batches fit into the topic.
+    /// Whether it is of use: it is whole, its batches fit into the topic, and the topic is the one that it was made for.
     fn works(&self, dialer: &Dialer) -> bool {
-        self.batch == dialer.known.batch() && self.is_whole()
+        self.batch == dialer.known.batch() && self.is_whole() && self.is_for(&dialer.known)
+    }
+
+    /// Whether it was made for the topic as it is. librdkafka notices a topic that was made anew only after minutes, and would
+    /// confirm the new topic's records under the old one's id.
+    fn is_for(&self, known: &Known) -> bool {
+        self.producer.as_ref().is_some_and(|producer| {
+            let watch = producer.client().context();
+            let examined = |epoch| !known.is_any_good() || known.is_good(epoch);
+            !watch.replaced() && watch.epoch().is_none_or(examined)
+        })
     }
 
     /// Whether its numbering of records is not broken and it has confirmed all records in time: after that it may never send one

@@ -101,6 +101,7 @@ impl Watch {
         let before = self.epoch.swap(epoch, Ordering::AcqRel);
         if before != 0 && before != epoch {
             self.replaced.store(true, Ordering::Release);
+            self.set_doubt();
         }
     }
 

@@ -216,7 +216,10 @@ impl Task {
                         self.watch(now)
                     }
                     () = &mut doubt => {
-                        self.is_refuted();
+                        // Appends reach another log than the one that is read, and either may be the old one.
+                        if !self.is_refuted() {
+                            self.redial();
+                        }
                         Err(End::Reopen)
                     }
                     entries = &mut next => break entries,

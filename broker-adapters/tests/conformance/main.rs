@@ -100,6 +100,7 @@ const CASES: &[Case] = cases! {
     }
     damage {
         a_wiped_log_is_announced_and_goes_on,
+        a_log_wiped_again_and_again_shows_what_is_acknowledged_afterwards,
         a_wiped_log_is_announced_by_the_next_publish [Positions],
         a_log_wiped_and_regrown_behind_a_cut_wire_is_announced,
         a_log_trimmed_behind_a_cut_wire_is_announced,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_adapters::{Append, Break, BreakReason, Partition, Position, PublishError, Resume};
+use broker_adapters::{Append, Break, BreakReason, Log, Partition, Position, PublishError, Resume, Timing};
 use bytes::Bytes;
 use law::{History, Outcome};
 use tokio::time::Instant;
@@ -12,8 +12,15 @@ use super::outage::BACK;
 use crate::fixture::Fixture;
 use crate::load::{Load, flowing, publish, verdict};
 use crate::node::{
-    DEADLINE, Follower, SETTINGS, Seen, channel_in, cluster, log, log_without_heartbeats, node, read_back, say, text,
+    BUDGET, DEADLINE, Follower, SETTINGS, Seen, channel_in, cluster, log, log_without_heartbeats, node, read_back, say,
+    text,
 };
+
+/// How often a log is wiped, and messages after each time.
+const WIPES: usize = 5;
+const PUBLISHES: u16 = 40;
+/// How often a partition may come up after its log was made anew.
+const AGAIN: usize = 4;
 
 fn announced(seen: &Seen, reason: BreakReason) -> usize {
     let mut partitions: Vec<_> =
@@ -37,6 +44,34 @@ pub(crate) async fn a_wiped_log_is_announced_and_goes_on(broker: Arc<dyn Fixture
     flowing(&followers).await;
     load.stop().await;
     verdict("wiped", &history, &logs[0], &followers).await.assert_lawful();
+}
+
+pub(crate) async fn a_log_wiped_again_and_again_shows_what_is_acknowledged_afterwards(broker: Arc<dyn Fixture>) {
+    // A node's heartbeat. Frequent ones would show an adapter that its connection for appends leads to the old log.
+    let timing = Timing::new(Duration::from_secs(2));
+    let log = Arc::new(Log::start(broker.connect(0, SETTINGS), SETTINGS.partitions, timing, BUDGET));
+    let follower = Follower::of(log.tail_all(Resume::Head), "node 0", &History::default());
+    follower.until("every partition is up", Seen::all_up).await;
+    for wipe in 0..WIPES {
+        let before = follower.seen().breaks.len();
+        broker.wipe().await;
+        let resets = |seen: &Seen| {
+            announced(&Seen { breaks: seen.breaks[before..].to_vec(), ..Seen::default() }, BreakReason::Reset)
+        };
+        follower.until("every partition was announced", |seen| resets(seen) == 4).await;
+        let ups = follower.seen().ups;
+        for number in 0..PUBLISHES {
+            let text = format!("{wipe}-{number}");
+            say(&log, &channel_in(&log, number % SETTINGS.partitions), &text).await;
+            follower.until_has(&text).await;
+        }
+        let (seen, partitions) = (follower.seen(), usize::from(SETTINGS.partitions));
+        let (breaks, ups) = (seen.breaks.len() - before, seen.ups - ups);
+        println!("{wipe}: {breaks} breaks, {ups} ups");
+        assert_eq!(breaks, partitions, "nothing is lost but the old log");
+        // One is the new log's. Each acknowledgement of another log than the one that is read would bring another one.
+        assert!(ups <= AGAIN * partitions, "the partitions came up {ups} times");
+    }
 }
 
 pub(crate) async fn a_wiped_log_is_announced_by_the_next_publish(broker: Arc<dyn Fixture>) {
