@@ -113,7 +113,8 @@ impl Worker {
     async fn wait_for_history(&self, connection: &Connection, asked: &Asked, wait: Wait) -> Waited {
         match wait {
             Wait::Room => self.wait_for(connection, &asked.channel, wait).await,
-            _ if asked.excerpt.is_unfounded() && !self.may_ask_broker(connection) => Waited::NotHeld,
+            // Nothing is known of the position, so neither `gone` nor an end would be true.
+            _ if asked.excerpt.is_unfounded() && !self.may_ask_broker(connection) => Waited::Unavailable,
             _ => {
                 let waited = timeout(PATIENCE, self.wait_for(connection, &asked.channel, wait)).await;
                 waited.unwrap_or(Waited::Unavailable)

@@ -17,7 +17,8 @@ use super::Worker;
 use super::catch_up::{CatchUp, Step, Wait};
 use super::connection::{Connection, Offered, State};
 use super::history::WaitingHistory;
-use super::waiting::Waited;
+use super::waiting::{Unfounded, Waited};
+use crate::clock;
 use crate::gate::Slow;
 use crate::protocol::{Failure, Notice, Reply};
 use crate::window::Page;
@@ -36,8 +37,7 @@ pub(super) const WAITING: usize = 16_384;
 #[derive(Default)]
 pub(super) struct Returning {
     channels: BTreeMap<Box<str>, CatchingUp>,
-    /// The number of positions for which the broker was asked without result.
-    pub(super) unfounded: u8,
+    pub(super) unfounded: Unfounded,
     /// The `history` commands that wait.
     pub(super) histories: Vec<WaitingHistory>,
 }
@@ -365,7 +365,7 @@ impl Worker {
         let Some(returning) = &state.returning else { return };
         if returning.channels.is_empty() && returning.histories.is_empty() {
             self.returning.borrow_mut().remove(&connection.member);
-            if returning.unfounded == 0 {
+            if returning.unfounded.count(clock::now()) == 0 {
                 state.returning = None;
             }
         }

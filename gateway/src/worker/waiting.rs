@@ -3,7 +3,7 @@
 //! Each wait ends with the connection. The wait for room takes as long as the client does.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker_adapters::Position;
 use tokio::time::timeout;
@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::Worker;
 use super::catch_up::Wait;
 use super::connection::Connection;
+use crate::clock;
 use crate::window::{Page, Toward};
 
 /// The longest time to wait until this node has read as far as the client's position, which may come from another node.
@@ -19,8 +20,30 @@ pub(crate) const BEHIND: Duration = Duration::from_secs(2);
 /// How much of [`BEHIND`] passes before the node asks the broker whether its log reaches the client's position.
 pub(crate) const ASK_AFTER: Duration = Duration::from_millis(200);
 
-/// The most positions of one connection for which the broker is asked without result. After that it is not asked again.
+/// The most positions of one connection for which the broker is asked without result. After that it is asked for one more
+/// after each [`FORGIVEN`]: a client that goes through positions that were trimmed away means no harm.
 const UNFOUNDED: u8 = 16;
+const FORGIVEN: Duration = Duration::from_secs(1);
+
+/// The positions of one connection for which the broker was asked without result.
+#[derive(Debug, Default)]
+pub(super) struct Unfounded {
+    count: u8,
+    last: Option<Instant>,
+}
+
+impl Unfounded {
+    /// How many count at this time.
+    pub(super) fn count(&self, now: Instant) -> u8 {
+        let since = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        let forgiven = since.as_millis() / FORGIVEN.as_millis();
+        self.count.saturating_sub(u8::try_from(forgiven).unwrap_or(u8::MAX))
+    }
+
+    fn add(&mut self, now: Instant) {
+        *self = Self { count: self.count(now).saturating_add(1), last: Some(now) };
+    }
+}
 
 /// The outcome of waiting.
 pub(super) enum Waited {
@@ -79,14 +102,14 @@ impl Worker {
     /// Whether the broker may still be asked for positions that this client names.
     pub(super) fn may_ask_broker(&self, connection: &Connection) -> bool {
         let state = connection.state.borrow();
-        state.returning.as_ref().is_none_or(|returning| returning.unfounded < UNFOUNDED)
+        state.returning.as_ref().is_none_or(|returning| returning.unfounded.count(clock::now()) < UNFOUNDED)
     }
 
     /// Notes that the broker was asked in vain for a position that this client named.
     pub(super) fn note_unfounded(&self, connection: &Connection) {
         let mut state = connection.state.borrow_mut();
         let returning = state.returning.get_or_insert_default();
-        returning.unfounded = returning.unfounded.saturating_add(1);
+        returning.unfounded.add(clock::now());
     }
 
     /// Waits until this worker has reached a position and seen all breaks that the window has counted.
@@ -101,5 +124,22 @@ impl Worker {
             }
             moved.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_position_is_forgiven_after_each_second() {
+        let (begin, mut unfounded) = (Instant::now(), Unfounded::default());
+        (0..UNFOUNDED).for_each(|_| unfounded.add(begin));
+        for (milliseconds, count) in [(0, UNFOUNDED), (999, UNFOUNDED), (1000, UNFOUNDED - 1), (5000, UNFOUNDED - 5)] {
+            assert_eq!(unfounded.count(begin + Duration::from_millis(milliseconds)), count);
+        }
+        unfounded.add(begin + FORGIVEN);
+        assert_eq!(unfounded.count(begin + FORGIVEN), UNFOUNDED);
+        assert_eq!(unfounded.count(begin + 1000 * FORGIVEN), 0);
     }
 }

@@ -35,6 +35,11 @@ impl Log {
         format!("http://{}", self.node.address)
     }
 
+    /// What the node has logged.
+    pub(crate) fn node_output(&self) -> String {
+        self.node.output()
+    }
+
     /// Whether an operator can trim it at any place. Otherwise it trims itself as it grows.
     pub(crate) fn can_be_trimmed(&self) -> bool {
         matches!(self.broker, Broker::Redis | Broker::Kafka)

@@ -1,10 +1,14 @@
 //! What the log no longer has: trimmed records, and those from before a break.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tests::{Broker, Client, Cluster, Frame};
+use tests::history::{earlier_text, parts};
+use tests::{Broker, Client, Cluster, Frame, PATIENCE};
+use tokio::time::{interval, timeout};
 
-use super::{history, publish, read_back, url};
+use super::{data, history, publish, read_back, url};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_log_has_trimmed_is_never_called_complete_before_it_is_read() -> Result<()> {
@@ -54,5 +58,45 @@ async fn messages_from_before_a_break_are_not_mixed_with_those_after_it() -> Res
         let gone = client.ask(json!({ "history": { "channel": "room", direction: page["next"] } })).await?;
         ensure!(gone["error"]["code"] == "gone", "{direction}: {gone}");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_has_named_positions_in_vain_still_reads_back_to_the_beginning() -> Result<()> {
+    const MESSAGES: usize = 600;
+    let plan = Cluster::of(1).set("FANFARE__WINDOW__BYTES", "48KiB");
+    let cluster = plan.set("FANFARE__LIMITS__HISTORY_PER_SECOND", "10000").start().await?;
+    let client = Client::native(&url(&cluster, 1)).await?;
+    for number in 0..MESSAGES {
+        publish(&client, "room", &format!("{number} {}", "x".repeat(100))).await?;
+    }
+    let mut page = history(&client, json!({ "channel": "room", "limit": 50 })).await?;
+    let (offset, partition, check) = parts(page["next"].as_str().context("there is more")?)?;
+    // The log does not reach that far: the broker is asked for each, until there were too many of them.
+    let mut refused = false;
+    for number in 1..=20 {
+        let before = earlier_text((offset + 1_000_000 + number, partition, check));
+        let reply = client.ask(json!({ "history": { "channel": "room", "before": before } })).await?;
+        let error = &reply["error"];
+        ensure!(error["code"] == "gone" || (error["code"] == "unavailable" && error["retry"] == true), "{reply}");
+        refused |= error["retry"] == true;
+    }
+    ensure!(refused, "the broker was asked for all of them");
+    let mut found = data(&page["messages"]);
+    let mut again = interval(Duration::from_millis(100));
+    let walk = async {
+        while let Some(before) = page["next"].as_str() {
+            again.tick().await;
+            let mut reply = client.ask(json!({ "history": { "channel": "room", "before": before } })).await?;
+            if reply["error"]["retry"] != true {
+                page = reply["ok"].take();
+                ensure!(page.is_object(), "{reply}");
+                found.splice(0..0, data(&page["messages"]));
+            }
+        }
+        Ok(())
+    };
+    timeout(PATIENCE, walk).await.context("the walk does not end")??;
+    ensure!(page["complete"] == true && found.len() == MESSAGES, "{} messages, {}", found.len(), page["complete"]);
     Ok(())
 }
