@@ -1,0 +1,162 @@
+// The client: channels, publishes and requests on whatever line there is. It survives any number of connections.
+
+import { Emitter, FanfareError, backoff, failure, unique } from "./errors.js";
+import { Keep } from "./keep.js";
+import { Channel, Room } from "./room.js";
+
+export class Client extends Emitter {
+  _channels = new Map();
+  _asks = new Map(); // commands of this connection, by id
+  _requests = new Map(); // publishes and questions that outlive a connection, by id
+  _id = 9; // the line uses lower ones
+  _keys = 0;
+  _prefix = unique();
+  _up = false;
+  _closed = false;
+
+  /** Without a line yet: `_line` is set before anything else is called. */
+  constructor(base, { queue = 1000, timeout = 30e3, keep = false }) {
+    super();
+    this.state = "connecting";
+    this._most = queue;
+    this._timeout = timeout;
+    if (keep) this._keep = new Keep(base, () => this._channels.values());
+  }
+
+  channel(name, { since, last } = {}) {
+    if (this._closed) throw new FanfareError("closed");
+    let channel = this._channels.get(name);
+    if (!channel) {
+      channel = new Channel(this, name, this._keep?._take(name) ?? since, last);
+      this._channels.set(name, channel);
+    }
+    return new Room(this, channel);
+  }
+
+  close() {
+    this._finish();
+  }
+
+  _key() {
+    return `${this._prefix}-${++this._keys}`;
+  }
+
+  _forget(channel) {
+    if (this._channels.get(channel.name) === channel) this._channels.delete(channel.name);
+  }
+
+  /** Sends a command that is of use on this connection only. */
+  _ask(command, reply) {
+    const id = ++this._id;
+    this._asks.set(id, reply);
+    this._line.send({ id, ...command });
+    return id;
+  }
+
+  /** Sends a command until it is answered, on as many connections as it takes, and for `timeout` at most. */
+  _request(command, timeout = this._timeout) {
+    if (this._closed) return Promise.reject(new FanfareError("closed"));
+    if (this._requests.size >= this._most) {
+      return Promise.reject(new FanfareError("queue_full", `${this._most} wait`, true));
+    }
+    return new Promise((resolve, reject) => {
+      const id = ++this._id;
+      const request = { _frame: { id, ...command }, _resolve: resolve, _reject: reject, _tries: 0 };
+      // A timer cannot be longer than 2³¹ − 1 ms: without this, `Infinity` would be 0.
+      request._deadline = setTimeout(() => this._expire(request), Math.min(timeout, 2 ** 31 - 1));
+      this._requests.set(id, request);
+      if (this._up) this._send(request);
+      else this._line.wake();
+    });
+  }
+
+  _send(request) {
+    clearTimeout(request._timer);
+    request._sent = true;
+    this._line.send(request._frame);
+  }
+
+  _settle(request, error, value) {
+    clearTimeout(request._deadline);
+    clearTimeout(request._timer);
+    this._requests.delete(request._frame.id);
+    if (!error) return request._resolve(value);
+    // With the key the application can repeat it later, and it is still delivered once.
+    if (request._frame.publish) error.key = request._frame.publish.key;
+    request._reject(error);
+  }
+
+  _expire(request) {
+    const { _frame, _sent, _unsure, _error } = request;
+    // An answered try is over; another one may have stored the message.
+    const code = _frame.publish && (_sent || _unsure) ? "unknown" : "timeout";
+    this._settle(request, failure(code === "timeout" && _error ? _error : { code, message: "no answer in time", retry: true }));
+  }
+
+  _answer(request, { ok, error }) {
+    if (ok) return this._settle(request, undefined, ok);
+    if (!error.retry) return this._settle(request, failure(error));
+    request._sent = false;
+    request._unsure ||= error.code === "unknown";
+    request._error = error;
+    request._timer = setTimeout(() => this._up && this._send(request), error.retry_after_ms ?? backoff(request._tries++));
+  }
+
+  /** Everything that the line has to say. */
+  _receive(frame) {
+    if (frame.state) return this._turn(frame.state);
+    const { id, ping } = frame;
+    if (id) {
+      const request = this._requests.get(id);
+      const reply = this._asks.get(id);
+      this._asks.delete(id);
+      if (request) this._answer(request, frame);
+      else reply?.(frame.ok, frame.error);
+    } else if (ping) {
+      for (const name in ping.at) this._channels.get(name)?._reach(ping.at[name]);
+    } else if ("degraded" in frame) {
+      this._emit("degraded", frame.degraded);
+      for (const channel of this._channels.values()) channel._all("degraded", frame.degraded);
+    } else {
+      this._channels.get((frame.unsubscribed ?? frame.ok ?? frame).channel)?._receive(frame);
+    }
+  }
+
+  /** The line is in another state. */
+  _turn(state) {
+    if (this._closed) return;
+    this._up = state.state === "open";
+    this._asks.clear();
+    for (const request of this._requests.values()) request._unsure ||= request._sent;
+    for (const channel of this._channels.values()) channel._cut();
+    if (state.state === "closed") return this._finish(state.error);
+    this._tell(state);
+    if (this._up) {
+      for (const channel of this._channels.values()) {
+        channel._refused = false;
+        channel._sync();
+      }
+      for (const request of this._requests.values()) this._send(request);
+    } else if (state.state === "idle" && (this._requests.size || [...this._channels.values()].some(({ _uses }) => _uses))) {
+      this._line.wake();
+    }
+  }
+
+  _tell(state) {
+    this.state = state.state;
+    this._emit("state", state);
+  }
+
+  _finish(error) {
+    if (this._closed) return;
+    this._keep?._stop();
+    this._closed = true;
+    this._up = false;
+    this._line.close();
+    for (const request of [...this._requests.values()]) {
+      this._settle(request, new FanfareError(error?.code ?? "closed", error?.message));
+    }
+    for (const { _rooms } of this._channels.values()) for (const room of [..._rooms]) room._end(error);
+    this._tell({ state: "closed", error });
+  }
+}
