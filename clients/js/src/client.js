@@ -1,6 +1,6 @@
 // The client: channels, publishes and requests on whatever line there is. It survives any number of connections.
 
-import { Emitter, FanfareError, backoff, failure, unique } from "./errors.js";
+import { Emitter, FanfareError, LONGEST_TIMER, backoff, failure } from "./errors.js";
 import { Keep } from "./keep.js";
 import { Channel, Room } from "./room.js";
 
@@ -9,8 +9,6 @@ export class Client extends Emitter {
   _asks = new Map(); // commands of this connection, by id
   _requests = new Map(); // publishes and questions that outlive a connection, by id
   _id = 9; // the line uses lower ones
-  _keys = 0;
-  _prefix = unique();
   _up = false;
   _closed = false;
 
@@ -37,10 +35,6 @@ export class Client extends Emitter {
     this._finish();
   }
 
-  _key() {
-    return `${this._prefix}-${++this._keys}`;
-  }
-
   _forget(channel) {
     if (this._channels.get(channel.name) === channel) this._channels.delete(channel.name);
   }
@@ -54,16 +48,13 @@ export class Client extends Emitter {
   }
 
   /** Sends a command until it is answered, on as many connections as it takes, and for `timeout` at most. */
-  _request(command, timeout = this._timeout) {
-    if (this._closed) return Promise.reject(new FanfareError("closed"));
-    if (this._requests.size >= this._most) {
-      return Promise.reject(new FanfareError("queue_full", `${this._most} wait`, true));
-    }
+  async _request(command, timeout = this._timeout) {
+    if (this._closed) throw new FanfareError("closed");
+    if (this._requests.size >= this._most) throw new FanfareError("queue_full", `${this._most} wait`, true);
     return new Promise((resolve, reject) => {
       const id = ++this._id;
       const request = { _frame: { id, ...command }, _resolve: resolve, _reject: reject, _tries: 0 };
-      // A timer cannot be longer than 2³¹ − 1 ms: without this, `Infinity` would be 0.
-      request._deadline = setTimeout(() => this._expire(request), Math.min(timeout, 2 ** 31 - 1));
+      request._deadline = setTimeout(() => this._expire(request), Math.min(timeout, LONGEST_TIMER));
       this._requests.set(id, request);
       if (this._up) this._send(request);
       else this._line.wake();
@@ -130,7 +121,8 @@ export class Client extends Emitter {
     for (const request of this._requests.values()) request._unsure ||= request._sent;
     for (const channel of this._channels.values()) channel._cut();
     if (state.state === "closed") return this._finish(state.error);
-    this._tell(state);
+    this.state = state.state;
+    this._emit("state", state);
     if (this._up) {
       for (const channel of this._channels.values()) {
         channel._refused = false;
@@ -140,11 +132,6 @@ export class Client extends Emitter {
     } else if (state.state === "idle" && (this._requests.size || [...this._channels.values()].some(({ _uses }) => _uses))) {
       this._line.wake();
     }
-  }
-
-  _tell(state) {
-    this.state = state.state;
-    this._emit("state", state);
   }
 
   _finish(error) {
@@ -157,6 +144,7 @@ export class Client extends Emitter {
       this._settle(request, new FanfareError(error?.code ?? "closed", error?.message));
     }
     for (const { _rooms } of this._channels.values()) for (const room of [..._rooms]) room._end(error);
-    this._tell({ state: "closed", error });
+    this.state = "closed";
+    this._emit("state", { state: "closed", error });
   }
 }

@@ -34,8 +34,11 @@ export class Emitter {
   }
 }
 
+/** In milliseconds. A longer timer, such as `Infinity`, would fire at once. */
+export const LONGEST_TIMER = 2 ** 31 - 1;
+
 /** How long to wait before a try, in milliseconds: a random part of a time that doubles from 0.5 s to 30 s. */
 export const backoff = (tries) => Math.random() * Math.min(30e3, 500 * 2 ** tries);
 
-/** A text that no other client makes. Not `crypto.randomUUID`, which exists only on pages with TLS. */
-export const unique = () => Array.from({ length: 3 }, () => Math.random().toString(36).slice(2)).join("");
+/** A text that is made only once, anywhere. Not `crypto.randomUUID`, which exists only on pages with TLS. */
+export const unique = () => [1, 2, 3].map(() => Math.random().toString(36).slice(2)).join("");

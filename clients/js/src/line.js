@@ -2,18 +2,17 @@
 //
 // Holds no queue: what is sent while there is no connection is gone, and the client sends it again when the state is `open`.
 
-import { FanfareError, backoff } from "./errors.js";
+import { FanfareError, LONGEST_TIMER, backoff } from "./errors.js";
 import { openSocket } from "./socket.js";
 import { openStream } from "./stream.js";
 
-const LONGEST_TIMER = 2 ** 31 - 1;
 const TOKEN_REUSE = 60e3;
 // A node pings about every 25 s. After this silence we ask, and after that time without an answer the connection is dead.
 const QUIET = 26e3;
 const ANSWER_TIME = 6e3;
 const WATCH = 2e3;
 // Before a stream is tried beside a socket that does not open; then, how long a stream is used before a socket is tried again.
-const SOCKET_TIME = 2e3;
+const SOCKET_TIME = 1500;
 const STREAM_TIME = 240e3;
 const OPEN_TIME = 15e3;
 // A connection that lived so long was a success: the next wait is short again.
@@ -100,10 +99,10 @@ export class Line {
     }
     if (!current()) return;
     const { WebSocket = globalThis.WebSocket, fallback = true } = this._options;
-    // After a first success a failed handshake is most likely a node that is gone: then only every third try is a stream too.
-    const streams = fallback && (!this._hadSocket || this._tries % 3 === 2);
-    const start = (open) => {
-      const wire = open(this._base, token, WebSocket, {
+    // After a first socket, a failed handshake is most likely a node that is gone: a stream only if it goes on.
+    const streams = fallback && (!this._hadSocket || this._tries > 5);
+    const start = (open, more) => {
+      const wire = open(this._base, token, more, {
         _open: () => current() && this._greet(wire, token),
         _frame: (frame) => current() && this._wire === wire && this._frame(frame),
         _close: (end) => {
@@ -115,10 +114,10 @@ export class Line {
       });
       this._wires.add(wire);
     };
-    let stream = streams ? () => ((stream = null), clearTimeout(this._timer), start(openStream)) : null;
+    let stream = streams ? () => ((stream = null), clearTimeout(this._timer), start(openStream, this._hadSocket)) : null;
     this._timer = setTimeout(() => stream?.(), SOCKET_TIME);
     try {
-      if (WebSocket) start(openSocket);
+      if (WebSocket) start(openSocket, WebSocket);
       else if (stream) stream();
       else this._fail("unsupported", "pass a WebSocket");
     } catch (error) {
@@ -143,7 +142,8 @@ export class Line {
     this._wasOpen = true;
     this._hadSocket ||= kind === "websocket";
     // A socket may work by now. The resume makes the change harmless.
-    if (kind === "stream") this._timer = setTimeout(() => this._connect(), STREAM_TIME * (1 + Math.random()));
+    const stay = (this._hadSocket ? 20e3 : STREAM_TIME) * (1 + Math.random());
+    if (kind === "stream") this._timer = setTimeout(() => this._connect(), stay);
     this._lives(hello.expires_in);
     this._tell("open", { transport: kind, ...hello });
   }

@@ -1,18 +1,18 @@
 // What an application holds of a channel, and the subscription that all its rooms share.
 
-import { Emitter, FanfareError, backoff } from "./errors.js";
+import { Emitter, FanfareError, backoff, unique } from "./errors.js";
 
 // Messages that may wait in one iterator or snapshot. Above it the channel is unsubscribed, and resumed once they are taken.
 const MOST_WAITING = 1024;
 
+const earliest = (positions) => positions.filter(Boolean).sort()[0];
 const bytes = (base64) => Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
 
 /** A message as the application gets it: bytes are an Uint8Array. */
-export const message = (channel, { data, base64, at, from }) => ({
+export const message = (channel, { base64, ...frame }) => ({
   channel,
-  data: base64 === undefined ? data : bytes(base64),
-  at,
-  ...(from && { from }),
+  data: base64 == null ? base64 : bytes(base64),
+  ...frame,
 });
 
 export class Room extends Emitter {
@@ -37,14 +37,14 @@ export class Room extends Emitter {
     };
   }
 
-  async publish(data, { key = this._client._key(), timeout } = {}) {
+  async publish(data, { key = unique(), timeout } = {}) {
     // A copy, so that a later change of the object changes nothing. What is not JSON throws here.
     const copy = JSON.parse(JSON.stringify(data));
     return this._client._request({ publish: { channel: this.name, data: copy, key } }, timeout);
   }
 
-  async history({ before, since, limit, timeout } = {}) {
-    const page = await this._client._request({ history: { channel: this.name, before, since, limit } }, timeout);
+  async history({ timeout, ...which } = {}) {
+    const page = await this._client._request({ history: { channel: this.name, ...which } }, timeout);
     return { ...page, messages: page.messages.map((found) => message(this.name, found)) };
   }
 
@@ -105,9 +105,9 @@ export class Room extends Emitter {
 
   /** The position before the oldest message that the application has not taken. */
   get _oldest() {
-    const firsts = [this._held?.find(([event]) => event === "message")?.[2]];
+    const firsts = [this._held?.find(([, , before]) => before)?.[2]];
     for (const { _queue } of this._iterators) firsts.push(_queue[0]?.[1]);
-    return firsts.filter(Boolean).sort()[0];
+    return earliest(firsts);
   }
 
   _give(event, value, before) {
@@ -145,33 +145,34 @@ class Iterator {
     return this;
   }
 
-  next() {
+  async next() {
     const first = this._queue.shift();
     if (first) {
       if (!this._queue.length) this._room._channel._taken();
-      return Promise.resolve({ value: first[0], done: false });
+      return { value: first[0], done: false };
     }
     if (this._ended) {
       const error = this._error;
       this._error = undefined;
-      return error ? Promise.reject(error) : Promise.resolve({ value: undefined, done: true });
+      if (error) throw error;
+      return { value: undefined, done: true };
     }
-    return new Promise((resolve, reject) => this._waiting.push({ resolve, reject }));
+    return new Promise((...both) => this._waiting.push(both));
   }
 
-  return(value) {
+  async return(value) {
     const channel = this._room._channel;
     const before = this._queue[0]?.[1];
     this._finish();
     // Nothing else listens: what was not taken comes again when something listens.
     if (before && !channel._uses) channel._at = channel._floor = before;
     channel._taken();
-    return Promise.resolve({ value, done: true });
+    return { value, done: true };
   }
 
   _push(value, before) {
     const waiting = this._waiting.shift();
-    if (waiting) waiting.resolve({ value, done: false });
+    if (waiting) waiting[0]({ value, done: false });
     else this._queue.push([value, before]);
   }
 
@@ -180,7 +181,7 @@ class Iterator {
     this._error = error;
     if (!error) this._queue = [];
     this._room._iterators.delete(this);
-    while (this._waiting.length) this.next().then(...Object.values(this._waiting.shift()));
+    while (this._waiting.length) this.next().then(...this._waiting.shift());
   }
 }
 
@@ -205,7 +206,7 @@ export class Channel {
 
   /** The position to keep for a later page. */
   get _kept() {
-    return [...this._rooms].map((room) => room._oldest).filter(Boolean).sort()[0] ?? this._at;
+    return earliest([...this._rooms].map((room) => room._oldest)) ?? this._at;
   }
 
   /** Subscribes or unsubscribes, as the rooms need it. */

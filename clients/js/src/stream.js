@@ -4,7 +4,7 @@
 
 const OVER = { code: 1006, text: "ended" };
 
-export const openStream = (base, token, _, { _open, _frame, _close }) => {
+export const openStream = (base, token, retry, { _open, _frame, _close }) => {
   const channels = new Map(); // by name: the position, `last`, and the id of a subscribe that is not answered
   const ended = new AbortController();
   let current, planned;
@@ -56,11 +56,16 @@ export const openStream = (base, token, _, { _open, _frame, _close }) => {
       const { id, at: after } = channel;
       channel.id = 0;
       channel.at = frame.ok.at;
+      // The request has one number for all channels: this one may have asked for fewer.
+      channel.skip = frame.ok.last - (channel.last ?? 0);
       if (id) _frame({ id, ok: frame.ok });
       else if (frame.ok.recovered === false) _frame({ channel: about, lost: { after, reason: "not_held" } });
       return;
     }
-    if (channel && frame.at) channel.at = frame.at;
+    if (channel && frame.at) {
+      channel.at = frame.at;
+      if (channel.skip-- > 0) return;
+    }
     for (const name in frame.ping?.at) if (channels.has(name)) channels.get(name).at = frame.ping.at[name];
     if (frame.unsubscribed) channels.delete(frame.unsubscribed.channel);
     _frame(frame);
@@ -101,10 +106,10 @@ export const openStream = (base, token, _, { _open, _frame, _close }) => {
     try {
       const response = await ask("publish", ended.signal, { method: "POST", body: JSON.stringify(body) });
       const json = await response.json().catch(() => ({}));
-      const { code, detail, retry } = json;
+      const { code } = json;
       const wait = response.headers.get("retry-after") * 1000 || undefined;
       if (response.ok) answer = { ok: json };
-      else if (code) answer = { error: { code, message: detail, retry, retry_after_ms: wait } };
+      else if (code) answer = { error: { ...json, message: json.detail, retry_after_ms: wait } };
       else if (response.status === 404) answer = refusal("http.publish is off");
       else if (response.status === 401) return close({ code: 4401, text: "" });
       else answer = { error: { code: "unknown", message: `HTTP ${response.status}`, retry: true } };
@@ -113,7 +118,8 @@ export const openStream = (base, token, _, { _open, _frame, _close }) => {
     }
     if (!ended.signal.aborted) _frame({ id, ...answer });
   };
-  const refusal = (text) => ({ error: { code: "unsupported", message: text, retry: false } });
+  // Where a socket has worked before, one will soon again.
+  const refusal = (message) => ({ error: { code: "unsupported", message, retry } });
 
   // Without a channel a node answers 400: then there is one.
   ask("sse", ended.signal).then(

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { client, listening, opened, record, rejection } from "./lib/clients.js";
+import { client, listening, opened, read, record, rejection } from "./lib/clients.js";
 import { freePort, node, tunnel, until } from "./lib/cluster.js";
 
 let url, port;
@@ -99,8 +99,10 @@ test("the last messages come first, and history goes back", async (t) => {
   const fan = client(t, url);
   const writer = fan.channel("history");
   for (let i = 0; i < 10; i++) await writer.publish(i);
+  await read(writer, 9);
   const { seen } = await listening(client(t, url), "history", { last: 3 });
   await writer.publish(10);
+  await read(writer, 10);
   await until(() => seen.length === 4);
   assert.deepEqual(seen, [7, 8, 9, 10]);
   const newest = await writer.history({ limit: 4 });

@@ -29,6 +29,10 @@ export const listening = async (fan, name, options) => {
   return { room, seen };
 };
 
+/** Waits until the node of this room has read this message: a node reads what is stored a moment after the publish. */
+export const read = (room, data) =>
+  until(async () => (await room.history({ limit: 1 })).messages[0]?.data === data, "the node has read it");
+
 export const rejection = async (promise) => {
   try {
     await promise;

@@ -120,7 +120,7 @@ export const haproxy = async (nodes, rules = []) => {
   const port = await freePort();
   const config = join(folder, `haproxy-${port}.cfg`);
   const lines = [
-    "global", "  maxconn 10000",
+    "global", "  maxconn 2000",
     "defaults", "  mode http", "  timeout connect 2s", "  timeout client 1h", "  timeout server 1h", "  timeout http-request 5s",
     "  timeout queue 5s", "  option redispatch", "  retries 3",
     "frontend in", `  bind 127.0.0.1:${port}`, ...rules.map((rule) => `  ${rule}`), "  default_backend nodes",
@@ -131,7 +131,8 @@ export const haproxy = async (nodes, rules = []) => {
   writeFileSync(config, `${lines.join("\n")}\n`);
   const url = `http://127.0.0.1:${port}`;
   const program = new Program("haproxy", ["-f", config, "-db"], { PATH: `${process.env.PATH}:/usr/sbin` });
-  await until(() => answers(`${url}/live`), "HAProxy is ready");
+  await until(() => program.child.exitCode !== null || answers(`${url}/live`), "HAProxy is ready");
+  if (program.child.exitCode !== null) throw new Error(program.output);
   return { url, port, program };
 };
 
