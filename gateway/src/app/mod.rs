@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use axum::handler::Handler;
+use axum::http::HeaderMap;
 use axum::response::IntoResponse;
 use axum::routing;
 
@@ -27,6 +28,7 @@ use self::handler::SocketHandler;
 use self::rooms::Running;
 use self::socket::Socket;
 use crate::field;
+use crate::http::script::SCRIPTS;
 use crate::protocol::Format;
 
 /// The gateway's paths for Server-Sent Events: channels in the query, or one in the path.
@@ -163,12 +165,15 @@ impl App {
         Self::default()
     }
 
-    /// The gateway itself: a page at `/`, `fanfare.v1` at `/ws`, the raw protocol at `/raw/{channel}`, Server-Sent Events at
+    /// The gateway itself: a page at `/`, the JavaScript client at `/fanfare.js`, `fanfare.v1` at `/ws`, the raw protocol at `/raw/{channel}`, Server-Sent Events at
     /// `/sse` and `/sse/{channel}`.
     #[must_use]
     pub fn gateway() -> Self {
         let mut app = Self { is_gateway: true, ..Self::new() };
         app.get("/", async || axum::response::Html(include_str!("../page/index.html")));
+        for script in SCRIPTS {
+            app.page(script.path, async move |head: HeaderMap| script.answer(&head));
+        }
         for format in Format::all() {
             if let Some(path) = format.protocol().path() {
                 app.endpoint(path, Endpoint::Gateway(format));
@@ -186,9 +191,14 @@ impl App {
     /// # Panics
     /// If the path already has a handler or does not begin with `/`, which is a mistake in the program.
     pub fn get<H: Handler<T, ()>, T: 'static>(&mut self, path: &str, handler: H) {
+        self.page(path, handler);
+        self.routes.push(("http", path.to_owned()));
+    }
+
+    /// A page that the list of routes leaves out.
+    fn page<H: Handler<T, ()>, T: 'static>(&mut self, path: &str, handler: H) {
         self.pages = std::mem::take(&mut self.pages).route(path, routing::get(handler));
         added(path, self.paths.insert(path, ()));
-        self.routes.push(("http", path.to_owned()));
     }
 
     /// Has an axum router answer all requests that no other route of the app takes: other methods, middleware, static files.

@@ -7,6 +7,7 @@ mod publish;
 mod query;
 pub(crate) mod refusals;
 mod refuse;
+pub(crate) mod script;
 pub(crate) mod server;
 pub(crate) mod site;
 mod stream;
