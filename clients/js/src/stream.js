@@ -2,6 +2,8 @@
 //
 // All channels are one stream. A change of the channels begins a new stream, which resumes the old one's positions.
 
+// Longer than a node takes to answer. A kept connection may be dead: then the publish is repeated on another one.
+const POST_TIME = 8e3;
 const OVER = { code: 1006, text: "ended" };
 
 export const openStream = (base, token, retry, { _open, _frame, _close }) => {
@@ -104,7 +106,7 @@ export const openStream = (base, token, retry, { _open, _frame, _close }) => {
   const publish = async (id, body) => {
     let answer;
     try {
-      const response = await ask("publish", ended.signal, { method: "POST", body: JSON.stringify(body) });
+      const response = await ask("publish", AbortSignal.timeout(POST_TIME), { method: "POST", body: JSON.stringify(body) });
       const json = await response.json().catch(() => ({}));
       const { code } = json;
       const wait = response.headers.get("retry-after") * 1000 || undefined;

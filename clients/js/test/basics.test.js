@@ -217,3 +217,14 @@ test("an invalid name ends the loops with an error, and the client goes on", asy
   assert.equal(error.code, "bad_channel");
   await fan.channel("valid").publish(1);
 });
+
+test("an idle connection that the node ends is opened again when there is something to do", async (t) => {
+  const strict = await node({ env: { FANFARE__TIMING__IDLE: "1s" } });
+  const fan = client(t, strict.url);
+  await until(() => fan.state === "idle");
+  await fan.channel("idle").publish(1);
+  await until(() => fan.state === "idle");
+  const { room, seen } = await listening(fan, "idle");
+  await room.publish(2);
+  await until(() => seen.length);
+});

@@ -74,10 +74,13 @@ const answers = async (url) => {
   }
 };
 
-export const redis = async () => {
+/** A Redis; one that is durable has its log again after a restart, another one begins with an empty log. */
+export const redis = async ({ durable = false } = {}) => {
   const port = await freePort();
+  const home = mkdtempSync(join(folder, "redis-"));
+  const files = durable ? ["--appendonly", "yes", "--appendfsync", "always"] : ["--appendonly", "no"];
   const start = async () => {
-    const program = new Program("redis-server", ["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]);
+    const program = new Program("redis-server", ["--port", port, "--bind", "127.0.0.1", "--save", "", ...files, "--dir", home]);
     await until(() => program.output.includes("Ready to accept"), "redis starts");
     return program;
   };
@@ -147,7 +150,7 @@ export const tunnel = async (port) => {
     for (const [from, to] of [[client, up], [up, client]]) {
       from.on("data", (bytes) => pair.held || held || to.write(bytes));
       from.on("error", () => {});
-      from.on("close", () => (pair.held || to.destroy(), pairs.delete(pair)));
+      from.on("close", () => pair.held || (to.destroy(), pairs.delete(pair)));
     }
   });
   server.listen(0, "127.0.0.1");
