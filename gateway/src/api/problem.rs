@@ -137,16 +137,7 @@ impl Problem {
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
-        let status = match failure.code {
-            "forbidden" => StatusCode::FORBIDDEN,
-            "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
-            "rejected" => StatusCode::UNPROCESSABLE_ENTITY,
-            "rate_limited" => StatusCode::TOO_MANY_REQUESTS,
-            "gone" => StatusCode::GONE,
-            "overloaded" | "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
-            "unknown" => StatusCode::GATEWAY_TIMEOUT,
-            _ => StatusCode::BAD_REQUEST,
-        };
+        let status = StatusCode::from_u16(failure.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let Failure { code, message, retry, retry_after } = failure;
         let mut problem = Self { retry, ..Self::new(status, code, message) };
         problem.more.retry_after = retry_after;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::pace::{Moment, Pace, Rate};
-use super::parties::{Key, Parties, Party};
+use super::parties::{Key, Parties, Party, shared};
 use super::policy::RuleRate;
 use super::rights::Verb;
 use crate::config::Limits;
@@ -66,6 +66,7 @@ pub(crate) enum Refusal {
 enum Scope {
     Connection,
     Rule,
+    Requests,
     User,
     Address,
 }
@@ -110,9 +111,26 @@ impl Limiter {
             channels: 0,
         }
     }
+
+    /// What requests without a connection may do on channels of a rule with a rate of its own. Those of one user share it, or
+    /// those of one address without a user.
+    pub(crate) fn join_rule(&self, rule: RuleRate, user: Option<&str>, address: IpAddr) -> Allowance {
+        let party = self.parties.join(&Key::Rule(rule.rule, user.ok_or_else(|| shared(address))));
+        let mut allowance = self.join(None, address);
+        (allowance.user, allowance.address) = (Some(party), None);
+        allowance
+    }
 }
 
 impl Allowance {
+    /// Takes one publish by a request, of an allowance of [`join_rule`](Limiter::join_rule).
+    pub(crate) fn take_request(&mut self, limiter: &Limiter, rule: RuleRate, now: Instant) -> Result<(), Refusal> {
+        let now = Moment::new(limiter.start, now);
+        let Some(party) = &self.user else { return Ok(()) };
+        let taken = party.paces[kind(Verb::Publish)].take(rule.rate, now);
+        self.allow(taken, rule.rate, now, Verb::Publish, Scope::Requests)
+    }
+
     /// Takes one command. Tokens that were taken before a refusal are not given back.
     pub(crate) fn take(&mut self, limiter: &Limiter, verb: Verb, now: Instant) -> Result<(), Refusal> {
         let (kind, now) = (kind(verb), Moment::new(limiter.start, now));
@@ -211,6 +229,7 @@ impl fmt::Display for Scope {
         f.write_str(match self {
             Self::Connection => "from this connection",
             Self::Rule => "from this connection on channels of this rule",
+            Self::Requests => "by requests of this user or address on channels of this rule",
             Self::User => "from all connections of this user",
             Self::Address => "from all connections of this address",
         })
@@ -318,6 +337,27 @@ mod tests {
             let mut take = || allowance.take_by_rule(&limiter, rule, limiter.start);
             assert_eq!((0..15).take_while(|_| take().is_ok()).count(), expected, "{rule:?}");
         }
+    }
+
+    #[test]
+    fn requests_of_one_user_share_the_bucket_of_a_rule_and_those_of_an_address_without_a_user_too() {
+        let limiter = limiter(|_| {});
+        let rule = RuleRate { rule: 3, rate: Rate::new(5).expect("not 0") };
+        let elsewhere = "192.0.2.1".parse().expect("an address");
+        let mut held = Vec::new();
+        let mut allowed = |user, address, rule| {
+            let taken = (0..15).take_while(|_| {
+                let mut visit = limiter.join_rule(rule, user, address);
+                let taken = visit.take_request(&limiter, rule, limiter.start);
+                held.push(visit);
+                taken.is_ok()
+            });
+            taken.count()
+        };
+        assert_eq!((allowed(Some("ann"), HERE, rule), allowed(Some("ann"), elsewhere, rule)), (10, 0));
+        assert_eq!((allowed(Some("bob"), HERE, rule), allowed(None, HERE, rule)), (10, 10));
+        assert_eq!((allowed(None, HERE, rule), allowed(None, elsewhere, rule)), (0, 10));
+        assert_eq!(allowed(Some("ann"), HERE, RuleRate { rule: 4, ..rule }), 10);
     }
 
     #[test]

@@ -23,6 +23,8 @@ const SPARE: usize = 1024;
 pub(super) enum Key<'a> {
     User(&'a str),
     Address(IpAddr),
+    /// The requests of a user, or of an address without one, on channels of a rule.
+    Rule(u32, Result<&'a str, IpAddr>),
 }
 
 impl Key<'_> {

@@ -92,16 +92,7 @@ async fn read(refusing: &Refusing<'_>, body: Incoming) -> Result<Posted, Failure
 
 /// A failure as a problem document (RFC 9457).
 fn problem(failure: &Failure) -> Box<Response<Body>> {
-    let status = match failure.code {
-        "bad_request" | "bad_channel" => StatusCode::BAD_REQUEST,
-        "unauthorised" => StatusCode::UNAUTHORIZED,
-        "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
-        "rate_limited" => StatusCode::TOO_MANY_REQUESTS,
-        "unknown" => StatusCode::GATEWAY_TIMEOUT,
-        "rejected" => StatusCode::UNPROCESSABLE_ENTITY,
-        _ if failure.retry => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::FORBIDDEN,
-    };
+    let status = StatusCode::from_u16(failure.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = json!({
         "title": status.canonical_reason(), "status": status.as_u16(), "detail": format!("{}{}", failure.message, see(failure.code)),
         "code": failure.code, "retry": failure.retry,
@@ -109,6 +100,9 @@ fn problem(failure: &Failure) -> Box<Response<Body>> {
     let mut response = (status, json.to_string()).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if failure.retry && status != StatusCode::GATEWAY_TIMEOUT {
         let seconds = failure.retry_after.unwrap_or(1000).div_ceil(1000).max(1);
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -105,6 +105,24 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The status of an HTTP answer with this failure. Of a publish it says whether the message is stored: 504 means that this is
+    /// not known, all others that it is surely not.
+    pub(crate) fn status(&self) -> u16 {
+        match self.code {
+            "unauthorised" => 401,
+            "forbidden" => 403,
+            "gone" => 410,
+            "too_large" => 413,
+            "rejected" => 422,
+            "rate_limited" => 429,
+            "unknown" => 504,
+            _ if self.retry => 503,
+            _ => 400,
+        }
+    }
+}
+
 impl From<PublishError> for Failure {
     fn from(error: PublishError) -> Self {
         let (code, retry) = match &error {

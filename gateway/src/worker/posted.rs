@@ -29,10 +29,8 @@ impl Worker {
         self.take_visit(identity, client, Verb::Publish, 1)?;
         let question = Question::Publish { channel: &channel, bytes: payload.bytes().len() };
         let policy = self.permit(identity, question).await?;
-        if policy.rate.is_some() {
-            // The rate is of a connection, and each request may come on another one.
-            let why = "the channel's rule has a `rate`, which counts for a connection: publish with a WebSocket";
-            return Err(Failure::new("forbidden", why));
+        if let Some(rule) = policy.rate {
+            self.take_rule_visit(identity, client, rule)?;
         }
         let message = key.map_or_else(MessageId::random, |key| message_id(&channel, &key));
         let mut record = NewRecord::new(message, channel, payload);

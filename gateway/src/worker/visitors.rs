@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Worker;
 use crate::clock;
 use crate::door::ingress::Client;
-use crate::gate::{Allowance, Identity, Refusal, Verb};
+use crate::gate::{Allowance, Identity, Refusal, RuleRate, Verb};
 use crate::protocol::Failure;
 
 /// The most visits that are kept.
@@ -29,10 +29,10 @@ impl Visitors {
         while visits.front().is_some_and(|(at, _)| visits.len() >= KEPT || *at + TIME < now) {
             visits.pop_front();
         }
-        match visits.back_mut() {
-            // A client's many requests in a row are one visit.
-            Some(last) if last.1.is_of_same(&visit) => last.0 = now,
-            _ => visits.push_back((now, visit)),
+        // A client's many requests in a row are one visit, or two with that to a rule.
+        match visits.iter_mut().rev().take(2).find(|(_, known)| known.is_of_same(&visit)) {
+            Some(known) => known.0 = now,
+            None => visits.push_back((now, visit)),
         }
     }
 }
@@ -50,12 +50,23 @@ impl Worker {
         let mut visit = limiter.join(identity.user(), client.0.ip());
         let taken = (0..count).try_for_each(|_| visit.take(limiter, verb, now));
         self.visitors.keep(now, visit);
-        taken.map_err(|refusal| {
-            self.shared.metrics.limited();
-            match refusal {
-                Refusal::Retry(failure) => failure,
-                Refusal::Close => Failure::for_a_time("rate_limited", "too many requests: slow down", 1000),
-            }
-        })
+        taken.map_err(|refusal| self.limited(refusal))
+    }
+
+    /// Takes one publish from the bucket that the requests of a user, or of an address without one, have for a rule.
+    pub(super) fn take_rule_visit(&self, identity: &Identity, client: Client, rule: RuleRate) -> Result<(), Failure> {
+        let (limiter, now) = (&self.shared.limiter, clock::now());
+        let mut visit = limiter.join_rule(rule, identity.user(), client.0.ip());
+        let taken = visit.take_request(limiter, rule, now);
+        self.visitors.keep(now, visit);
+        taken.map_err(|refusal| self.limited(refusal))
+    }
+
+    fn limited(&self, refusal: Refusal) -> Failure {
+        self.shared.metrics.limited();
+        match refusal {
+            Refusal::Retry(failure) => failure,
+            Refusal::Close => Failure::for_a_time("rate_limited", "too many requests: slow down", 1000),
+        }
     }
 }
