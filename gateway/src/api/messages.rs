@@ -19,6 +19,9 @@ use crate::protocol::native::{self, Object};
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
+/// The longest id of a client, in bytes.
+const CLIENT: usize = 64;
+
 /// One message as a body has it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +34,8 @@ pub(super) struct Written<'a> {
     pub(super) data: &'a RawValue,
     #[serde(default, borrow, deserialize_with = "present")]
     pub(super) key: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "present")]
+    pub(super) exclude: Option<Cow<'a, str>>,
 }
 
 /// Several messages as a body has them.
@@ -51,6 +56,8 @@ pub(super) struct OneOfBatch<'a> {
     pub(super) data: &'a RawValue,
     #[serde(default, borrow, deserialize_with = "present")]
     pub(super) key: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "present")]
+    pub(super) exclude: Option<Cow<'a, str>>,
 }
 
 /// What all messages of a request share.
@@ -89,6 +96,15 @@ impl<'a> Common<'a> {
     }
 }
 
+/// The names that one message may have.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Named<'a> {
+    /// By which a repeat is recognised.
+    pub(super) key: Option<&'a str>,
+    /// The client that does not get the message.
+    pub(super) exclude: Option<&'a str>,
+}
+
 impl Api {
     /// A message that the key may publish now.
     pub(super) fn message(
@@ -96,7 +112,7 @@ impl Api {
         common: &Common<'_>,
         channel: &str,
         payload: Payload,
-        key: Option<&str>,
+        Named { key, exclude }: Named<'_>,
     ) -> Result<NewRecord, Problem> {
         let shared = &self.shared;
         let of_rule = shared.gate.judge_backend(&common.owner.backend, Right::Publish, channel)?;
@@ -105,20 +121,30 @@ impl Api {
         if bytes > most {
             return Err(Problem::too_large("a message on this channel", most, Some(bytes)));
         }
+        let extensions =
+            exclude.map_or(Ok(common.extensions.clone()), |client| excluding(&common.extensions, client))?;
         self.take(common.owner)?;
         let id = key.map_or_else(MessageId::random, |key| message_id(channel, key));
         let record = NewRecord::new(id, channel.to_owned(), payload);
-        Ok(NewRecord { extensions: common.extensions.clone(), ..record })
+        Ok(NewRecord { extensions, ..record })
     }
 
     /// Takes one publish from what the key may do.
-    fn take(&self, key: &Key) -> Result<(), Problem> {
+    pub(super) fn take(&self, key: &Key) -> Result<(), Problem> {
         let Some(rate) = self.rate else { return Ok(()) };
         key.pace.take(rate, Moment::new(self.started, crate::clock::now())).map_err(|wait| {
             self.shared.metrics.limited();
             let detail = format!("more than {} messages a second with this key", rate.per_second);
             Problem::rate_limited(detail, Some(rate.per_second), wait)
         })
+    }
+}
+
+fn excluding(extensions: &Extensions, client: &str) -> Result<Extensions, Problem> {
+    let refused = || Problem::bad_request(format!("`exclude` is the id of a client, of 1 to {CLIENT} bytes"));
+    match (1..=CLIENT).contains(&client.len()) {
+        true => extensions.with(Extension::Excluded, client).map_err(|_| refused()),
+        false => Err(refused()),
     }
 }
 

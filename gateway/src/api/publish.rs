@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::Api;
 use super::body::Kind;
 use super::keys::Key;
-use super::messages::{Common, OneOfBatch, Written, WrittenBatch, check_key, parse};
+use super::messages::{Common, Named, OneOfBatch, Written, WrittenBatch, check_key, parse};
 use super::problem::{Problem, Reply, json_reply};
 use crate::protocol::Failure;
 use crate::protocol::native::{Object, payload};
@@ -40,10 +40,10 @@ impl Api {
         let (body, _room) = self.read(body, self.message_bytes() + AROUND).await?;
         let common = Common::of(key, &head.headers)?;
         let written: Written<'_> = parse(&body)?;
-        let id = common.key_of(written.key.as_deref())?;
+        let named = Named { key: common.key_of(written.key.as_deref())?, exclude: written.exclude.as_deref() };
         let channels = match (&written.channel, &written.channels) {
             (Some(channel), None) => {
-                let record = self.message(&common, channel, payload(written.data), id)?;
+                let record = self.message(&common, channel, payload(written.data), named)?;
                 return self.store(record).await.map(|at| json_reply(StatusCode::OK, position(at)));
             }
             (None, Some(channels)) if (1..=TOGETHER).contains(&channels.len()) => channels,
@@ -51,7 +51,7 @@ impl Api {
             _ => return Err(Problem::bad_request("send `channel` or `channels`, one of them")),
         };
         let records: Result<Vec<_>, _> =
-            channels.iter().map(|channel| self.message(&common, channel, payload(written.data), id)).collect();
+            channels.iter().map(|channel| self.message(&common, channel, payload(written.data), named)).collect();
         let stored = join_all(records?.into_iter().map(|record| self.store(record))).await;
         let results: Vec<_> = channels
             .iter()
@@ -90,11 +90,11 @@ impl Api {
     }
 
     fn one_of_batch(&self, common: &Common<'_>, index: usize, written: &OneOfBatch<'_>) -> Result<NewRecord, Problem> {
-        let OneOfBatch { channel, data, key } = written;
+        let OneOfBatch { channel, data, key, exclude } = written;
         key.as_deref().map_or(Ok(()), check_key)?;
         let of_request = common.key.map(|key| Cow::Owned(format!("{key}/{index}")));
         let id = key.as_deref().map(Cow::Borrowed).or(of_request);
-        self.message(common, channel, payload(data), id.as_deref())
+        self.message(common, channel, payload(data), Named { key: id.as_deref(), exclude: exclude.as_deref() })
     }
 
     /// Publishes the body as it is.
@@ -116,7 +116,7 @@ impl Api {
             Kind::Text => Payload::Text(body),
             Kind::Binary => Payload::Binary(body),
         };
-        let record = self.message(&common, channel, content, common.key)?;
+        let record = self.message(&common, channel, content, Named { key: common.key, exclude: None })?;
         self.store(record).await.map(|at| json_reply(StatusCode::OK, position(at)))
     }
 

@@ -61,6 +61,10 @@ pub(super) async fn agree(
         worker.shared.metrics.refused(Refused::Rate);
         return Err(later("this node takes no more connections now: retry"));
     }
+    let endpoint = match endpoint {
+        Endpoint::Gateway(Format::NATIVE) if wants_traces(head.uri.query()) => Endpoint::Gateway(Format::TRACED),
+        endpoint => endpoint,
+    };
     let mut route = route(parameters, head.uri.query(), accepted.protocol)?;
     let asked = Asked {
         by_message: matches!(&endpoint, Endpoint::Gateway(format) if format.protocol().takes_tokens()),
@@ -153,6 +157,11 @@ pub(super) async fn identify(
         None if asked.by_message => Ok(None),
         None => Err(refusing.unauthorised(&NO_TOKEN, StatusCode::UNAUTHORIZED)),
     }
+}
+
+/// Whether a client asks for the traces of messages.
+fn wants_traces(query: Option<&str>) -> bool {
+    query.is_some_and(|query| query.split('&').any(|parameter| parameter == "trace=true"))
 }
 
 /// The parts of the request that the app's handler can ask for.

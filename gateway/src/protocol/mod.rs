@@ -13,6 +13,7 @@ mod reply;
 #[cfg(test)]
 mod shout;
 pub(crate) mod sse;
+mod traced;
 
 use broker_adapters::{Payload, Record};
 
@@ -28,6 +29,7 @@ pub(crate) const ALL: &[&dyn Protocol] = &[
     &raw::Raw,
     &sse::Sse,
     &lines::Lines,
+    &traced::Traced,
     #[cfg(test)]
     &shout::Shout,
 ];
@@ -120,8 +122,10 @@ impl Format {
     pub(crate) const COUNT: usize = ALL.len();
 
     /// The format of `fanfare.v1`.
-    #[cfg(test)]
     pub(crate) const NATIVE: Self = Self(0);
+
+    /// The same for clients that have asked for the traces of messages.
+    pub(crate) const TRACED: Self = Self(4);
 
     /// The payload and nothing else: the format of the raw protocol and of apps.
     pub(crate) const RAW: Self = Self(1);

@@ -339,7 +339,7 @@ pub(crate) fn payload(data: &RawValue) -> Payload {
 }
 
 /// The JSON message for a record.
-fn message(record: &Record) -> Vec<u8> {
+pub(super) fn message(record: &Record) -> Vec<u8> {
     let payload = record.payload.bytes();
     let mut out = Vec::with_capacity(payload.len() + record.channel.len() + 72);
     out.extend_from_slice(b"{\"channel\":");
@@ -401,7 +401,7 @@ fn text(json: String) -> Output {
     Output::Message(Body::text(json.into_bytes()))
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len() + 2);
     write_string(&mut out, text);
     String::from_utf8(out).unwrap_or_default()

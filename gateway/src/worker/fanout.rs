@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use super::Worker;
 use super::backlog::Frame;
 use super::connection::{Connection, Queued};
+use super::excluding::excludes;
 use super::hub::ChannelId;
 use crate::close::CloseReason;
 use crate::message::Message;
@@ -87,12 +88,16 @@ impl Worker {
     fn deliver(&self, hits: &mut Vec<Hit<'_>>) {
         // Stable: the order within a channel is the log's.
         hits.sort_by_key(|hit| hit.0);
-        for run in hits.chunk_by(|one, other| one.0 == other.0) {
+        // A message that is not for all is a run of its own.
+        let together =
+            |one: &Hit<'_>, other: &Hit<'_>| one.0 == other.0 && !excludes(&one.1.record) && !excludes(&other.1.record);
+        for run in hits.chunk_by(together) {
+            let excluded = self.excluded(&run[0].1.record);
             let members = if self.hub.borrow().is_latest(run[0].0) {
-                self.deliver_latest(run)
+                self.deliver_latest(run, excluded)
             } else {
                 let mut frames: [Option<Frame>; Format::COUNT] = Default::default();
-                self.broadcast(run[0].0, |connection| {
+                self.broadcast(run[0].0, excluded, |connection| {
                     let format = connection.format;
                     if format.has_own_ids() {
                         return Ok(connection.queue(self, self.own(connection, run)));
@@ -108,7 +113,7 @@ impl Worker {
     }
 
     /// Delivers a run of messages to subscribers that skip to the newest one if they read slowly.
-    fn deliver_latest(&self, run: &[Hit<'_>]) -> usize {
+    fn deliver_latest(&self, run: &[Hit<'_>], excluded: Option<u32>) -> usize {
         let mut frames: [Option<(Frame, Frame)>; Format::COUNT] = Default::default();
         let make = |format| {
             let all = self.backlog.frame(joined(run, format));
@@ -119,7 +124,7 @@ impl Worker {
             (all, newest)
         };
         let at = run[run.len() - 1].1.record.position();
-        self.broadcast(run[0].0, |connection| {
+        self.broadcast(run[0].0, excluded, |connection| {
             if connection.format.has_own_ids() && !connection.is_blocked() {
                 return Ok(connection.queue(self, self.own(connection, run)));
             }
@@ -134,25 +139,31 @@ impl Worker {
         self.backlog.frame(connection.own_messages(run.iter().map(|(_, message)| *message)))
     }
 
-    /// Calls `queue` for each subscriber; an error ends that connection. Returns the number of subscribers.
+    /// Calls `queue` for each subscriber but the one with the serial `excluded`; an error ends that connection. Returns the
+    /// number of subscribers.
     fn broadcast(
         &self,
         channel: ChannelId,
+        excluded: Option<u32>,
         mut queue: impl FnMut(&Connection) -> Result<Queued, CloseReason>,
     ) -> usize {
         let mut ended = Vec::new();
         let connections = self.connections.borrow();
         let hub = self.hub.borrow();
         let members = hub.members(channel);
+        let mut count = members.len();
         for &member in members {
             let Some(connection) = connections.get(member as usize) else { continue };
+            if excluded == Some(connection.serial) {
+                count -= 1;
+                continue;
+            }
             match queue(connection) {
                 Ok(Queued::Yes | Queued::Ending) => {}
                 Ok(Queued::Overflow) => ended.push((member, CloseReason::TooSlow)),
                 Err(reason) => ended.push((member, reason)),
             }
         }
-        let count = members.len();
         drop((hub, connections));
         for (member, reason) in ended {
             let connection = self.connections.borrow().get(member as usize).cloned();
@@ -180,7 +191,7 @@ impl Worker {
                     Output::Nothing => Err(CloseReason::MessagesLost),
                 })
                 .collect();
-            self.broadcast(channel, |connection| {
+            self.broadcast(channel, None, |connection| {
                 // Its newest message comes before the loss.
                 connection.queue_newest(self, channel);
                 let notice = notices[connection.format.index()].clone()?;

@@ -146,7 +146,8 @@ impl Worker {
         match drawn {
             Drawn::Wait(wait) => return Some(wait),
             Drawn::Answer(Answer { messages, next, complete }) => {
-                let records: Vec<_> = messages.iter().map(|message| &message.record).collect();
+                let records = messages.iter().map(|message| &message.record);
+                let records: Vec<_> = records.filter(|record| !self.is_excluded(connection, record)).collect();
                 let channel = &*asked.channel;
                 self.reply(connection, asked.id, &Reply::History { channel, records: &records, next, complete });
             }

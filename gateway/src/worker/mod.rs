@@ -14,6 +14,7 @@ pub(crate) mod connection;
 mod deciding;
 mod drain;
 pub(crate) mod excerpt;
+mod excluding;
 mod fanout;
 mod history;
 mod hub;

@@ -220,6 +220,9 @@ impl Worker {
                 Step::Queue { messages, to } => {
                     self.answer(connection, channel, catch_up);
                     for message in messages {
+                        if self.is_excluded(connection, &message.record) {
+                            continue;
+                        }
                         match connection.offer_message(self, &message, most) {
                             Offered::Yes => {
                                 let length = message.frame(connection.format.shared()).len();

@@ -4,6 +4,7 @@ mod basics;
 mod description;
 mod keys;
 mod outcomes;
+mod receivers;
 mod walls;
 
 use anyhow::Result;
