@@ -50,6 +50,11 @@ impl Api {
                 authorise(admin)?;
                 self.revoke(head, name, body).await
             }
+            Operation::RevokeAll => {
+                authorise(admin)?;
+                self.revoke_all(head, body).await
+            }
+            Operation::Ticket => self.ticket(authorise(admin)?, head, body).await,
             Operation::Me => Ok(self.me(authorise(None)?)),
             Operation::Open(open) => Ok(self.open(open)),
             Operation::Missing(what) => {

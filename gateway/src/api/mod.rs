@@ -16,6 +16,7 @@ mod problem;
 mod publish;
 mod revoke;
 mod routes;
+mod tickets;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

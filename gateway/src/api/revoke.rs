@@ -1,4 +1,4 @@
-//! `POST /v1/users/{user}/revoke`: ends tokens of a user before they expire, as `fanfare revoke` does.
+//! `POST /v1/users/{user}/revoke` and `/v1/revoke`: end tokens before they expire, as `fanfare revoke` does.
 
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Api;
 use super::body::Kind;
-use super::messages::{parse_or_default, present};
+use super::messages::{parse, parse_or_default, present};
 use super::problem::{Problem, Reply, json_reply};
 use crate::auth::token_id;
 use crate::cluster::{Control, Revocation, publish};
@@ -29,6 +29,16 @@ struct Which {
     issued_until: Option<u64>,
 }
 
+/// The body that ends the tokens of all users. It has to say so, because an empty one might be a mistake.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Everyone {
+    everyone: bool,
+    /// Those that were issued until then, in seconds since 1970; without it, until now.
+    #[serde(default, deserialize_with = "present")]
+    issued_until: Option<u64>,
+}
+
 impl Api {
     pub(super) async fn revoke(&self, head: &Parts, user: String, body: Incoming) -> Result<Reply, Problem> {
         let (body, _room) = self.read(body, BODY).await?;
@@ -39,15 +49,34 @@ impl Api {
         if jti.is_some() && issued_until.is_some() {
             return Err(Problem::bad_request("send `jti` or `issued_until`, not both"));
         }
-        let now = (self.shared.clock)() / 1000;
-        let longest = self.shared.auth.longest();
+        let (now, longest) = (self.seconds(), self.shared.auth.longest());
         let revocation = match jti {
             Some(jti) => Revocation::of_token(token_id(&jti), now, longest),
             None => Revocation::until(Some(user), issued_until.unwrap_or(now), now, longest),
         };
+        self.write_revocation(revocation).await
+    }
+
+    pub(super) async fn revoke_all(&self, head: &Parts, body: Incoming) -> Result<Reply, Problem> {
+        Kind::must_be_json(&head.headers)?;
+        let (body, _room) = self.read(body, BODY).await?;
+        let Everyone { everyone, issued_until } = parse(&body)?;
+        if !everyone {
+            return Err(Problem::bad_request("send {\"everyone\":true} to end the tokens of all users"));
+        }
+        let (now, longest) = (self.seconds(), self.shared.auth.longest());
+        self.write_revocation(Revocation::until(None, issued_until.unwrap_or(now), now, longest)).await
+    }
+
+    async fn write_revocation(&self, revocation: Revocation) -> Result<Reply, Problem> {
         let control = Control { revoke: vec![revocation], ..Control::default() };
         let at = publish(&self.shared.log, &control).await.map_err(|error| Problem::from(Failure::from(error)))?;
         let at = at.map_or_else(|| json!({}), |at| json!({ "at": at.to_string() }));
         Ok(json_reply(StatusCode::OK, at.to_string()))
+    }
+
+    /// Seconds since 1970.
+    fn seconds(&self) -> u64 {
+        (self.shared.clock)() / 1000
     }
 }

@@ -15,8 +15,12 @@ pub(super) enum Operation {
     Message,
     /// Reads older messages.
     History,
-    /// Ends tokens.
+    /// Ends tokens of a user.
     Revoke,
+    /// Ends tokens of all users.
+    RevokeAll,
+    /// Makes a ticket.
+    Ticket,
     /// Says what the key may do.
     Me,
     /// Something that needs no key.
@@ -41,15 +45,16 @@ pub(super) enum Open {
 const PRESENCE: &str = "presence and lists of channels";
 const CONNECTIONS: &str = "commands for connections of other nodes";
 const NODES: &str = "the list of nodes";
-const TICKETS: &str = "tickets";
 
 /// All routes: method, path, operation. A path has at most one segment in braces, which stands for any text.
-pub(super) const ROUTES: [(&str, &str, Operation); 18] = [
+pub(super) const ROUTES: [(&str, &str, Operation); 19] = [
     ("POST", "/v1/publish", Operation::Publish),
     ("POST", "/v1/batch", Operation::Batch),
     ("POST", "/v1/channels/{channel}/messages", Operation::Message),
     ("GET", "/v1/channels/{channel}/history", Operation::History),
     ("POST", "/v1/users/{user}/revoke", Operation::Revoke),
+    ("POST", "/v1/revoke", Operation::RevokeAll),
+    ("POST", "/v1/tickets", Operation::Ticket),
     ("GET", "/v1/me", Operation::Me),
     ("GET", "/v1/openapi.json", Operation::Open(Open::Document)),
     ("GET", "/live", Operation::Open(Open::Live)),
@@ -62,7 +67,6 @@ pub(super) const ROUTES: [(&str, &str, Operation); 18] = [
     ("POST", "/v1/users/{user}/unsubscribe", Operation::Missing(CONNECTIONS)),
     ("POST", "/v1/clients/{client}/disconnect", Operation::Missing(CONNECTIONS)),
     ("GET", "/v1/nodes", Operation::Missing(NODES)),
-    ("POST", "/v1/tickets", Operation::Missing(TICKETS)),
 ];
 
 /// What a request's line leads to.

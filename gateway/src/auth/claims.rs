@@ -50,6 +50,13 @@ struct Fanfare {
     subscribe: Vec<Box<str>>,
 }
 
+/// What the maker of a ticket adds to its claims.
+#[derive(Deserialize)]
+struct Bounds {
+    /// What the ticket's client may do at most, in the form of `fanfare.channels`; absent if that is everything.
+    within: Option<Vec<Box<RawValue>>>,
+}
+
 #[derive(Deserialize)]
 struct Entry {
     r#match: String,
@@ -63,6 +70,12 @@ pub(super) struct Terms {
     pub(super) audiences: Vec<String>,
     /// The longest life of a token, in seconds.
     pub(super) longest: u64,
+}
+
+/// What a ticket's client may do at most; `None` if its claims alone decide.
+pub(super) fn bounds(json: &RawValue) -> Result<Option<Rights>, Refused> {
+    let Bounds { within } = object(json).ok_or(Refused::Malformed(CLAIMS))?;
+    within.map(|entries| rights(&entries)).transpose()
 }
 
 impl Claims {
@@ -109,7 +122,7 @@ impl Claims {
         let token = Some(Token::new(expires, issued, id));
         let rights = channels.map(|entries| rights(&entries)).transpose()?.map(|rights| shared.share(rights));
         let has_extras = info.is_some() || !subscribe.is_empty();
-        let extras = has_extras.then(|| Box::new(Extras { info, subscribe: subscribe.into() }));
+        let extras = has_extras.then(|| Box::new(Extras { info, subscribe: subscribe.into(), within: None }));
         Ok(Identity { user: Some(user), extras, rights, token })
     }
 }

@@ -23,13 +23,14 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use jsonwebtoken::{Algorithm, Header, decode_header};
+use serde_json::value::RawValue;
 
-use self::claims::Terms;
+use self::claims::{Claims, Terms};
 pub(crate) use self::claims::{LEEWAY, token_id};
 use self::fetch::Client;
 use self::jwks::Source;
 use self::key::Key;
-pub(crate) use self::offered::{BEARER, Place, offered};
+pub(crate) use self::offered::{BEARER, Misplaced, Place, offered, ticket};
 pub(crate) use self::refused::Refused;
 use self::shared_rights::SharedRights;
 use crate::config::Config;
@@ -155,6 +156,19 @@ impl Auth {
             );
         }
         join_all(sources.iter().map(|source| source.run(client))).await;
+    }
+
+    /// The identity that the claims of a ticket prove at the time `now`, in seconds since 1970. The cluster has made them, so they
+    /// need no signature; issuer and audience are of tokens only.
+    pub(crate) fn of_ticket(&self, claims: &str, now: u64) -> Result<Identity, Refused> {
+        let json: &RawValue = serde_json::from_str(claims).map_err(|_| Refused::Malformed(claims::CLAIMS))?;
+        let Inner { rights, longest, .. } = &*self.0;
+        let terms = Terms { longest: *longest, ..Terms::default() };
+        let mut identity = Claims::read(json)?.identity(&terms, now, rights)?;
+        if let Some(within) = claims::bounds(json)? {
+            identity.extras.get_or_insert_default().within = Some(rights.share(within));
+        }
+        Ok(identity)
     }
 
     /// Verifies a token at the time `now`, in seconds since 1970. Does not block.

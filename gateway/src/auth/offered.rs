@@ -49,7 +49,7 @@ pub(crate) enum Misplaced {
          `fanfare.bearer.<base64url of the token>`, or in the first frame"
     )]
     Url,
-    #[error("the request has two different tokens: send one")]
+    #[error("the request has two different tokens, or a token and a ticket: send one")]
     Ambiguous,
     #[error("Authorization must be `Bearer`, a space and the token")]
     Authorization,
@@ -93,6 +93,16 @@ fn names_a_token(query: &str) -> bool {
         let name: Cow<str> = percent_decode_str(name).decode_utf8_lossy();
         ["token", "access_token"].iter().any(|token| name.eq_ignore_ascii_case(token))
     })
+}
+
+/// The ticket that the query holds, in the parameter `ticket`. Browsers encode no character of one.
+pub(crate) fn ticket(query: Option<&str>) -> Result<Option<&str>, Misplaced> {
+    let values = query.unwrap_or_default().split('&').filter_map(|parameter| parameter.strip_prefix("ticket="));
+    let mut tickets = values.filter(|ticket| !ticket.is_empty());
+    match (tickets.next(), tickets.next()) {
+        (ticket, None) => Ok(ticket),
+        (_, Some(_)) => Err(Misplaced::Ambiguous),
+    }
 }
 
 /// Other schemes than `Bearer` are for others, such as a proxy.
@@ -224,6 +234,20 @@ mod tests {
         for query in ["tokens=1", "my_token=1", "x=token", "room=1&t=token"] {
             assert_eq!(found(query, &[]), Ok(None), "{query}");
         }
+    }
+
+    #[test]
+    fn a_ticket_stands_in_the_query_once() {
+        for (query, expected) in [
+            ("", Ok(None)),
+            ("ticket=", Ok(None)),
+            ("channel=a&ticket=abc_-9", Ok(Some("abc_-9"))),
+            ("tickets=abc&x=ticket", Ok(None)),
+            ("ticket=a&ticket=a", Err(Misplaced::Ambiguous)),
+        ] {
+            assert_eq!(ticket(Some(query)), expected, "{query}");
+        }
+        assert_eq!(ticket(None), Ok(None));
     }
 
     #[test]

@@ -41,6 +41,12 @@ pub(crate) enum Refused {
     /// It was revoked.
     #[error("the token has been revoked: get a new one")]
     Revoked,
+    /// There is no such ticket.
+    #[error("the ticket is not known: it has expired, or was not made by this cluster; get a new one")]
+    TicketUnknown,
+    /// The ticket was used before.
+    #[error("the ticket has been used: get a new one for each connection")]
+    TicketUsed,
 }
 
 impl Refused {
@@ -64,6 +70,8 @@ impl Refused {
             Self::Audience => "audience",
             Self::Unavailable => "unavailable",
             Self::Revoked => "revoked",
+            Self::TicketUnknown => "ticket_unknown",
+            Self::TicketUsed => "ticket_used",
         }
     }
 }
@@ -96,6 +104,8 @@ mod tests {
             Refused::Audience,
             Refused::Unavailable,
             Refused::Revoked,
+            Refused::TicketUnknown,
+            Refused::TicketUsed,
         ];
         for (at, refused) in all.iter().enumerate() {
             assert!(!all[..at].iter().any(|other| other.label() == refused.label()), "{refused}");

@@ -16,6 +16,30 @@ pub(crate) struct Control {
     /// Whether the nodes shall write again what they know, because one of them may have missed records.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) ask: bool,
+    /// Tickets that were made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) made: Vec<Made>,
+    /// Tickets that were used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) used: Vec<Used>,
+}
+
+/// A ticket. The nodes know its hash only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Made {
+    /// What [`ticket_hash`](super::ticket_hash) makes of it, in hex.
+    pub(super) ticket: String,
+    /// What it proves of its client, in JSON: the claims of a token.
+    pub(super) claims: String,
+}
+
+/// A use of a ticket. The first in the log counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Used {
+    /// The ticket's hash, in hex.
+    pub(super) ticket: String,
+    /// A random number, in hex, by which the node that redeems the ticket knows its own record.
+    pub(super) by: String,
 }
 
 /// Tokens that are no longer valid. Times are seconds since 1970.
@@ -65,7 +89,7 @@ mod tests {
     #[test]
     fn a_record_reads_back_as_it_was_written() {
         let revocation = Revocation { token: None, user: Some("a\"b".into()), before: Some(5), until: 9 };
-        let control = Control { revoke: vec![revocation], ask: false };
+        let control = Control { revoke: vec![revocation], ..Control::default() };
         let json = serde_json::to_string(&control).expect("it is JSON");
         assert_eq!(json, r#"{"revoke":[{"user":"a\"b","before":5,"until":9}]}"#);
         assert_eq!(serde_json::from_str::<Control>(&json).expect("its own JSON"), control);

@@ -5,7 +5,9 @@
 
 pub(crate) mod control;
 mod keeper;
+mod redeem;
 mod revoked;
+mod tickets;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +16,10 @@ use tokio::sync::Notify;
 
 pub(crate) use self::control::{CHANNEL, Control, Revocation};
 pub(crate) use self::keeper::{Keeper, publish};
+pub(crate) use self::redeem::made;
 use self::revoked::{Revoked, Written};
+use self::tickets::Tickets;
+pub(crate) use self::tickets::{LIFE, ticket_hash};
 use crate::gate::Identity;
 
 /// What this node knows from the records of the cluster.
@@ -25,11 +30,14 @@ pub(crate) struct Cluster {
     state: Mutex<State>,
     /// Notified when known revocations may be gone from the log.
     endangered: Notify,
+    /// Notified when the tickets have changed.
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     revoked: Revoked,
+    tickets: Tickets,
     /// The offset of the partition's last record.
     head: u64,
     /// Whether the partition has been read up to its end once.
@@ -40,7 +48,7 @@ struct State {
 
 impl Cluster {
     pub(crate) fn new(partition: Partition) -> Self {
-        Self { partition, state: Mutex::default(), endangered: Notify::new() }
+        Self { partition, state: Mutex::default(), endangered: Notify::new(), changed: Notify::new() }
     }
 
     /// Folds a record. Returns whether it revokes tokens. `now` is in milliseconds since 1970.
@@ -61,9 +69,19 @@ impl Cluster {
         for revocation in &control.revoke {
             state.revoked.add(revocation, written);
         }
+        for made in &control.made {
+            state.tickets.add(made, record.time, now);
+        }
+        for used in &control.used {
+            state.tickets.use_up(used);
+        }
         if control.ask {
             state.revoked.endanger();
             self.endangered.notify_one();
+        }
+        drop(state);
+        if !control.made.is_empty() || !control.used.is_empty() {
+            self.changed.notify_waiters();
         }
         !control.revoke.is_empty()
     }
@@ -89,8 +107,11 @@ impl Cluster {
             let mut state = self.lock();
             state.head = lost.at.offset.0;
             state.missed = true;
+            // One of the lost records may be the use of a ticket.
+            state.tickets.clear();
             drop(state);
             self.endangered.notify_one();
+            self.changed.notify_waiters();
         }
     }
 

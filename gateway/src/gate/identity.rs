@@ -28,6 +28,8 @@ pub(crate) struct Extras {
     pub(crate) info: Option<Box<str>>,
     /// The channels that the token subscribes the client to.
     pub(crate) subscribe: Box<[Box<str>]>,
+    /// What the client may do at most, whatever the rules say: a ticket gives no more than the key that made it may do.
+    pub(crate) within: Option<Arc<Rights>>,
 }
 
 /// What is kept of a token, to end it and to revoke it, in 16 bytes. Times are seconds since 1970; those after the year 2106
@@ -73,6 +75,11 @@ impl Identity {
     /// The channels that the token subscribes the client to.
     pub(crate) fn subscribe(&self) -> &[Box<str>] {
         self.extras.as_ref().map_or(&[], |extras| &extras.subscribe)
+    }
+
+    /// What the client may do at most; `None` if the rules and its rights alone decide.
+    pub(super) fn within(&self) -> Option<&Rights> {
+        self.extras.as_ref()?.within.as_deref()
     }
 
     /// The user's name; `None` if the client is anonymous.

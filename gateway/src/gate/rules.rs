@@ -91,6 +91,9 @@ impl Rules {
         };
         names::check(channel, self.channel_name)?;
         let channel = &Name::new(channel);
+        if identity.within().is_some_and(|within| within.entry(verb, channel, None).is_none()) {
+            return Err(Failure::new("forbidden", "the API key that made this client's ticket has no right to this"));
+        }
         if self.rules.is_empty() {
             if !meets(Ask::Listed, identity, verb, channel) {
                 return Err(refusal(None, Ask::Listed, identity, verb));

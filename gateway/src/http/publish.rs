@@ -55,7 +55,7 @@ async fn publish(
     if worker.is_leaving() {
         return Err(later("this node is draining: send it to another"));
     }
-    let asked = Asked { by_message: false, of_app: false, cookies: sharing.credentials };
+    let asked = Asked { by_message: false, of_app: false, cookies: sharing.credentials, tickets: false };
     let identity = identify(refusing, asked).await?.unwrap_or_else(Identity::anonymous);
     let allowed = worker.permit(&identity, Question::Connect { path: PATH }).await;
     allowed.map_err(|failure| problem(&failure))?;

@@ -14,6 +14,7 @@ use super::query::{self, Query};
 use super::refuse::Refusing;
 use super::upgrade::{Asked, identify, later, not_allowed};
 use crate::app::Parameters;
+use crate::auth;
 use crate::codec::Extensions;
 use crate::door::ingress::{Client, Place, TooMany};
 use crate::door::listener::Admission;
@@ -91,7 +92,7 @@ async fn agree(
     if let Some(since) = &query.since {
         places.read(since, |name| worker.shared.log.partition_of(name)).map_err(|why| bad(&why.to_string()))?;
     }
-    let asked = Asked { by_message: false, of_app: false, cookies: sharing.credentials };
+    let asked = Asked { by_message: false, of_app: false, cookies: sharing.credentials, tickets: true };
     let identity = identify(refusing, asked).await?.unwrap_or_else(Identity::anonymous);
     let allowed = worker.permit(&identity, Question::Connect { path: head.uri.path() }).await;
     allowed.map_err(|failure| not_allowed(refusing, failure))?;
@@ -112,6 +113,9 @@ async fn agree(
         false => site.ingress.place(client).map_err(|TooMany| Box::new(refusing.too_many(client)))?,
     };
     let format = format(refusing, &query);
+    // Its page has to come back with another ticket, so it must know the position.
+    let by_ticket = matches!(auth::ticket(head.uri.query()), Ok(Some(_)));
+    let format = if by_ticket && format != Format::LINES { format.with_moves() } else { format };
     let session = if format.has_own_ids() { Listener::with(places) } else { Listener::default() };
     let listening = Listening { opening: opening(format), channels, last: query.last };
     Ok(Agreed { identity, format, session, listening, client, place })

@@ -70,6 +70,7 @@ pub(super) async fn agree(
         by_message: matches!(&endpoint, Endpoint::Gateway(format) if format.protocol().takes_tokens()),
         of_app: matches!(endpoint, Endpoint::Handler { .. }),
         cookies: true,
+        tickets: matches!(endpoint, Endpoint::Gateway(_)),
     };
     let identity = identify(refusing, asked).await?;
     // A client that proves who it is later is judged as an anonymous one until then.
@@ -128,9 +129,11 @@ pub(super) struct Asked {
     pub(super) of_app: bool,
     /// In its cookie.
     pub(super) cookies: bool,
+    /// In place of a token, a ticket in the query.
+    pub(super) tickets: bool,
 }
 
-/// Who the client is, by the token that the request offers. `None` if the client has to prove it by its first message, which
+/// Who the client is, by the token or the ticket that the request offers. `None` if the client has to prove it by its first message, which
 /// only the native protocol can.
 pub(super) async fn identify(
     refusing: &Refusing<'_>,
@@ -147,15 +150,23 @@ pub(super) async fn identify(
     };
     // Proxies in front of a node without keys send tokens of their own.
     let offered = offered.filter(|offered| auth.has_keys() || offered.place == auth::Place::Subprotocol);
-    match offered {
-        Some(offered) => match worker.identify(&offered.token).await {
-            Ok(identity) => Ok(Some(identity)),
-            Err(refused) if refused.is_temporary() => Err(later(&refused.to_string())),
-            Err(refused) => Err(refusing.unauthorised(&refused, StatusCode::UNAUTHORIZED)),
-        },
-        None if auth.lets_anonymous_in() => Ok(Some(Identity::anonymous())),
-        None if asked.by_message => Ok(None),
-        None => Err(refusing.unauthorised(&NO_TOKEN, StatusCode::UNAUTHORIZED)),
+    let ticket = auth::ticket(head.uri.query().filter(|_| asked.tickets));
+    let ticket = ticket.map_err(|misplaced| refusing.unauthorised(&misplaced, StatusCode::BAD_REQUEST))?;
+    let proven = match (ticket, offered) {
+        // Browsers send the cookie on their own.
+        (Some(_), Some(offered)) if offered.place != auth::Place::Cookie => {
+            return Err(refusing.unauthorised(&auth::Misplaced::Ambiguous, StatusCode::BAD_REQUEST));
+        }
+        (Some(ticket), _) => worker.redeem(ticket).await,
+        (None, Some(offered)) => worker.identify(&offered.token).await,
+        (None, None) if auth.lets_anonymous_in() => Ok(Identity::anonymous()),
+        (None, None) if asked.by_message => return Ok(None),
+        (None, None) => return Err(refusing.unauthorised(&NO_TOKEN, StatusCode::UNAUTHORIZED)),
+    };
+    match proven {
+        Ok(identity) => Ok(Some(identity)),
+        Err(refused) if refused.is_temporary() => Err(later(&refused.to_string())),
+        Err(refused) => Err(refusing.unauthorised(&refused, StatusCode::UNAUTHORIZED)),
     }
 }
 

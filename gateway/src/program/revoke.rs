@@ -54,7 +54,7 @@ pub(super) async fn run(options: &Options, config: &Config) -> anyhow::Result<St
     anyhow::ensure!(
         set.url.expose() != "memory:",
         "broker.url is `memory:`, a log inside the node that this command cannot reach: use the node's HTTP API, POST \
-         /v1/users/USER/revoke"
+         /v1/users/USER/revoke or /v1/revoke"
     );
     let settings =
         Settings { partitions: set.partitions, retention: usize::try_from(set.retention).unwrap_or(usize::MAX) };
@@ -62,7 +62,7 @@ pub(super) async fn run(options: &Options, config: &Config) -> anyhow::Result<St
     let budget = Budget { messages: 16, bytes: 1 << 20 };
     let log = Log::start(broker, set.partitions, Timing { heartbeat: set.heartbeat, clock: wall_clock }, budget);
     let now = wall_clock() / 1000;
-    let control = Control { revoke: vec![options.revocation(now, config.auth.longest())], ask: false };
+    let control = Control { revoke: vec![options.revocation(now, config.auth.longest())], ..Control::default() };
     let stored = write(&log, &control).await;
     log.close(Instant::now() + PATIENCE).await;
     let at = stored?.map_or_else(String::new, |at| format!(" at {at}"));

@@ -148,8 +148,10 @@ impl Format {
     const OWN: u8 = 0x40;
     /// Messages are those of [`Self::LINES`], as the data of events.
     const JSON: u8 = 0x20;
+    /// What moves the client without an event is an event too.
+    const MOVES: u8 = 0x10;
     /// The bits of the protocol's number.
-    const NUMBER: u8 = 0x1f;
+    const NUMBER: u8 = 0x0f;
 
     /// Whether its connections are HTTP responses without end, whose clients only listen.
     pub(crate) fn is_stream(self) -> bool {
@@ -166,9 +168,19 @@ impl Format {
         self.0 & Self::JSON != 0
     }
 
+    /// The same format with an event for each position that comes without one. A page sees no other positions.
+    pub(crate) fn with_moves(self) -> Self {
+        Self(self.0 | Self::MOVES)
+    }
+
+    /// Whether there is an event for each position that comes without one.
+    pub(crate) fn has_moves(self) -> bool {
+        self.0 & Self::MOVES != 0
+    }
+
     /// The format whose messages its connections share, before they get ids of their own.
     pub(crate) fn shared(self) -> Self {
-        match self {
+        match Self(self.0 & !Self::MOVES) {
             Self::OWN_EVENTS => Self::EVENTS,
             Self::JSON_EVENTS => Self::LINES,
             shared => shared,

@@ -6,6 +6,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use broker_adapters::{Payload, Record};
+use bytes::Bytes;
 use serde_json::json;
 
 use super::places::Places;
@@ -122,6 +123,17 @@ pub(super) fn ending(reason: CloseReason) -> Option<serde_json::Value> {
     }
 }
 
+/// What moves the client, as an event that pages see. Without an event of its own it becomes `at`.
+pub(crate) fn seen(event: Bytes) -> Bytes {
+    let quiet = |line: &[u8]| line.is_empty() || line.starts_with(b":") || line.starts_with(ID.as_bytes());
+    match event.strip_suffix(b"\n") {
+        Some(lines) if event.starts_with(ID.as_bytes()) && lines.split(|byte| *byte == b'\n').all(quiet) => {
+            [lines, b"event: at\ndata: \n\n"].concat().into()
+        }
+        _ => event,
+    }
+}
+
 /// A notice as an event.
 pub(crate) fn notice(notice: Notice<'_>) -> Output {
     Sse.notice(notice)
@@ -202,6 +214,19 @@ mod tests {
         );
         assert_eq!(shown(Sse.notice(Notice::Ping(&[("a", at)]))), "id: 02.1.3\n:\n\n");
         assert_eq!(shown(Sse.notice(Notice::Ping(&[]))), ":\n\n");
+    }
+
+    #[test]
+    fn a_position_without_an_event_becomes_one_that_pages_see() {
+        for (event, expected) in [
+            ("id: 02.1.3\n\n", "id: 02.1.3\nevent: at\ndata: \n\n"),
+            ("id: 02.1.3\n:\n\n", "id: 02.1.3\n:\nevent: at\ndata: \n\n"),
+            ("id: 02.1.3\ndata: 1\n\n", "id: 02.1.3\ndata: 1\n\n"),
+            ("id: 02.1.3\nevent: lost\ndata: {}\n\n", "id: 02.1.3\nevent: lost\ndata: {}\n\n"),
+            (":\n\n", ":\n\n"),
+        ] {
+            assert_eq!(seen(event.into()), expected, "{event}");
+        }
     }
 
     #[test]

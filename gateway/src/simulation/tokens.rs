@@ -104,7 +104,7 @@ impl Tokens {
 /// The record that revokes the tokens of a client.
 pub(super) fn revocation(client: usize, before: u64) -> Control {
     let revoke = Revocation { token: None, user: Some(user(client)), before: Some(before), until: before + 2 * LIFE };
-    Control { revoke: vec![revoke], ask: false }
+    Control { revoke: vec![revoke], ..Control::default() }
 }
 
 fn user(client: usize) -> String {

@@ -179,12 +179,12 @@ impl Worker {
 
     /// Says something that moves the client in one channel.
     fn say_at(&self, connection: &Connection, channel: &str, at: Position, output: Output) {
-        match output {
-            Output::Message(body) if connection.format.has_own_ids() => {
-                self.send(connection, connection.own_event(channel, at, &body.frame()));
-            }
-            output => self.say(connection, output),
+        let Output::Message(body) = output else { return self.say(connection, output) };
+        let mut event = body.frame();
+        if connection.format.has_own_ids() {
+            event = connection.own_event(channel, at, &event);
         }
+        self.send(connection, connection.seen(event));
     }
 
     fn say(&self, connection: &Connection, output: Output) {

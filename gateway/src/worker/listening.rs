@@ -56,7 +56,7 @@ impl Worker {
         connection.state.borrow_mut().pulse.asked(now);
         if let Output::Message(body) = self.ping(connection) {
             let frame = connection.own_ping(self, body.frame());
-            connection.queue(self, self.backlog.frame(frame));
+            connection.queue(self, self.backlog.frame(connection.seen(frame)));
         }
         self.schedule(connection, Wake::Pong, now + self.shared.config.timing.pong.min(self.pace()));
     }

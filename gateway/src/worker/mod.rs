@@ -27,6 +27,7 @@ pub(crate) mod posted;
 mod progress;
 mod pulse;
 mod receive;
+mod redeeming;
 mod resume;
 mod search;
 mod seats;

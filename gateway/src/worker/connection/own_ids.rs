@@ -47,6 +47,11 @@ impl Connection {
         out.extend_from_slice(without_id(&ping));
         out.into()
     }
+
+    /// What moves the client without an event, as an event if its page must see it.
+    pub(in crate::worker) fn seen(&self, event: Bytes) -> Bytes {
+        if self.format.has_moves() { sse::seen(event) } else { event }
+    }
 }
 
 impl State {
