@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is its purpose")]
 
 mod audience;
+mod beside;
 mod broadcast;
 mod connect;
 mod ended;
@@ -41,6 +42,7 @@ enum Command {
     Fanout(fanout::Options),
     Idle(idle::Options),
     Stalled(stalled::Options),
+    Beside(beside::Options),
     Connect(connect::Options),
     Suite(suite::Options),
     #[command(hide = true)]
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Fanout(options) => options.run(),
         Command::Idle(options) => options.run(),
         Command::Stalled(options) => options.run(),
+        Command::Beside(options) => options.run(),
         Command::Connect(options) => options.run(),
         Command::Suite(options) => options.run(),
         Command::Listen(options) => options.run(),
