@@ -10,7 +10,7 @@ use broker_adapters::{Broker, ConnectError, Partition, Settings};
 use real_brokers::Direction;
 
 /// The longest that anything may take. A case that waits longer has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a broker has beyond a log and a wire. A case names what it needs; where a fixture lacks it the case is
 /// not generated, and the run says so.
