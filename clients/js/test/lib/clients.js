@@ -23,9 +23,10 @@ export const record = (room) => {
 /** A room that is subscribed, and what it gets. */
 export const listening = async (fan, name, options) => {
   const room = fan.channel(name, options);
-  const subscribed = new Promise((resolve) => room.on("subscribed", resolve));
+  let subscribed = false;
+  room.on("subscribed", () => (subscribed = true));
   const seen = record(room);
-  await subscribed;
+  await until(() => subscribed, `${name} is subscribed; the client is ${fan.state}`);
   return { room, seen };
 };
 

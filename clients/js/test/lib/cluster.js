@@ -62,7 +62,9 @@ class Program {
   async kill(name = "SIGKILL") {
     this.child.kill("SIGCONT");
     this.child.kill(name);
-    await this.ended;
+    let over = false;
+    this.ended.then(() => (over = true));
+    await until(() => over, `${this.child.spawnfile} ends after ${name}\n${this.output.slice(-2000)}`);
   }
 }
 
