@@ -11,7 +11,7 @@ use tests::door::Door;
 use tests::names::Names;
 use tests::nginx::{Nginx, Site};
 use tests::wire::{ACCEPT, Wire};
-use tests::{Broker, Client, Cluster, PATIENCE, http};
+use tests::{Broker, Client, Cluster, PATIENCE};
 use tokio::time::{interval, timeout};
 
 /// More connections than it takes to have one on each node.
@@ -53,7 +53,11 @@ async fn behind_nginx_sockets_reach_the_nodes_and_pages_the_web_server() -> Resu
         "X-Forwarded-Proto: http",
         "X-Forwarded-Host: forged.example",
     ];
-    for path in ["/", "/wsdl", "/rawest", "/metrics", "/ready"] {
+    for path in ["/fanfare.js", "/fanfare-share.js", "/fanfare.d.ts"] {
+        let answer = door.page(path).await?;
+        ensure!(answer.status == 200 && answer.body.contains("export"), "{path}: {}", answer.head);
+    }
+    for path in ["/", "/fanfare.jsx", "/wsdl", "/rawest", "/metrics", "/ready"] {
         let page = door.ask(path, &forged).await?;
         let expected = format!("an ordinary page for 127.0.0.1 https {}\n", nginx.https().port());
         ensure!(page.status == 200 && page.body == expected, "{path}: {} {}", page.head, page.body);
@@ -68,7 +72,9 @@ async fn behind_nginx_sockets_reach_the_nodes_and_pages_the_web_server() -> Resu
     // It does not answer the close frame, so that its node is going for a while.
     let slow = Wire::open(nodes[0], "/raw/news").await?;
     signal(cluster.process("node-1")?.pid, "TERM").await?;
-    http::until(nodes[0], "/ready", |answer| answer.status == 503).await?;
+    // `/ready` says so first; then each worker refuses sockets.
+    let leaving = Door::plain(nodes[0]);
+    while leaving.upgrade("/ws").await?.status != 503 {}
     let met = goes_to(&door, nodes[1]).await.with_context(|| nginx.log())?;
     ensure!(
         met.iter().any(|node| node.starts_with(&nodes[0].to_string())),

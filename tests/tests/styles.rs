@@ -62,6 +62,15 @@ impl Site {
         Ok(())
     }
 
+    /// The JavaScript client, from a node.
+    async fn serves_the_client(&self, host: &str) -> Result<()> {
+        for path in ["/fanfare.js", "/fanfare-share.js", "/fanfare.d.ts"] {
+            let answer = self.door(host)?.page(path).await?;
+            ensure!(answer.status == 200 && answer.body.contains("export"), "{path}: {}", answer.head);
+        }
+        Ok(())
+    }
+
     /// A page and an upgrade, or one of them, that are not for the nodes.
     async fn serves_pages(&self, host: &str, paths: &[&str], upgrades: &[&str]) -> Result<()> {
         let door = self.door(host)?;
@@ -112,6 +121,7 @@ async fn by_path_sockets_go_to_the_nodes_and_everything_else_to_the_web_server()
     site.serves_sockets("localhost").await?;
     let raw = site.door("localhost")?.upgrade("/raw/news").await?;
     ensure!(raw.status == 101, "{}", raw.head);
+    site.serves_the_client("localhost").await?;
     site.serves_pages("localhost", &["/", "/wsdl", "/raw", "/metrics", "/ready"], &["/", "/chat"]).await
 }
 
@@ -123,6 +133,7 @@ async fn by_host_a_sub_domain_is_the_nodes_and_other_hosts_are_the_web_servers()
     let door = site.door("ws.example.com")?;
     let page = door.page("/").await?;
     ensure!(page.status == 200 && page.body.contains("<title>"), "the page of a node: {}", page.body);
+    site.serves_the_client("ws.example.com").await?;
     for path in ["/metrics", "/ready", "/live", "/anything"] {
         ensure!(door.page(path).await?.status == 404, "{path}");
     }
