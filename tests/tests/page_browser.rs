@@ -7,6 +7,7 @@ use serde_json::json;
 use tests::{
     Cluster, PATIENCE,
     browser::{Browser, ENTER, Page},
+    tokens::Issuer,
 };
 
 #[tokio::test]
@@ -184,6 +185,31 @@ async fn fields_have_labels_and_a_finger_hits_what_it_aims_at() -> Result<()> {
     assert_eq!(page.eval("document.querySelector('[role=log] > ol#messages') !== null").await?, true);
     assert_eq!(page.eval("document.querySelector('#code').textContent.includes('reload')").await?, false);
     Ok(())
+}
+
+#[tokio::test]
+async fn a_token_in_the_field_connects_as_its_user_and_is_kept_nowhere() -> Result<()> {
+    let issuer = Issuer::new()?;
+    let (variable, keys) = Issuer::keys();
+    let cluster = Cluster::of(1).set(variable, &keys).set("FANFARE__AUTH__ANONYMOUS", "off").start().await?;
+    let browser = Browser::start().await?;
+    let page = browser.open(&format!("http://{}/", cluster.node_address(1))).await?;
+    let asks = "document.querySelector('#stateText').textContent.includes('(4401)')";
+    page.wait_until(asks, PATIENCE).await?;
+    let token = issuer.token("alice", &[])?;
+    page.fill("#token", &format!("{token}{ENTER}")).await?;
+    page.wait_until("document.querySelector('#user').textContent === 'Connected as alice'", PATIENCE).await?;
+    subscribed(&page, "news").await?;
+    publish(&page, "news", "from alice").await?;
+    sees(&page, "news", "from alice").await?;
+    page.screenshot(shot("page-token")).await?;
+
+    assert_eq!(page.eval("document.querySelector('#token').type").await?, "password");
+    let kept = "location.href + document.cookie + JSON.stringify([{ ...localStorage }, { ...sessionStorage }]) + document.body.innerText";
+    let kept = page.eval(kept).await?;
+    assert!(!kept.as_str().unwrap_or_default().contains(&token), "the token is in {kept}");
+    page.reload().await?;
+    page.wait_until(asks, PATIENCE).await.map(drop)
 }
 
 /// Waits until the header has this state.
