@@ -88,7 +88,7 @@ export class Line {
     this._tell("connecting");
     this._late = setTimeout(() => {
       this._asking = null; // a token function that never answers must not hold up the next try
-      this._down({ code: 1006, text: "no connection in time" });
+      this._down({ code: 1006, text: "no answer in time" });
     }, OPEN_TIME);
     let token;
     try {
@@ -108,7 +108,8 @@ export class Line {
         _close: (end) => {
           if (!current() || (this._wire && this._wire !== wire)) return;
           this._wires.delete(wire);
-          if (stream && !this._wire) stream();
+          // A first failure may be a node that is just starting: a stream only if a socket fails again.
+          if (stream && this._tries && !this._wire) stream();
           else if (!this._wires.size) this._down(end);
         },
       });
