@@ -26,7 +26,8 @@ class Browser:
     """One chromedriver and its browsers; all end with the `with` block."""
 
     def __init__(self):
-        self.folder = tempfile.TemporaryDirectory(prefix="fanfare-browser-", ignore_cleanup_errors=True)
+        # A short path: Chromium makes a Unix socket below it, whose path may have 107 bytes, and ends if that is too long.
+        self.folder = tempfile.TemporaryDirectory(dir="/tmp", prefix="ff-", ignore_cleanup_errors=True)
         self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True, start_new_session=True,
                                        env={**os.environ, "TMPDIR": self.folder.name})
         self.url = None
