@@ -82,7 +82,8 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     let mut publisher = Publisher { options, token, session: None, backoff: Backoff::default(), noted: false };
     if let (false, Some(text)) = (stdin, &options.text) {
         publisher.publish(text).await?;
-        return publisher.leave().await;
+        publisher.leave().await;
+        return Ok(());
     }
     let mut lines = lines();
     let mut number = 0_u64;
@@ -91,7 +92,8 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
         let line = line.context("cannot read stdin")?;
         publisher.publish(&line).await.with_context(|| format!("line {number}"))?;
     }
-    publisher.leave().await
+    publisher.leave().await;
+    Ok(())
 }
 
 /// The lines of stdin, read on a thread of their own: the end of the program does not wait for it.
@@ -210,11 +212,10 @@ impl Publisher<'_> {
         }
     }
 
-    async fn leave(self) -> anyhow::Result<()> {
+    async fn leave(self) {
         if let Some(session) = self.session {
             session.leave().await;
         }
-        Ok(())
     }
 }
 
