@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use gateway::{App, Html, Redirect, Socket};
+use fanfare::{App, Html, Redirect, Socket};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {

@@ -12,12 +12,12 @@ use std::io::{self, Read};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use gateway::axum::extract::State;
-use gateway::axum::http::{StatusCode, header};
-use gateway::axum::response::{IntoResponse, Response};
-use gateway::axum::routing::post;
-use gateway::axum::{Json, Router};
-use gateway::{App, Html, Outcome, Socket, UpgradeRequest};
+use fanfare::axum::extract::State;
+use fanfare::axum::http::{StatusCode, header};
+use fanfare::axum::response::{IntoResponse, Response};
+use fanfare::axum::routing::post;
+use fanfare::axum::{Json, Router};
+use fanfare::{App, Html, Outcome, Socket, UpgradeRequest};
 
 /// Names and passwords. A real app keeps hashes of passwords, in a database.
 const USERS: [(&str, &str); 3] = [("ann", "fanfare"), ("bob", "fanfare"), ("eve", "fanfare")];

@@ -9,7 +9,7 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use gateway::{App, Html, Outcome, Socket};
+use fanfare::{App, Html, Outcome, Socket};
 
 /// How many clients this process has had.
 static CLIENTS: AtomicU64 = AtomicU64::new(0);

@@ -12,11 +12,11 @@ use std::fmt::Write;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use gateway::axum::Router;
-use gateway::axum::extract::State;
-use gateway::axum::http::StatusCode;
-use gateway::axum::routing::post;
-use gateway::{App, Html, Publisher, Socket};
+use fanfare::axum::Router;
+use fanfare::axum::extract::State;
+use fanfare::axum::http::StatusCode;
+use fanfare::axum::routing::post;
+use fanfare::{App, Html, Publisher, Socket};
 
 /// The most values on the dashboard.
 const MOST: usize = 50;

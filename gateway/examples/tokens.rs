@@ -14,11 +14,11 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gateway::axum::Router;
-use gateway::axum::extract::State;
-use gateway::axum::http::StatusCode;
-use gateway::axum::routing::post;
-use gateway::{App, Html, Outcome, Publisher, Socket};
+use fanfare::axum::Router;
+use fanfare::axum::extract::State;
+use fanfare::axum::http::StatusCode;
+use fanfare::axum::routing::post;
+use fanfare::{App, Html, Outcome, Publisher, Socket};
 
 /// The number of answers that are kept, finished or not. The oldest makes room for a new one.
 const KEPT: usize = 100;

@@ -11,7 +11,7 @@
 //! ```no_run
 //! use std::process::ExitCode;
 //!
-//! use gateway::{App, Html, Socket};
+//! use fanfare::{App, Html, Socket};
 //!
 //! #[tokio::main(flavor = "current_thread")]
 //! async fn main() -> ExitCode {

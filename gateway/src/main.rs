@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use gateway::App;
+use fanfare::App;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {

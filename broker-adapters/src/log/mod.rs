@@ -141,15 +141,25 @@ impl Log {
         record: NewRecord,
         deadline: Instant,
     ) -> impl Future<Output = Result<Option<Position>, PublishError>> + Send + use<> {
-        let submitted = self.submit(&record, deadline);
+        self.publish_to(self.partition_of(&record.channel), record, deadline)
+    }
+
+    /// As [`Log::publish`], in a partition that the channel's name does not decide: for records of the nodes themselves.
+    pub fn publish_to(
+        &self,
+        partition: Partition,
+        record: NewRecord,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Option<Position>, PublishError>> + Send + use<> {
+        let submitted = self.submit(partition, &record, deadline);
         async move {
-            let (partition, answer) = submitted?;
+            let answer = submitted?;
             let (stored, check) = answer.await.unwrap_or(Err(PublishError::Unknown))?;
             Ok(stored.at.map(|(_, offset)| Position { partition, offset, check }))
         }
     }
 
-    fn submit(&self, record: &NewRecord, deadline: Instant) -> Result<(Partition, Answer), PublishError> {
+    fn submit(&self, partition: Partition, record: &NewRecord, deadline: Instant) -> Result<Answer, PublishError> {
         if record.channel.len() > usize::from(u16::MAX) {
             return Err(PublishError::Rejected("the channel's name is longer than 65,535 bytes".into()));
         }
@@ -158,8 +168,7 @@ impl Log {
         if bytes.len() > most {
             return Err(PublishError::Rejected(format!("the broker takes at most {most} bytes")));
         }
-        let partition = self.partition_of(&record.channel);
-        Ok((partition, self.publisher.publish(Append { partition, bytes }, deadline)?))
+        self.publisher.publish(Append { partition, bytes }, deadline)
     }
 
     /// Follows some partitions until the tail is dropped.

@@ -108,8 +108,8 @@ impl SocketRoute<'_> {
     /// error, such as a status code or a redirect, is the answer to the client.
     ///
     /// ```
-    /// use gateway::axum::http::StatusCode;
-    /// use gateway::{App, Socket, UpgradeRequest};
+    /// use fanfare::axum::http::StatusCode;
+    /// use fanfare::{App, Socket, UpgradeRequest};
     ///
     /// struct Session(String);
     ///

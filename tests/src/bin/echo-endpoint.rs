@@ -8,10 +8,10 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use gateway::config::load;
-use gateway::node::Node;
-use gateway::program::cli;
-use gateway::{App, Socket};
+use fanfare::config::load;
+use fanfare::node::Node;
+use fanfare::program::cli;
+use fanfare::{App, Socket};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What the suite needs beyond the defaults; the process's own environment wins.

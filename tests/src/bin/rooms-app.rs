@@ -3,12 +3,12 @@
 
 use std::process::ExitCode;
 
-use gateway::axum::Router;
-use gateway::axum::extract::State;
-use gateway::axum::http::StatusCode;
-use gateway::axum::response::IntoResponse;
-use gateway::axum::routing::post;
-use gateway::{App, Publisher, Redirect, Socket, UpgradeRequest};
+use fanfare::axum::Router;
+use fanfare::axum::extract::State;
+use fanfare::axum::http::StatusCode;
+use fanfare::axum::response::IntoResponse;
+use fanfare::axum::routing::post;
+use fanfare::{App, Publisher, Redirect, Socket, UpgradeRequest};
 
 /// Who a guard has let in.
 struct Member(String);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use gateway::config::{ByteSize, Config, Http, Limits, Node as Workers, Timing};
-use gateway::node::Node;
-use gateway::{App, Message, Socket, SocketError};
+use fanfare::config::{ByteSize, Config, Http, Limits, Node as Workers, Timing};
+use fanfare::node::Node;
+use fanfare::{App, Message, Socket, SocketError};
 use tests::wire::{self, Frame, PING, Wire};
 use tokio::sync::Semaphore;
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// Lowest level that is logged: error, warn, info, debug or trace; or a filter such as "info,gateway=debug".
+    /// Lowest level that is logged: error, warn, info, debug or trace; or a filter such as "info,fanfare=debug".
     pub level: String,
 }
 

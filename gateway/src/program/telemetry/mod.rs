@@ -81,7 +81,7 @@ pub(crate) fn filter(value: &str) -> anyhow::Result<Targets> {
             }
             _ => bail!(
                 "`log.level` = {value:?}: `{part}` is neither a level (off, error, warn, info, debug or trace) nor the level of \
-                 a target, such as gateway=debug"
+                 a target, such as fanfare=debug"
             ),
         };
     }
@@ -124,19 +124,19 @@ mod tests {
     #[test]
     fn a_level_is_for_all_targets_or_for_one() {
         for (value, target, lowest) in [
-            ("info", "gateway::worker", Level::INFO),
-            ("WARN", "gateway::worker", Level::WARN),
-            ("info,gateway=debug", "gateway::worker", Level::DEBUG),
-            ("info,gateway=debug", "broker_adapters", Level::INFO),
-            ("gateway=debug, info", "broker_adapters", Level::INFO),
-            ("warn,gateway::http=trace", "gateway::http", Level::TRACE),
-            ("warn,gateway::http=trace", "gateway::worker", Level::WARN),
+            ("info", "fanfare::worker", Level::INFO),
+            ("WARN", "fanfare::worker", Level::WARN),
+            ("info,fanfare=debug", "fanfare::worker", Level::DEBUG),
+            ("info,fanfare=debug", "fanfare_brokers", Level::INFO),
+            ("fanfare=debug, info", "fanfare_brokers", Level::INFO),
+            ("warn,fanfare::http=trace", "fanfare::http", Level::TRACE),
+            ("warn,fanfare::http=trace", "fanfare::worker", Level::WARN),
         ] {
             for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE] {
                 assert_eq!(logs(value, target, level), level <= lowest, "{value}: {target} at {level}");
             }
         }
-        assert!(!logs("off", "gateway", Level::ERROR) && !logs("gateway=info", "broker_adapters", Level::ERROR));
+        assert!(!logs("off", "fanfare", Level::ERROR) && !logs("fanfare=info", "fanfare_brokers", Level::ERROR));
     }
 
     #[test]
@@ -149,14 +149,14 @@ mod tests {
     fn a_value_that_is_no_filter_is_refused_with_what_is_wrong() {
         for (value, part) in [
             ("loud", "loud"),
-            ("gateway=loud", "gateway=loud"),
-            ("info,gateway", "gateway"),
-            ("info,gateway=", "gateway="),
+            ("fanfare=loud", "fanfare=loud"),
+            ("info,fanfare", "fanfare"),
+            ("info,fanfare=", "fanfare="),
             ("info,=debug", "=debug"),
             ("info,", ""),
             ("", ""),
             ("a=b=info", "a=b=info"),
-            ("gateway[connection]=debug", "gateway[connection]=debug"),
+            ("fanfare[connection]=debug", "fanfare[connection]=debug"),
         ] {
             let why = filter(value).map_or_else(|error| error.to_string(), |_| "it was taken".into());
             assert!(why.starts_with(&format!("`log.level` = {value:?}: `{part}` is neither a level")), "{why}");
