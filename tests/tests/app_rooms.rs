@@ -109,6 +109,71 @@ async fn a_backend_route_and_the_hook_at_the_stop_send_to_rooms() -> Result<()> 
     Ok(())
 }
 
+/// A member that asks for positions, after the handshake.
+async fn resuming(app: &Program, since: &str) -> Result<Wire> {
+    let mut wire = Wire::connect(app.address).await?;
+    wire.send(Head::upgrade(format!("/chat/blue?{since}")).with("Cookie", "name=zoe").bytes()).await?;
+    let response = wire.response().await?;
+    ensure!(response.status == 101, "{response:?}");
+    Ok(wire)
+}
+
+/// The client's place on the route and in its room, and the texts, until this text has come.
+async fn read(wire: &mut Wire, place: &mut [String; 2], last: &str) -> Result<Vec<String>> {
+    let mut texts = Vec::new();
+    loop {
+        let frame = wire.message().await.with_context(|| format!("before {last:?}, after {texts:?}"))?;
+        let message: serde_json::Value = serde_json::from_str(&frame)?;
+        ensure!(message.get("lost").is_none() && message["recovered"] != false, "{frame}");
+        if let Some(at) = message["at"].as_str() {
+            place[usize::from(message["room"] == "blue")] = at.to_owned();
+        }
+        let Some(text) = message["data"].as_str() else { continue };
+        texts.push(text.to_owned());
+        if text == last {
+            return Ok(texts);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_positions_resumes_on_another_node_with_exactly_what_it_missed() -> Result<()> {
+    let (mut cluster, one, two) = apps().await?;
+    let (mut ann, mut place) = (member(&one, "blue", "ann").await?, Default::default());
+    let mut zoe = resuming(&one, "since").await?;
+    read(&mut zoe, &mut place, "zoe@blue joins blue").await?;
+    say(&mut zoe, "leave green").await?;
+    ensure!(read(&mut zoe, &mut place, "false").await? == ["false"], "what is sent to it alone is in the same form");
+    for n in 0..20 {
+        say(&mut ann, &format!("to blue {n}")).await?;
+        say(&mut ann, &format!("{n}")).await?;
+    }
+    let seen = read(&mut zoe, &mut place, "all: 7").await?;
+    drop(zoe);
+    say(&mut ann, "to blue last").await?;
+    until(&mut ann, "ann@blue: last").await?;
+    let [route, room] = &place;
+    let mut zoe = resuming(&two, &format!("since={route}&since.blue={room}")).await?;
+    let mut missed = read(&mut zoe, &mut place, "ann@blue: last").await?;
+    // Route and room are two channels: each has its own order.
+    while !missed.iter().any(|text| text == "all: 19") {
+        missed.extend(read(&mut zoe, &mut place, "all: 19").await?);
+    }
+    let all: Vec<_> = seen.into_iter().chain(missed).collect();
+    for channel in ["all: ", "ann@blue: "] {
+        let mut got = all.iter().filter_map(|text| text.strip_prefix(channel)).collect::<Vec<_>>();
+        got.retain(|text| *text != "last");
+        let expected: Vec<_> = (0..20).map(|n| n.to_string()).collect();
+        ensure!(got == expected, "{channel}: {all:?}");
+    }
+    let mut wire = Wire::connect(one.address).await?;
+    wire.send(Head::upgrade("/chat/blue?since=yesterday").with("Cookie", "name=zoe").bytes()).await?;
+    let refused = wire.response().await?;
+    ensure!(refused.status == 400 && refused.body.contains("`since` is"), "{refused:?}");
+    cluster.well();
+    Ok(())
+}
+
 #[tokio::test]
 async fn codes_of_a_close_go_both_ways() -> Result<()> {
     let app = wire::serve("rooms-app", &[]).await?;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use broker_adapters::Payload;
 use bytes::Bytes;
 
 /// One message, in either direction.
@@ -39,6 +40,15 @@ impl From<String> for Message {
 impl From<&str> for Message {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
+    }
+}
+
+impl From<Message> for Payload {
+    fn from(message: Message) -> Self {
+        match message {
+            Message::Text(text) => Self::Text(text.into()),
+            Message::Binary(bytes) => Self::Binary(bytes),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod handler;
 pub(crate) mod inbox;
 pub(crate) mod message;
 pub(crate) mod rooms;
+pub(crate) mod since;
 pub(crate) mod socket;
 
 use std::fmt;
@@ -43,7 +44,19 @@ pub(crate) enum Endpoint {
     /// One of the gateway's protocols.
     Gateway(Format),
     /// An app's handler. All its sockets share a channel.
-    Handler { channel: String, handler: SocketHandler, protocols: &'static [&'static str], guard: Option<Guard> },
+    Handler(AppRoute),
+}
+
+/// A route of sockets whose messages an app handles.
+#[derive(Clone)]
+pub(crate) struct AppRoute {
+    /// The channel that all its sockets share.
+    pub(crate) channel: String,
+    pub(crate) handler: SocketHandler,
+    protocols: &'static [&'static str],
+    pub(crate) guard: Option<Guard>,
+    /// Whether its clients may ask for positions.
+    pub(crate) resumable: bool,
 }
 
 impl Endpoint {
@@ -51,7 +64,7 @@ impl Endpoint {
     pub(crate) fn protocols(&self) -> &'static [&'static str] {
         match self {
             Self::Gateway(format) => format.protocol().names(),
-            Self::Handler { protocols, .. } => protocols,
+            Self::Handler(route) => route.protocols,
         }
     }
 }
@@ -98,8 +111,19 @@ impl SocketRoute<'_> {
         for name in names {
             assert!(field::is_token(name.as_bytes()), "{name:?} cannot be a subprotocol: it is not a token");
         }
-        if let Endpoint::Handler { protocols, .. } = self.0 {
-            *protocols = names;
+        if let Endpoint::Handler(route) = self.0 {
+            route.protocols = names;
+        }
+        self
+    }
+
+    /// Lets clients resume. A client that adds `since` to the query receives each message as JSON with its room and its position,
+    /// `{"room":"blue","data":"…","at":"…"}`, and `{"lost":…}` where messages are lost. After a cut it connects with the last position
+    /// of the route and of each room, `?since=…&since.blue=…`, and receives exactly what it missed: of a room once the handler has
+    /// joined it. Other clients receive the messages alone.
+    pub fn resumable(self) -> Self {
+        if let Endpoint::Handler(route) = self.0 {
+            route.resumable = true;
         }
         self
     }
@@ -139,8 +163,8 @@ impl SocketRoute<'_> {
                 }
             })
         });
-        if let Endpoint::Handler { guard, .. } = self.0 {
-            *guard = Some(judge);
+        if let Endpoint::Handler(route) = self.0 {
+            route.guard = Some(judge);
         }
         self
     }
@@ -280,7 +304,11 @@ impl App {
             let handler = Arc::clone(&handler);
             Box::pin(async move { handler(socket).await })
         });
-        self.endpoint(path, Endpoint::Handler { channel: route_channel(path), handler, protocols: &[], guard: None })
+        let channel = route_channel(path);
+        self.endpoint(
+            path,
+            Endpoint::Handler(AppRoute { channel, handler, protocols: &[], guard: None, resumable: false }),
+        )
     }
 
     fn endpoint(&mut self, path: &str, endpoint: Endpoint) -> SocketRoute<'_> {

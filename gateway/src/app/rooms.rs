@@ -4,12 +4,13 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use broker_adapters::{MessageId, NewRecord, Payload};
+use broker_adapters::{MessageId, NewRecord};
 use tokio::time::Instant;
 
 use super::message::Message;
 use super::socket::SocketError;
 use crate::node::shared::Shared;
+use crate::protocol::placed::ROOM;
 
 /// The longest name of a room, in bytes.
 const LONGEST: usize = 255;
@@ -17,7 +18,7 @@ const LONGEST: usize = 255;
 /// The channel of a room.
 pub(crate) fn channel(room: &str) -> Result<String, SocketError> {
     match room.len() {
-        1..=LONGEST => Ok(format!("{{room}}{room}")),
+        1..=LONGEST => Ok(format!("{ROOM}{room}")),
         _ => Err(SocketError::Room),
     }
 }
@@ -72,11 +73,7 @@ impl Publisher {
 
 /// Publishes an app's message, and returns when the broker has stored it.
 pub(super) async fn publish(shared: &Shared, channel: String, message: Message) -> Result<(), SocketError> {
-    let payload = match message {
-        Message::Text(text) => Payload::Text(text.into()),
-        Message::Binary(bytes) => Payload::Binary(bytes),
-    };
-    let record = NewRecord::new(MessageId::random(), channel, payload);
+    let record = NewRecord::new(MessageId::random(), channel, message.into());
     let deadline = Instant::now() + shared.config.broker.publish_timeout;
     let result = shared.log.publish(record, deadline).await;
     shared.metrics.published(&result);

@@ -2,6 +2,7 @@
 //!
 //! Lives on its worker's thread. Incoming messages wait in a bounded inbox; while it is full, the client must wait.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,8 +13,10 @@ use broker_adapters::PublishError;
 use super::guard::Attached;
 use super::message::Message;
 use super::rooms;
+use super::since::Since;
 use crate::close::CloseReason;
 use crate::codec::{self, Opcode};
+use crate::protocol::{Format, placed};
 use crate::worker::Worker;
 use crate::worker::connection::{Connection, Offered};
 
@@ -48,6 +51,8 @@ pub struct Socket {
     /// The channel that all sockets of the route share.
     pub(crate) channel: String,
     pub(crate) route: Route,
+    /// Where the client left off in rooms that the socket has not joined yet.
+    pub(crate) since: RefCell<Since>,
 }
 
 /// The parts of the upgrade request that the handler can ask for.
@@ -83,6 +88,7 @@ impl Socket {
     /// then send again. [`SocketError::Closed`] if the connection has ended.
     pub fn send(&self, message: impl Into<Message>) -> Result<(), SocketError> {
         let frame = match message.into() {
+            message if self.connection.format == Format::PLACED => placed::direct(&message.into()).frame(),
             Message::Text(text) => codec::frame(Opcode::Text, text.as_bytes()),
             Message::Binary(bytes) => codec::frame(Opcode::Binary, &bytes),
         };
@@ -128,13 +134,16 @@ impl Socket {
         rooms::publish(&self.worker.shared, rooms::channel(room)?, message.into()).await
     }
 
-    /// Joins a room: from now on this socket receives what is sent to it. Does nothing if it has joined already.
+    /// Joins a room: from now on this socket receives what is sent to it; a client that resumes
+    /// ([`SocketRoute::resumable`](super::SocketRoute::resumable)) also what it has missed. Does nothing if it has joined already.
     ///
     /// # Errors
     /// [`SocketError::Room`] if the name is empty or longer than 255 bytes, [`SocketError::Join`] if the socket is in as many
     /// rooms as `limits.channels_per_connection` allows.
     pub fn join(&self, room: &str) -> Result<(), SocketError> {
-        self.worker.join(&self.connection, &rooms::channel(room)?).map_err(|failure| SocketError::Join(failure.message))
+        let (channel, since) = (rooms::channel(room)?, self.since.borrow_mut().take_room(room));
+        let joined = self.worker.join(&self.connection, &channel, since);
+        joined.map_err(|failure| SocketError::Join(failure.message))
     }
 
     /// Leaves a room. Returns whether the socket was in it.

@@ -1,5 +1,6 @@
 //! Upgrades a request to a WebSocket: checks the handshake, asks the gate, answers 101, and makes the connection.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,14 +14,15 @@ use super::query;
 use super::refuse::Refusing;
 use super::stream::{bad, limited};
 use crate::app::handler;
+use crate::app::since::Since;
 use crate::app::socket::{Route, Socket};
-use crate::app::{Endpoint, Parameters, UpgradeRequest};
+use crate::app::{AppRoute, Endpoint, Parameters, UpgradeRequest};
 use crate::auth;
 use crate::codec::Extensions;
 use crate::door::ingress::{Client, Place, TooMany};
 use crate::door::listener::Admission;
 use crate::door::stream::Stream;
-use crate::gate::{Identity, Question, Verb};
+use crate::gate::{Identity, Policy, Question, Verb};
 use crate::node::metrics::Refused;
 use crate::protocol::{CHANNEL, Failure, Format, Session, raw};
 use crate::worker::Worker;
@@ -37,6 +39,8 @@ pub(super) struct Upgrade {
     /// What it gets, if its path names a channel.
     listening: Option<Listening>,
     route: Route,
+    /// Where the client of an app left off, if it asks for positions.
+    since: Option<Since>,
     client: Client,
     /// Its share of its address's connection count, if the address came from a proxy's header.
     place: Option<Place>,
@@ -68,7 +72,7 @@ pub(super) async fn agree(
     let mut route = route(parameters, head.uri.query(), accepted.protocol)?;
     let asked = Asked {
         by_message: matches!(&endpoint, Endpoint::Gateway(format) if format.protocol().takes_tokens()),
-        of_app: matches!(endpoint, Endpoint::Handler { .. }),
+        of_app: matches!(endpoint, Endpoint::Handler(_)),
         cookies: true,
         tickets: matches!(endpoint, Endpoint::Gateway(_)),
     };
@@ -77,17 +81,22 @@ pub(super) async fn agree(
     let known = identity.clone().unwrap_or_else(Identity::anonymous);
     let allowed = worker.permit(&known, Question::Connect { path: head.uri.path() }).await;
     allowed.map_err(|failure| not_allowed(refusing, failure))?;
-    if let Endpoint::Handler { guard: Some(guard), .. } = &endpoint {
+    if let Endpoint::Handler(AppRoute { guard: Some(guard), .. }) = &endpoint {
         let peer = refusing.client().0;
         let request = UpgradeRequest { head, parameters: &route.parameters, peer, user: known.user() };
         route.attached = Some(guard(&request).await?);
     }
     let (channel, listening) = match (&endpoint, route.parameters.get(CHANNEL)) {
         // The program chose it, not the client: the gate has no say.
-        (Endpoint::Handler { channel, .. }, _) => (Some(channel), None),
+        (Endpoint::Handler(app), _) => (Some(&app.channel), None),
         (Endpoint::Gateway(_), None) => (None, None),
         (Endpoint::Gateway(_), Some(channel)) => (Some(channel), Some(listening(refusing, &known, channel).await?)),
     };
+    let since = match &endpoint {
+        Endpoint::Handler(app) if app.resumable => Since::read(&route.query),
+        _ => Ok(None),
+    };
+    let since = since.map_err(|why| bad(&format!("`since` is {why}")))?;
     if channel.is_some_and(|channel| !worker.knows_position(channel)) {
         return Err(later("the broker has not been reached yet: retry"));
     }
@@ -101,7 +110,7 @@ pub(super) async fn agree(
         site.refusals.unsupported(client, head.uri.path(), offered, terms.protocols);
     }
     let response = switching(&accepted);
-    Ok((Upgrade { endpoint, identity, listening, route, client, place }, response))
+    Ok((Upgrade { endpoint, identity, listening, route, since, client, place }, response))
 }
 
 /// What a client gets on the channel that its path names.
@@ -195,26 +204,30 @@ fn route(
 
 /// Makes the socket a connection with the route's protocol.
 pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admission, upgrade: Upgrade, read: &[u8]) {
-    let Upgrade { endpoint, identity, listening, route, client, place } = upgrade;
+    let Upgrade { endpoint, identity, mut listening, route, since, client, place } = upgrade;
     if place.is_some() {
         admission.place = place;
     }
     // From here on, pings and the outbox limit how slow a client may be.
     stream.set_unread(None);
-    let (format, session, inbox): (_, Box<dyn Session>, _) = match &endpoint {
-        Endpoint::Gateway(format) => (*format, format.protocol().open(), None),
-        Endpoint::Handler { .. } => (Format::RAW, Box::new(raw::ToHandler), Some(Box::default())),
-    };
-    let channel = match &endpoint {
-        Endpoint::Gateway(_) => None,
-        Endpoint::Handler { channel, .. } => Some(channel.clone()),
+    let (format, session, inbox, channel): (_, Box<dyn Session>, _, _) = match (&endpoint, &since) {
+        (Endpoint::Gateway(format), _) => (*format, format.protocol().open(), None, None),
+        (Endpoint::Handler(app), None) => {
+            (Format::RAW, Box::new(raw::ToHandler), Some(Box::default()), Some(app.channel.clone()))
+        }
+        (Endpoint::Handler(app), Some(since)) => {
+            let wanted = Wanted { channel: app.channel.clone(), since: since.route, policy: Policy::default() };
+            listening = Some(Listening { opening: Bytes::new(), channels: vec![wanted], last: None });
+            (Format::PLACED, Box::new(raw::ToHandler), Some(Box::default()), None)
+        }
     };
     let (extensions, listening) = (Extensions::none(), listening.map(Box::new));
     let arrival =
         Arrival { stream, client, admission, identity, extensions, format, session, channel, inbox, listening };
     let connection = worker.adopt(arrival, read);
-    if let Endpoint::Handler { handler, channel, .. } = endpoint {
-        let socket = Socket { worker: Rc::clone(worker), connection, channel, route };
+    if let Endpoint::Handler(AppRoute { handler, channel, .. }) = endpoint {
+        let since = RefCell::new(since.unwrap_or_default());
+        let socket = Socket { worker: Rc::clone(worker), connection, channel, route, since };
         tokio::task::spawn_local(handler::run(handler, socket));
     }
 }

@@ -7,6 +7,7 @@ mod body;
 mod command;
 mod lines;
 pub(crate) mod native;
+pub(crate) mod placed;
 pub(crate) mod places;
 pub(crate) mod raw;
 mod reply;
@@ -30,6 +31,7 @@ pub(crate) const ALL: &[&dyn Protocol] = &[
     &sse::Sse,
     &lines::Lines,
     &traced::Traced,
+    &placed::Placed,
     #[cfg(test)]
     &shout::Shout,
 ];
@@ -129,6 +131,9 @@ impl Format {
 
     /// The payload and nothing else: the format of the raw protocol and of apps.
     pub(crate) const RAW: Self = Self(1);
+
+    /// Messages with room and position, for an app's clients that have asked for it.
+    pub(crate) const PLACED: Self = Self(5);
 
     /// Events whose data is the payload, on a connection with one channel: all its clients share them.
     pub(crate) const EVENTS: Self = Self(2 | Self::STREAM);

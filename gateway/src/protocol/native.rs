@@ -361,9 +361,9 @@ pub(crate) fn messages(records: &[&Record]) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// The fields of a message: its data and its position.
-fn write_content(out: &mut Vec<u8>, record: &Record) {
-    match &record.payload {
+/// The field that holds the content of a message.
+pub(super) fn write_data(out: &mut Vec<u8>, payload: &Payload) {
+    match payload {
         // The broker's bytes are not trusted: only valid JSON may be embedded unchanged.
         Payload::Json(json) if serde_json::from_slice::<IgnoredAny>(json).is_ok() => {
             out.extend_from_slice(b"\"data\":");
@@ -378,6 +378,11 @@ fn write_content(out: &mut Vec<u8>, record: &Record) {
             write_string(out, &STANDARD.encode(bytes));
         }
     }
+}
+
+/// The fields of a message: its data and its position.
+pub(super) fn write_content(out: &mut Vec<u8>, record: &Record) {
+    write_data(out, &record.payload);
     let (user, client) = (record.extensions.get(Extension::User), record.extensions.get(Extension::Client));
     if let Some(client) = client {
         let user = user.map_or_else(String::new, |user| format!("\"user\":{},", quoted(user)));

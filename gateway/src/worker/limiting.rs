@@ -1,5 +1,8 @@
 //! Takes commands from the client's buckets before the gate is asked.
 
+use std::borrow::Cow;
+use std::rc::Rc;
+
 use broker_adapters::Position;
 
 use super::Worker;
@@ -61,13 +64,18 @@ impl Worker {
         self.subscribe(connection, channel, slow).inspect_err(|_| connection.give_channel_back())
     }
 
-    /// Subscribes an app's socket to a channel, if it is not subscribed yet.
-    pub(crate) fn join(&self, connection: &Connection, channel: &str) -> Result<(), Failure> {
-        if self.subscribed_since(connection, channel).is_some() {
+    /// Subscribes an app's socket to a channel, if it is not subscribed yet, from its client's position if it has one.
+    pub(crate) fn join(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        channel: &str,
+        since: Option<Position>,
+    ) -> Result<(), Failure> {
+        if self.subscribed_since(connection, channel).is_some() || connection.is_catching_up(channel) {
             return Ok(());
         }
-        self.check_room(connection)?;
-        self.subscribe_counted(connection, channel, Slow::Disconnect).map(drop)
+        let command = Command::Subscribe { channel: Cow::Borrowed(channel), since, last: None };
+        self.carry_out(connection, Request { id: None, command }, Policy::default())
     }
 
     /// Has a connection share the limits of its user from now on.

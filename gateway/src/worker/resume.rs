@@ -66,6 +66,13 @@ impl Returning {
     }
 }
 
+impl Connection {
+    /// Whether it is catching up with a channel.
+    pub(super) fn is_catching_up(&self, channel: &str) -> bool {
+        self.state.borrow().returning.as_ref().is_some_and(|returning| returning.channels.contains_key(channel))
+    }
+}
+
 impl Worker {
     /// Subscribes a connection to the messages after `since`, or else to the `last` messages and all that follow. The reply
     /// comes now or later; a failure is returned.

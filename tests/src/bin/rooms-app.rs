@@ -43,7 +43,8 @@ async fn main() -> ExitCode {
         (_, "redirect") => Err(Redirect::to("/login").into_response()),
         (Some(name), _) => Ok(Member(format!("{name}@{}", request.param("room").unwrap_or_default()))),
         (None, _) => Err((StatusCode::UNAUTHORIZED, "who are you?\n").into_response()),
-    });
+    })
+    .resumable();
     let publish = async |State(publisher): State<Publisher>, text: String| match publisher
         .send_to("blue", format!("backend: {text}"))
         .await
