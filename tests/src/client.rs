@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::Message;
@@ -251,11 +251,15 @@ impl Client {
         self.meets(&format!("the message {data:?}"), wanted).await.map(drop)
     }
 
-    /// Looks again after every change, for as long as there are changes.
+    /// Looks again after every change, for as long as messages come. Pings, which come for ever, are no reason to wait on.
     async fn wait<T>(&self, what: &str, mut look: impl FnMut(&State, Progress) -> Option<T>) -> Result<T> {
         let mut progress = self.record.progress.subscribe();
+        let (mut messages, mut deadline) = (0, Instant::now() + PATIENCE);
         loop {
             let now = *progress.borrow_and_update();
+            if now.messages > messages {
+                (messages, deadline) = (now.messages, Instant::now() + PATIENCE);
+            }
             let found = look(&self.record.lock(), now);
             match found {
                 Some(found) => return Ok(found),
@@ -263,7 +267,7 @@ impl Client {
                 None => {}
             }
             let state = || format!("waiting for {what} on {:?}, after {now:?}", self.node);
-            timeout(PATIENCE, progress.changed()).await.with_context(state)?.with_context(state)?;
+            timeout_at(deadline.into(), progress.changed()).await.with_context(state)?.with_context(state)?;
         }
     }
 }
