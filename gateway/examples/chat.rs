@@ -9,7 +9,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use fanfare::axum::extract::State;
@@ -17,7 +16,7 @@ use fanfare::axum::http::{StatusCode, header};
 use fanfare::axum::response::{IntoResponse, Response};
 use fanfare::axum::routing::post;
 use fanfare::axum::{Json, Router};
-use fanfare::{App, Html, Outcome, Socket, UpgradeRequest};
+use fanfare::{App, ExitCode, Html, Outcome, Socket, UpgradeRequest};
 
 /// Names and passwords. A real app keeps hashes of passwords, in a database.
 const USERS: [(&str, &str); 3] = [("ann", "fanfare"), ("bob", "fanfare"), ("eve", "fanfare")];
@@ -28,8 +27,7 @@ type Sessions = Arc<Mutex<HashMap<String, String>>>;
 /// The user of a socket, attached by the guard.
 struct Member(String);
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let sessions = Sessions::default();
     let mut app = App::new();
     app.get("/", async || Html(include_str!("chat.html")));
@@ -38,7 +36,7 @@ async fn main() -> ExitCode {
         let user = request.cookie("session").and_then(|session| user(&sessions, session));
         user.map(Member).ok_or((StatusCode::UNAUTHORIZED, "Log in first.\n"))
     });
-    app.run("127.0.0.1:3000").await
+    app.run("127.0.0.1:3000")
 }
 
 async fn chat(mut socket: Socket) -> Outcome {

@@ -6,20 +6,18 @@
 //! What to look at: `cursors` checks what a client sends before others get it; the page sends at most 20 positions a second, and
 //! derives each client's colour from its id. The broker stores each position as a message, so send only what people can see.
 
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fanfare::{App, Html, Outcome, Socket};
+use fanfare::{App, ExitCode, Html, Outcome, Socket};
 
 /// How many clients this process has had.
 static CLIENTS: AtomicU64 = AtomicU64::new(0);
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let mut app = App::new();
     app.get("/", async || Html(include_str!("cursors.html")));
     app.ws("/boards/{board}", cursors);
-    app.run("127.0.0.1:3000").await
+    app.run("127.0.0.1:3000")
 }
 
 async fn cursors(mut socket: Socket) -> Outcome {

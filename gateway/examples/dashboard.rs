@@ -9,14 +9,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use fanfare::axum::Router;
 use fanfare::axum::extract::State;
 use fanfare::axum::http::StatusCode;
 use fanfare::axum::routing::post;
-use fanfare::{App, Html, Publisher, Socket};
+use fanfare::{App, ExitCode, Html, Publisher, Socket};
 
 /// The most values on the dashboard.
 const MOST: usize = 50;
@@ -42,8 +41,7 @@ impl Board {
     }
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let board = Shared::default();
     let mut app = App::new();
     app.get("/", async || Html(include_str!("dashboard.html")));
@@ -55,7 +53,7 @@ async fn main() -> ExitCode {
         while socket.recv().await.is_some() {}
         Ok(())
     });
-    app.run("127.0.0.1:3000").await
+    app.run("127.0.0.1:3000")
 }
 
 /// Takes `NAME VALUE`, such as `orders 12`. Protect this route in a real app.

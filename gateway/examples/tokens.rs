@@ -10,7 +10,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
-use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use fanfare::axum::Router;
 use fanfare::axum::extract::State;
 use fanfare::axum::http::StatusCode;
 use fanfare::axum::routing::post;
-use fanfare::{App, Html, Outcome, Publisher, Socket};
+use fanfare::{App, ExitCode, Html, Outcome, Publisher, Socket};
 
 /// The number of answers that are kept, finished or not. The oldest makes room for a new one.
 const KEPT: usize = 100;
@@ -50,15 +49,14 @@ impl Answers {
     }
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let answers = Answers::default();
     let mut app = App::new();
     app.get("/", async || Html(include_str!("tokens.html")));
     let state = (answers.clone(), app.publisher());
     app.router(Router::new().route("/ask", post(ask)).with_state(state));
     app.ws("/answers/{id}", async move |socket: Socket| listen(socket, &answers).await);
-    app.run("127.0.0.1:3000").await
+    app.run("127.0.0.1:3000")
 }
 
 /// Starts an answer and returns its id.

@@ -9,22 +9,16 @@
 //! program are one chat:
 //!
 //! ```no_run
-//! use std::process::ExitCode;
+//! use fanfare::{App, ExitCode, Html, Socket};
 //!
-//! use fanfare::{App, Html, Socket};
-//!
-//! #[tokio::main(flavor = "current_thread")]
-//! async fn main() -> ExitCode {
+//! fn main() -> ExitCode {
 //!     let mut app = App::new();
 //!     app.get("/", async || Html("<h1>A chat</h1>"));
-//!     app.ws("/chat", async |mut socket: Socket| {
+//!     app.ws("/chat", async |socket: Socket| {
 //!         socket.send(format!("Welcome to {}", socket.node()))?;
-//!         while let Some(message) = socket.recv().await {
-//!             socket.broadcast(message).await?;
-//!         }
-//!         Ok(())
+//!         socket.each(async |socket, message| socket.broadcast(message).await).await
 //!     });
-//!     app.run("127.0.0.1:3000").await
+//!     app.run("127.0.0.1:3000")
 //! }
 //! ```
 //!
@@ -70,6 +64,8 @@ mod simulation;
 mod sparingly;
 mod window;
 mod worker;
+
+pub use std::process::ExitCode;
 
 pub use api::ApiError;
 pub use app::message::Message;

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
@@ -11,6 +12,7 @@ use std::task::Poll;
 use broker_adapters::PublishError;
 
 use super::guard::Attached;
+use super::handler::Outcome;
 use super::message::Message;
 use super::rooms;
 use super::since::Since;
@@ -78,6 +80,21 @@ impl Socket {
         // The inbox has room again, so reading resumes if it had paused.
         connection.wake();
         message
+    }
+
+    /// Calls `f` for each message of the client, one after the other, until the client is gone or `f` fails.
+    ///
+    /// # Errors
+    /// The error of `f`.
+    pub async fn each<F, E>(mut self, f: F) -> Outcome
+    where
+        F: AsyncFn(&Self, Message) -> Result<(), E>,
+        E: Into<Box<dyn Error>>,
+    {
+        while let Some(message) = self.recv().await {
+            f(&self, message).await.map_err(Into::into)?;
+        }
+        Ok(())
     }
 
     /// Sends to this client only, in order. Returns at once; the message waits in the client's outbox

@@ -24,7 +24,7 @@ use crate::door::listener::Admission;
 use crate::door::stream::Stream;
 use crate::gate::{Identity, Policy, Question, Verb};
 use crate::node::metrics::Refused;
-use crate::protocol::{CHANNEL, Failure, Format, Session, raw};
+use crate::protocol::{CHANNEL, Failure, Format, Session, placed, raw};
 use crate::worker::Worker;
 use crate::worker::arrival::{Arrival, Listening, Wanted};
 
@@ -217,7 +217,8 @@ pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admiss
         }
         (Endpoint::Handler(app), Some(since)) => {
             let wanted = Wanted { channel: app.channel.clone(), since: since.route, policy: Policy::default() };
-            listening = Some(Listening { opening: Bytes::new(), channels: vec![wanted], last: None });
+            let opening = placed::greeting(&worker.shared.name).frame();
+            listening = Some(Listening { opening, channels: vec![wanted], last: None });
             (Format::PLACED, Box::new(raw::ToHandler), Some(Box::default()), None)
         }
     };

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use broker_adapters::wall_clock;
+use tokio::runtime::Builder;
 
 use self::cli::{Command, Name};
 use crate::app::App;
@@ -33,13 +34,22 @@ use crate::{capacity, gate, node, probe};
 
 impl App {
     /// Runs the process's command line, which by default serves until a signal to stop. The command line, the environment
-    /// and a file configure it; `address` is the default of `http.listen`. Prints an error and returns the exit code. A
-    /// short form of [`run`].
-    pub async fn run(self, address: &str) -> ExitCode {
-        run(self, address).await
+    /// and a file configure it; `address` is the default of `http.listen`. Prints an error and returns the exit code.
+    ///
+    /// # Panics
+    /// Inside a tokio runtime. Await [`listen`](Self::listen) there.
+    #[must_use]
+    pub fn run(self, address: &str) -> ExitCode {
+        match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(run(self, address)),
+            Err(error) => {
+                telemetry::print_error(&format!("cannot start: {error}\n"));
+                ExitCode::FAILURE
+            }
+        }
     }
 
-    /// As [`run`](Self::run), but returns errors instead of printing them.
+    /// As [`run`](Self::run), inside a tokio runtime, and returns errors instead of printing them.
     ///
     /// # Errors
     /// Fails if the configuration is invalid, if the address is in use, or if a stop was cut short.

@@ -56,6 +56,11 @@ impl Protocol for Placed {
     }
 }
 
+/// What a client is sent first: the node that it is connected to.
+pub(crate) fn greeting(node: &str) -> Body<'static> {
+    Body::text(format!("{{\"node\":{}}}", quoted(node)).into_bytes())
+}
+
 /// What an app sends to one of its sockets alone. It has no position.
 pub(crate) fn direct(payload: &Payload) -> Body<'static> {
     let mut out = vec![b'{'];

@@ -1,20 +1,17 @@
 //! An app with all that the library offers, for the tests: rooms, a guard, a router, a handle to publish, codes to close with, a
 //! hook at the stop.
 
-use std::process::ExitCode;
-
 use fanfare::axum::Router;
 use fanfare::axum::extract::State;
 use fanfare::axum::http::StatusCode;
 use fanfare::axum::response::IntoResponse;
 use fanfare::axum::routing::post;
-use fanfare::{App, Publisher, Redirect, Socket, UpgradeRequest};
+use fanfare::{App, ExitCode, Publisher, Redirect, Socket, UpgradeRequest};
 
 /// Who a guard has let in.
 struct Member(String);
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let mut app = App::new();
     app.ws("/chat/{room}", async |mut socket: Socket| {
         let name = socket.attached::<Member>().map_or_else(String::new, |member| member.0.clone());
@@ -61,5 +58,5 @@ async fn main() -> ExitCode {
             let _ = last.send_to("blue", "a node stops").await;
         }
     });
-    app.run("127.0.0.1:0").await
+    app.run("127.0.0.1:0")
 }
