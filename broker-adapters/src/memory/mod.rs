@@ -69,7 +69,10 @@ impl Broker for Memory {
 
     async fn append(&self, batch: &[Append], deadline: Instant) -> Vec<Result<Stored, AppendError>> {
         let error = match timeout_at(deadline, self.link.pass()).await {
-            Ok(Wire::Whole) => return self.store.append(batch).into_iter().map(Ok).collect(),
+            Ok(Wire::Whole) => match timeout_at(deadline, self.store.append(batch)).await {
+                Ok(stored) => return stored.into_iter().map(Ok).collect(),
+                Err(_) => AppendError::NotStored("the log is full of records that this node has not read yet".into()),
+            },
             Ok(Wire::Cut) => AppendError::NotStored("the link is cut".into()),
             Err(_) => AppendError::Unknown("no answer in time".into()),
         };
@@ -84,7 +87,8 @@ impl Broker for Memory {
             .zip(&standings)
             .map(|(&(partition, start), standing)| (partition, start.first(standing.next)))
             .collect();
-        let reader = MemoryReader { memory: self.clone(), session: self.link.session(), next };
+        let reader = self.store.add_reader(next);
+        let reader = MemoryReader { memory: self.clone(), session: self.link.session(), reader };
         Ok(Opened { standings, reader: Box::new(reader) })
     }
 
@@ -106,27 +110,26 @@ struct MemoryReader {
     memory: Memory,
     /// The link's session: it ends when the link is cut, even if it is mended before anyone looks.
     session: u64,
-    /// The offset to read next, per partition.
-    next: Vec<(Partition, Offset)>,
+    /// Its number in the store.
+    reader: usize,
+}
+
+impl Drop for MemoryReader {
+    fn drop(&mut self) {
+        self.memory.store.remove_reader(self.reader);
+    }
 }
 
 #[async_trait]
 impl Reader for MemoryReader {
     async fn next(&mut self) -> Result<Vec<Entry>, LinkError> {
-        let Self { memory: Memory { store, link }, session, next } = self;
+        let Self { memory: Memory { store, link }, session, reader } = self;
         loop {
             let changed = store.changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
             link.whole().await?;
-            let mut entries = Vec::new();
-            for (partition, offset) in next.iter_mut() {
-                let read = store.read(*partition, *offset, READ, None);
-                if let Some(last) = read.last() {
-                    *offset = last.offset.next();
-                }
-                entries.extend(read);
-            }
+            let entries = store.read_on(*reader, READ);
             if !entries.is_empty() {
                 return Ok(entries);
             }
