@@ -76,7 +76,7 @@ const answers = async (url) => {
   }
 };
 
-/** A Redis; one that is durable has its log again after a restart, another one begins with an empty log. */
+/** A Redis; one that is durable has its log again after a restart, another one begins with an empty log. `meanwhile` is while it is down. */
 export const redis = async ({ durable = false } = {}) => {
   const port = await freePort();
   const home = mkdtempSync(join(folder, "redis-"));
@@ -87,8 +87,9 @@ export const redis = async ({ durable = false } = {}) => {
     return program;
   };
   const server = { url: `redis://127.0.0.1:${port}`, port, program: await start() };
-  server.restart = async () => {
-    await server.program.kill();
+  server.restart = async ({ signal, meanwhile } = {}) => {
+    await server.program.kill(signal);
+    await meanwhile?.();
     server.program = await start();
   };
   server.command = async (...words) => {
@@ -120,37 +121,46 @@ export const node = async ({ broker, env = {}, name = `n${Math.random().toString
   return started;
 };
 
-/** HAProxy before these nodes; `rules` are lines of its frontend. */
-export const haproxy = async (nodes, rules = []) => {
+/** HAProxy before these nodes; `rules` are lines of its frontend. `cut` ends it, with all connections, and starts it again. */
+export const haproxy = async (nodes, rules = [], { maxconn = 2000 } = {}) => {
   const port = await freePort();
   const config = join(folder, `haproxy-${port}.cfg`);
   const lines = [
-    "global", "  maxconn 2000",
+    "global", `  maxconn ${maxconn}`,
     "defaults", "  mode http", "  timeout connect 2s", "  timeout client 1h", "  timeout server 1h", "  timeout http-request 5s",
     "  timeout queue 5s", "  option redispatch", "  retries 3",
     "frontend in", `  bind 127.0.0.1:${port}`, ...rules.map((rule) => `  ${rule}`), "  default_backend nodes",
     "backend nodes", "  balance leastconn", "  option httpchk GET /ready",
-    "  default-server check inter 200ms fall 1 rise 1 on-marked-down shutdown-sessions",
+    "  default-server check inter 200ms fall 1 rise 1",
     ...nodes.map(({ name, port: to }) => `  server ${name} 127.0.0.1:${to}`),
   ];
   writeFileSync(config, `${lines.join("\n")}\n`);
   const url = `http://127.0.0.1:${port}`;
-  const program = new Program("haproxy", ["-f", config, "-db"], { PATH: `${process.env.PATH}:/usr/sbin` });
-  await until(() => program.child.exitCode !== null || answers(`${url}/live`), "HAProxy is ready");
-  if (program.child.exitCode !== null) throw new Error(program.output);
-  return { url, port, program };
+  const start = async () => {
+    const program = new Program("haproxy", ["-f", config, "-db"], { PATH: `${process.env.PATH}:/usr/sbin` });
+    await until(() => program.child.exitCode !== null || answers(`${url}/live`), "HAProxy is ready");
+    if (program.child.exitCode !== null) throw new Error(program.output);
+    return program;
+  };
+  const door = { url, port, program: await start() };
+  door.cut = async () => {
+    await door.program.kill();
+    door.program = await start();
+  };
+  return door;
 };
 
 /** A wire to a port that can be cut, or held so that nothing passes though both ends stay open. */
 export const tunnel = async (port) => {
   const pairs = new Set();
-  let held = false;
+  let off = false;
   const server = net.createServer((client) => {
+    if (off) return client.destroy();
     const up = net.connect(port, "127.0.0.1");
     const pair = [client, up];
     pairs.add(pair);
     for (const [from, to] of [[client, up], [up, client]]) {
-      from.on("data", (bytes) => pair.held || held || to.write(bytes));
+      from.on("data", (bytes) => pair.held || to.write(bytes));
       from.on("error", () => {});
       from.on("close", () => pair.held || (to.destroy(), pairs.delete(pair)));
     }
@@ -163,6 +173,8 @@ export const tunnel = async (port) => {
     cut: () => pairs.forEach((pair) => pair.forEach((socket) => socket.resetAndDestroy())),
     /** The open connections go silent; new ones work. */
     silence: () => pairs.forEach((pair) => (pair.held = true)),
+    /** Whether no connection gets through; the open ones are cut. */
+    off: (is) => (off = is) && wire.cut(),
     stop: () => (server.close(), wire.cut()),
   };
   tunnels.add(wire);
