@@ -129,7 +129,9 @@ test("a change of an object after publish changes nothing, and what is not JSON 
   for (const wrong of [undefined, round, 1n]) await rejection(room.publish(wrong));
 });
 
-test("a listener that throws does not stop the others, and is reported", async (t) => {
+// The test runners of Deno and Bun take what is reported as a failure of the test.
+const skip = Boolean(globalThis.Deno ?? globalThis.Bun);
+test("a listener that throws does not stop the others, and is reported", { skip }, async (t) => {
   const fan = client(t, url);
   const { room, seen } = await listening(fan, "throws");
   let reported;
