@@ -3,7 +3,7 @@
 import { spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -48,9 +48,12 @@ export const freePort = async () => {
 class Program {
   output = "";
 
-  constructor(command, args, env = {}) {
-    this.child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
-    for (const stream of [this.child.stdout, this.child.stderr]) stream.on("data", (text) => (this.output += text));
+  /** What it writes is its output, or goes to a file. */
+  constructor(command, args, env = {}, file) {
+    const to = file ? openSync(file, "a") : "pipe";
+    this.child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ["ignore", to, to] });
+    if (file) closeSync(to);
+    else for (const stream of [this.child.stdout, this.child.stderr]) stream.on("data", (text) => (this.output += text));
     this.ended = once(this.child, "exit").then(() => programs.delete(this));
     programs.add(this);
   }
@@ -121,9 +124,13 @@ export const node = async ({ broker, env = {}, name = `n${Math.random().toString
   return started;
 };
 
-/** HAProxy before these nodes; `rules` are lines of its frontend. `cut` ends it, with all connections, and starts it again. */
-export const haproxy = async (nodes, rules = [], { maxconn = 2000 } = {}) => {
+/**
+ * HAProxy before these nodes; `rules` are lines of its frontend. `cut` ends it, with all connections, and starts it again. With `logged`,
+ * `log` gives its log: from a file, because HAProxy drops lines that a busy reader does not take.
+ */
+export const haproxy = async (nodes, rules = [], { maxconn = 2000, logged = false } = {}) => {
   const port = await freePort();
+  const log = logged ? join(folder, `haproxy-${port}.log`) : undefined;
   const config = join(folder, `haproxy-${port}.cfg`);
   const lines = [
     "global", `  maxconn ${maxconn}`,
@@ -137,12 +144,12 @@ export const haproxy = async (nodes, rules = [], { maxconn = 2000 } = {}) => {
   writeFileSync(config, `${lines.join("\n")}\n`);
   const url = `http://127.0.0.1:${port}`;
   const start = async () => {
-    const program = new Program("haproxy", ["-f", config, "-db"], { PATH: `${process.env.PATH}:/usr/sbin` });
+    const program = new Program("haproxy", ["-f", config, "-db"], { PATH: `${process.env.PATH}:/usr/sbin` }, log);
     await until(() => program.child.exitCode !== null || answers(`${url}/live`), "HAProxy is ready");
     if (program.child.exitCode !== null) throw new Error(program.output);
     return program;
   };
-  const door = { url, port, program: await start() };
+  const door = { url, port, program: await start(), log: () => readFileSync(log, "utf8") };
   door.cut = async () => {
     await door.program.kill();
     door.program = await start();
