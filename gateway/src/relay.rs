@@ -82,6 +82,7 @@ impl Relay {
                     }
                     TailEvent::Down { why } => {
                         up.fill(false);
+                        self.cluster.down();
                         self.health.set_down(&why);
                         if !std::mem::replace(&mut degraded, true) {
                             relayed.push(Relayed::Degraded(true));
@@ -110,9 +111,7 @@ impl Relay {
     fn records(&self, partition: Partition, mut seen: Vec<Seen>, relayed: &mut Vec<Relayed>) {
         let controls: Vec<_> = seen.iter_mut().filter_map(|seen| seen.control.take()).collect();
         let mut controls = controls.into_iter().peekable();
-        if let Some(last) = seen.last() {
-            self.cluster.advance(partition, last.offset);
-        }
+        let last = seen.last().map(|last| Position { partition, offset: last.offset, check: last.check });
         let recent: Vec<_> = seen.into_iter().map(Recent::from).collect();
         self.window.append(partition, &recent);
         for recent in recent {
@@ -125,6 +124,9 @@ impl Relay {
                     relayed.push(if revokes { Relayed::Revoked(at) } else { Relayed::At(at) });
                 }
             }
+        }
+        if let Some(last) = last {
+            self.cluster.advance(last);
         }
     }
 }

@@ -74,7 +74,10 @@ impl Api {
                 Ok(()) => text(StatusCode::OK, "ready\n".to_owned()),
                 Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
             },
-            Open::Metrics => text(StatusCode::OK, shared.metrics.text(&shared.log, self.health.ready().is_ok())),
+            Open::Metrics => text(
+                StatusCode::OK,
+                shared.metrics.text(&shared.log, self.health.ready().is_ok(), shared.cluster.size()),
+            ),
         }
     }
 

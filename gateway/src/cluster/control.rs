@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::life::Life;
+
 /// The channel of these records. Clients cannot name it: their channels have no braces.
 pub(crate) const CHANNEL: &str = "{cluster}";
 
@@ -22,6 +24,33 @@ pub(crate) struct Control {
     /// Tickets that were used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) used: Vec<Used>,
+    /// A node that lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<Node>,
+    /// Lives that have ended. The first record that says so counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) gone: Vec<Life>,
+}
+
+/// A report of a node: that it lives, and how it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Node {
+    pub(crate) life: Life,
+    pub(crate) name: String,
+    /// The release that it runs.
+    pub(crate) version: String,
+    /// The address of its HTTP API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) api: Option<String>,
+    /// How many clients it has, and may have at most.
+    pub(crate) connections: u64,
+    pub(crate) capacity: u64,
+    /// Whether it is about to leave.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) draining: bool,
+    /// The position up to which it had read these records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) read: Option<String>,
 }
 
 /// A ticket. The nodes know its hash only.

@@ -73,7 +73,8 @@ impl Keeper {
         let now = (self.clock)() / 1000;
         let mut state = self.cluster.lock();
         state.revoked.forget(now);
-        let (offset, time) = (state.head.saturating_sub(self.kept / 2), now.saturating_sub(RENEW.as_secs()));
+        let head = state.head.map_or(0, |head| head.offset.0);
+        let (offset, time) = (head.saturating_sub(self.kept / 2), now.saturating_sub(RENEW.as_secs()));
         state.revoked.older_than(Written { offset, time })
     }
 }

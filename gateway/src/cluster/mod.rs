@@ -5,17 +5,26 @@
 
 pub(crate) mod control;
 mod keeper;
+mod life;
+mod lives;
+mod member;
+mod members;
 mod redeem;
 mod revoked;
+mod silence;
 mod tickets;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use broker_adapters::{Break, Offset, Partition, Record};
-use tokio::sync::Notify;
+use broker_adapters::{Break, Partition, Position, Record};
+use tokio::sync::{Notify, watch};
 
 pub(crate) use self::control::{CHANNEL, Control, Revocation};
 pub(crate) use self::keeper::{Keeper, publish};
+pub(crate) use self::life::Life;
+use self::lives::Lives;
+pub(crate) use self::member::Member;
+pub(crate) use self::members::Live;
 pub(crate) use self::redeem::made;
 use self::revoked::{Revoked, Written};
 use self::tickets::Tickets;
@@ -32,14 +41,19 @@ pub(crate) struct Cluster {
     endangered: Notify,
     /// Notified when the tickets have changed.
     changed: Notify,
+    /// Notified when this node must write its own report at once.
+    report: Notify,
+    /// Counts the changes of the lives that this node knows, and of whether it knows all of them.
+    lives_changed: watch::Sender<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     revoked: Revoked,
     tickets: Tickets,
-    /// The offset of the partition's last record.
-    head: u64,
+    lives: Lives,
+    /// The last record of the partition that was read and carried out.
+    head: Option<Position>,
     /// Whether the partition has been read up to its end once.
     read: bool,
     /// Whether records were lost that may have held revocations.
@@ -48,7 +62,22 @@ struct State {
 
 impl Cluster {
     pub(crate) fn new(partition: Partition) -> Self {
-        Self { partition, state: Mutex::default(), endangered: Notify::new(), changed: Notify::new() }
+        let state = State {
+            revoked: Revoked::default(),
+            tickets: Tickets::default(),
+            lives: Lives::new(fastrand::u64(..)),
+            head: None,
+            read: false,
+            missed: false,
+        };
+        Self {
+            partition,
+            state: Mutex::new(state),
+            endangered: Notify::new(),
+            changed: Notify::new(),
+            report: Notify::new(),
+            lives_changed: watch::Sender::default(),
+        }
     }
 
     /// Folds a record. Returns whether it revokes tokens. `now` is in milliseconds since 1970.
@@ -79,6 +108,7 @@ impl Cluster {
             state.revoked.endanger();
             self.endangered.notify_one();
         }
+        self.fold_lives(&mut state.lives, &control, record.time.min(now), now);
         drop(state);
         if !control.made.is_empty() || !control.used.is_empty() {
             self.changed.notify_waiters();
@@ -86,18 +116,28 @@ impl Cluster {
         !control.revoke.is_empty()
     }
 
-    /// Notes how far a partition was read.
-    pub(crate) fn advance(&self, partition: Partition, offset: Offset) {
-        if partition == self.partition {
-            self.lock().head = offset.0;
+    /// Notes how far a partition was read, after its records were applied.
+    pub(crate) fn advance(&self, at: Position) {
+        if at.partition == self.partition {
+            let mut state = self.lock();
+            state.head = Some(at);
+            state.lives.read();
         }
     }
 
     /// Notes that all records of a partition up to its end were read.
     pub(crate) fn up(&self, partition: Partition) {
         if partition == self.partition {
-            self.lock().read = true;
+            let mut state = self.lock();
+            state.read = true;
+            self.change_lives(&mut state.lives, |lives| lives.set_up(true));
+            self.report.notify_one();
         }
+    }
+
+    /// Notes that no partition is being read.
+    pub(crate) fn down(&self) {
+        self.change_lives(&mut self.lock().lives, |lives| lives.set_up(false));
     }
 
     /// Notes that records of a partition are lost. The revocations that this node knows must be written again, and those that
@@ -105,8 +145,10 @@ impl Cluster {
     pub(crate) fn lost(&self, lost: Break) {
         if lost.at.partition == self.partition {
             let mut state = self.lock();
-            state.head = lost.at.offset.0;
+            state.head = Some(lost.at);
             state.missed = true;
+            self.change_lives(&mut state.lives, Lives::start_again);
+            self.report.notify_one();
             // One of the lost records may be the use of a ticket.
             state.tickets.clear();
             drop(state);

@@ -36,7 +36,8 @@ pub use self::{
     load::{Overrides, load},
     network::Network,
     sections::{
-        Agent, Anonymous, Api, ApiListen, Auth, Broker, Channel, Http, Limits, Log, Node, Timing, Tls, Who, Window,
+        Agent, Anonymous, Api, ApiListen, Auth, Broker, Channel, Cluster, Http, Limits, Log, Node, Timing, Tls, Who,
+        Window,
     },
     size::ByteSize,
     token_key::{InvalidSecret, Secret, TokenKey},
@@ -65,6 +66,8 @@ pub struct Config {
     pub broker: Broker,
     /// Recent messages that the node keeps in memory, for clients that resume.
     pub window: Window,
+    /// How the nodes know of each other.
+    pub cluster: Cluster,
     /// The program's own log, on stderr.
     pub log: Log,
     /// The answer to HAProxy's agent-check.

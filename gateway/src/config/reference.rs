@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use super::{Config, environment};
 
 /// Every section and its source, in the order of the pages.
-const SECTIONS: [(&str, &str); 11] = [
+const SECTIONS: [(&str, &str); 12] = [
     ("node", include_str!("sections/node.rs")),
     ("http", include_str!("sections/http.rs")),
     ("auth", include_str!("sections/auth.rs")),
@@ -20,6 +20,7 @@ const SECTIONS: [(&str, &str); 11] = [
     ("timing", include_str!("sections/timing.rs")),
     ("broker", include_str!("sections/broker.rs")),
     ("window", include_str!("sections/window.rs")),
+    ("cluster", include_str!("sections/cluster.rs")),
     ("log", include_str!("sections/log.rs")),
     ("agent", include_str!("sections/agent.rs")),
     ("api", include_str!("sections/api.rs")),

@@ -2,6 +2,7 @@
 //!
 //! Wired here once, for nodes and for simulated nodes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use broker_adapters::{Broker, Budget, Log, Resume, Timing};
@@ -11,7 +12,7 @@ use super::health::Health;
 use super::metrics::Metrics;
 use super::shared::Shared;
 use crate::auth::Auth;
-use crate::cluster::{self, Cluster, Keeper};
+use crate::cluster::{self, Cluster, Keeper, Member};
 use crate::config::Config;
 use crate::gate::{Judge, Limiter};
 use crate::relay::{Relay, Relayed};
@@ -54,6 +55,24 @@ impl Core {
         let Shared { log, cluster, clock, config, .. } = &*self.shared;
         let kept = config.broker.retention.min(HISTORY);
         Keeper { cluster: Arc::clone(cluster), log: Arc::clone(log), kept, clock: *clock }.run()
+    }
+
+    /// Keeps this node a member of the cluster, for as long as it runs. `api` is the address of its API, and `capacity` the number of
+    /// clients that it may have.
+    pub(crate) fn member(&self, api: Option<SocketAddr>, capacity: usize) -> impl Future<Output = ()> + use<> {
+        let Shared { name, log, cluster, metrics, config, .. } = &*self.shared;
+        let metrics = Arc::clone(metrics);
+        let member = Member {
+            cluster: Arc::clone(cluster),
+            log: Arc::clone(log),
+            name: name.clone(),
+            api: api.map(|api| api.to_string()),
+            connections: move || metrics.open(),
+            capacity: capacity as u64,
+            lease: config.cluster.lease,
+            heartbeat: config.broker.heartbeat,
+        };
+        member.run()
     }
 
     /// Relays the log to these workers, until the log is closed or all workers have ended.

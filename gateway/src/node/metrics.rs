@@ -133,12 +133,17 @@ impl Metrics {
         self.published[outcome].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// All metrics, as the answer to a scrape.
-    pub(crate) fn text(&self, log: &Log, ready: bool) -> String {
+    /// The number of open connections.
+    pub(crate) fn open(&self) -> u64 {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).values().sum();
+        self.opened.load(Ordering::Relaxed).saturating_sub(closed)
+    }
+
+    /// All metrics, as the answer to a scrape. `nodes` is how many nodes live.
+    pub(crate) fn text(&self, log: &Log, ready: bool, nodes: usize) -> String {
         let mut out = String::new();
         let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let opened = self.opened.load(Ordering::Relaxed);
-        let open = opened.saturating_sub(closed.values().sum());
+        let (opened, open) = (self.opened.load(Ordering::Relaxed), self.open());
         let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
             // Writing to a string cannot fail.
             let _ = writeln!(out, "# HELP fanfare_{name} {help}\n# TYPE fanfare_{name} {kind}");
@@ -150,6 +155,8 @@ impl Metrics {
         let read = |counter: &AtomicU64| plain(counter.load(Ordering::Relaxed));
         let labelled = |label: &str, value: &str, n: u64| (format!("{{{label}=\"{value}\"}}"), n);
         family("ready", "gauge", "1 while the node should be sent new clients.", &plain(ready.into()));
+        let help = "Nodes of the cluster that live, as this node knows; 0 before it has read the log.";
+        family("nodes", "gauge", help, &plain(nodes as u64));
         family("connections", "gauge", "Open WebSocket connections.", &plain(open));
         family("connections_opened_total", "counter", "WebSocket connections since the start.", &plain(opened));
         let samples: Vec<_> = closed.iter().map(|(reason, n)| labelled("reason", reason, *n)).collect();

@@ -152,7 +152,8 @@ impl Node {
         if let Some(shortfall) = files.shortfall(most) {
             tracing::warn!("{shortfall}");
         }
-        let counts = Arc::new(Counts::new(crew.threads.len(), files.connections(most)));
+        let capacity = files.connections(most);
+        let counts = Arc::new(Counts::new(crew.threads.len(), capacity));
         let vitals = &core.health.vitals;
         let mut tasks = JoinSet::new();
         tasks.spawn(core.relay(crew.relayed));
@@ -171,6 +172,7 @@ impl Node {
         }
         let (publisher, watched) = (Arc::clone(&core.shared.log), Arc::clone(vitals));
         tasks.spawn(vitals.keep("the keeper", core.keeper()));
+        tasks.spawn(vitals.keep("the member of the cluster", core.member(api_at, capacity)));
         tasks.spawn(vitals.keep("the reader of keys", core.shared.auth.clone().run()));
         tasks.spawn(vitals.keep("the publisher", async move { publisher.publishing_ended().await }));
         tasks.spawn(vitals.keep("the health watch", async move { watched.watch().await }));
@@ -209,6 +211,7 @@ impl Node {
     /// it was cut short.
     pub async fn stop(mut self, wait: Duration, now: impl Future<Output = ()>) -> bool {
         self.core.health.drain();
+        self.core.shared.cluster.drain();
         let in_order = tokio::select! {
             () = self.drain(wait) => true,
             () = now => false,
@@ -233,7 +236,7 @@ impl Node {
         if !self.workers.drain(..).map(JoinHandle::join).all(|end| end.is_ok()) {
             tracing::error!("a worker ended with a panic");
         }
-        let Shared { log, config, .. } = &*self.core.shared;
+        let Shared { log, cluster, config, .. } = &*self.core.shared;
         let hooks = async {
             for hook in &self.shutdown {
                 hook().await;
@@ -242,6 +245,7 @@ impl Node {
         if timeout(config.broker.publish_timeout, hooks).await.is_err() {
             tracing::warn!("a hook of `on_shutdown` takes longer than `broker.publish_timeout` and is cut short");
         }
+        cluster.leave(log).await;
         log.close(Instant::now() + config.broker.publish_timeout).await;
     }
 }
@@ -319,7 +323,7 @@ fn with_probes(mut app: App, core: &Core) -> App {
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
     });
     let (health, shared) = (Arc::clone(&core.health), Arc::clone(&core.shared));
-    app.get("/metrics", async move || shared.metrics.text(&shared.log, health.ready().is_ok()));
+    app.get("/metrics", async move || shared.metrics.text(&shared.log, health.ready().is_ok(), shared.cluster.size()));
     app
 }
 

@@ -33,6 +33,9 @@ use crate::worker::{RELAYED, Worker};
 /// Sockets that wait for a worker.
 const ACCEPTED: usize = 16;
 
+/// The clients that a node says it may have.
+const CAPACITY: usize = 1_000;
+
 /// Makes the part of a node that decides what clients may do.
 pub(super) type Gate = fn(&Config) -> Box<dyn Judge>;
 
@@ -61,6 +64,7 @@ impl Node {
             // Cannot fail: this task runs once.
             let _ = known.set((Arc::clone(&core.health), Arc::clone(&core.shared.log)));
             tokio::task::spawn_local(core.keeper());
+            tokio::task::spawn_local(core.member(None, CAPACITY));
             let workers = inlets.into_iter().map(|(accepted, rng)| run_worker(&core.shared, accepted, rng)).collect();
             core.relay(workers).await;
         };

@@ -8,6 +8,7 @@ mod api;
 mod auth;
 mod broker;
 mod channels;
+mod cluster;
 mod http;
 mod limits;
 mod log;
@@ -22,6 +23,7 @@ pub use self::{
     auth::{Anonymous, Auth},
     broker::Broker,
     channels::{Channel, Who},
+    cluster::Cluster,
     http::Http,
     limits::Limits,
     log::Log,

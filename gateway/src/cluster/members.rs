@@ -1,0 +1,154 @@
+//! The nodes of the cluster, folded from the log.
+//!
+//! Pure. No clock decides here, so all nodes that have read the same records agree. Remembers the last lives that have ended, so
+//! that a record which such a life still writes does not bring it back.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::control::Node;
+use super::life::Life;
+
+/// The most nodes of a cluster. Further ones are not known here.
+const MOST: usize = 4_096;
+
+/// How many ended nodes are remembered.
+const REMEMBERED: usize = 1_024;
+
+/// A node that lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Live {
+    /// What its last record says.
+    pub(crate) node: Node,
+    /// When that was read here, or written if this node was not following the log then, in milliseconds since 1970.
+    pub(crate) heard: u64,
+}
+
+impl Live {
+    pub(crate) fn life(&self) -> Life {
+        self.node.life
+    }
+}
+
+/// All nodes that live.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    live: BTreeMap<u64, Live>,
+    /// The last ended incarnation of nodes.
+    ended: BTreeMap<u64, u32>,
+    /// The same nodes, in the order of the log.
+    order: VecDeque<u64>,
+}
+
+impl Members {
+    /// Folds a report of a node. Returns whether a life has begun with it, and so perhaps an earlier one of the same node ended.
+    pub(super) fn hear(&mut self, node: &Node, heard: u64) -> bool {
+        let Life { node: id, incarnation } = node.life;
+        let is_ended = self.ended.get(&id).is_some_and(|ended| incarnation <= *ended);
+        let known = self.live.get(&id).map(|live| live.life().incarnation);
+        if is_ended || known.is_some_and(|known| incarnation < known) || (known.is_none() && self.live.len() >= MOST) {
+            return false;
+        }
+        self.live.insert(id, Live { node: node.clone(), heard });
+        known != Some(incarnation)
+    }
+
+    /// Folds the end of a life. Returns what was known of it, if it lived.
+    pub(super) fn end(&mut self, life: Life) -> Option<Live> {
+        let ended = self.ended.entry(life.node).or_insert_with(|| {
+            self.order.push_back(life.node);
+            0
+        });
+        *ended = (*ended).max(life.incarnation);
+        if self.order.len() > REMEMBERED {
+            let oldest = self.order.pop_front();
+            oldest.and_then(|oldest| self.ended.remove(&oldest));
+        }
+        let lives = self.live.get(&life.node).is_some_and(|live| live.life().incarnation <= life.incarnation);
+        if lives { self.live.remove(&life.node) } else { None }
+    }
+
+    /// The nodes that live, in the order of their numbers.
+    pub(super) fn live(&self) -> impl ExactSizeIterator<Item = &Live> {
+        self.live.values()
+    }
+
+    /// Whether a life has begun and not ended.
+    pub(super) fn is_live(&self, life: Life) -> bool {
+        self.live.get(&life.node).is_some_and(|live| live.life() == life)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(node: u64, incarnation: u32) -> Node {
+        Node { life: Life { node, incarnation }, name: format!("node-{node}"), ..Node::default() }
+    }
+
+    fn lives(members: &Members) -> Vec<(u64, u32)> {
+        members.live().map(|live| (live.life().node, live.life().incarnation)).collect()
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Hear(u64, u32),
+        End(u64, u32),
+    }
+    use Step::{End, Hear};
+
+    #[test]
+    fn the_first_end_of_a_life_counts_and_the_newest_life_of_a_node() {
+        for (steps, expected) in [
+            (&[][..], &[][..]),
+            (&[Hear(1, 1), Hear(2, 1), Hear(1, 1)], &[(1, 1), (2, 1)]),
+            (&[Hear(1, 1), End(1, 1)], &[]),
+            (&[Hear(1, 1), End(1, 1), Hear(1, 1)], &[]),
+            (&[Hear(1, 1), End(1, 1), Hear(1, 2)], &[(1, 2)]),
+            (&[Hear(1, 1), End(1, 1), Hear(1, 2), End(1, 1), Hear(1, 1)], &[(1, 2)]),
+            (&[Hear(1, 1), Hear(1, 2), Hear(1, 1)], &[(1, 2)]),
+            (&[Hear(1, 2), End(1, 1)], &[(1, 2)]),
+            (&[Hear(1, 1), End(1, 2), Hear(1, 2), Hear(1, 3)], &[(1, 3)]),
+            (&[End(1, 1), Hear(1, 1), Hear(2, 1)], &[(2, 1)]),
+        ] {
+            let mut members = Members::default();
+            for step in steps {
+                match *step {
+                    Hear(node, incarnation) => drop(members.hear(&report(node, incarnation), 0)),
+                    End(node, incarnation) => drop(members.end(Life { node, incarnation })),
+                }
+            }
+            assert_eq!(lives(&members), expected, "{steps:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_new_life_is_news_but_every_report_counts() {
+        let mut members = Members::default();
+        assert!(members.hear(&report(1, 1), 5));
+        let later = Node { connections: 7, ..report(1, 1) };
+        assert!(!members.hear(&later, 6));
+        assert_eq!(members.live().next(), Some(&Live { node: later, heard: 6 }));
+        assert!(members.hear(&report(1, 2), 7), "the same node lives again");
+        assert!(
+            members.is_live(Life { node: 1, incarnation: 2 }) && !members.is_live(Life { node: 1, incarnation: 1 })
+        );
+        assert!(members.end(Life { node: 1, incarnation: 1 }).is_none());
+        assert!(members.end(Life { node: 1, incarnation: 2 }).is_some());
+        assert!(members.end(Life { node: 1, incarnation: 2 }).is_none());
+    }
+
+    #[test]
+    fn memory_for_nodes_is_bounded() {
+        let mut members = Members::default();
+        for node in 0..10_000 {
+            members.hear(&report(node, 1), 0);
+        }
+        assert_eq!(members.live().len(), MOST);
+        for node in 0..10_000 {
+            members.end(Life { node, incarnation: 1 });
+        }
+        assert_eq!((members.live().len(), members.ended.len(), members.order.len()), (0, REMEMBERED, REMEMBERED));
+        assert!(!members.hear(&report(9_999, 1), 0) && members.hear(&report(1, 1), 0));
+    }
+}
