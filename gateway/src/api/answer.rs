@@ -56,6 +56,10 @@ impl Api {
             }
             Operation::Ticket => self.ticket(authorise(admin)?, head, body).await,
             Operation::Me => Ok(self.me(authorise(None)?)),
+            Operation::Nodes => {
+                authorise(admin)?;
+                Ok(self.nodes())
+            }
             Operation::Open(open) => Ok(self.open(open)),
             Operation::Missing(what) => {
                 authorise(None)?;

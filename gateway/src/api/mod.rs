@@ -10,6 +10,7 @@ mod keys;
 mod listener;
 mod me;
 mod messages;
+mod nodes;
 #[cfg(test)]
 mod openapi;
 mod problem;

@@ -23,6 +23,8 @@ pub(super) enum Operation {
     Ticket,
     /// Says what the key may do.
     Me,
+    /// Lists the nodes.
+    Nodes,
     /// Something that needs no key.
     Open(Open),
     /// A part of the API that this release does not have; the text names it.
@@ -44,7 +46,6 @@ pub(super) enum Open {
 
 const PRESENCE: &str = "presence and lists of channels";
 const CONNECTIONS: &str = "commands for connections of other nodes";
-const NODES: &str = "the list of nodes";
 
 /// All routes: method, path, operation. A path has at most one segment in braces, which stands for any text.
 pub(super) const ROUTES: [(&str, &str, Operation); 19] = [
@@ -56,6 +57,7 @@ pub(super) const ROUTES: [(&str, &str, Operation); 19] = [
     ("POST", "/v1/revoke", Operation::RevokeAll),
     ("POST", "/v1/tickets", Operation::Ticket),
     ("GET", "/v1/me", Operation::Me),
+    ("GET", "/v1/nodes", Operation::Nodes),
     ("GET", "/v1/openapi.json", Operation::Open(Open::Document)),
     ("GET", "/live", Operation::Open(Open::Live)),
     ("GET", "/ready", Operation::Open(Open::Ready)),
@@ -66,7 +68,6 @@ pub(super) const ROUTES: [(&str, &str, Operation); 19] = [
     ("POST", "/v1/users/{user}/disconnect", Operation::Missing(CONNECTIONS)),
     ("POST", "/v1/users/{user}/unsubscribe", Operation::Missing(CONNECTIONS)),
     ("POST", "/v1/clients/{client}/disconnect", Operation::Missing(CONNECTIONS)),
-    ("GET", "/v1/nodes", Operation::Missing(NODES)),
 ];
 
 /// What a request's line leads to.

@@ -2,9 +2,11 @@
 //!
 //! Pure. The log decides who lives. Silence decides only what this node writes.
 
+use std::collections::BTreeSet;
+
 use super::control::Node;
 use super::life::Life;
-use super::members::{Live, Members};
+use super::members::{Heard, Live, Members};
 use super::silence::Silence;
 
 /// What this node knows of lives.
@@ -13,6 +15,8 @@ pub(super) struct Lives {
     me: Life,
     members: Members,
     silence: Silence,
+    /// Lives that have ended and reported since: their nodes may not have read their end, because the log has lost it.
+    unaware: BTreeSet<Life>,
     /// Whether this node is about to leave, and whether its end is already written.
     pub(super) draining: bool,
     pub(super) ended: bool,
@@ -33,7 +37,8 @@ impl Lives {
     /// Of a node with this number, in its first life.
     pub(super) fn new(node: u64) -> Self {
         let me = Life { node, incarnation: 1 };
-        Self { me, members: Members::default(), silence: Silence::default(), draining: false, ended: false }
+        let (members, silence, unaware) = (Members::default(), Silence::default(), BTreeSet::new());
+        Self { me, members, silence, unaware, draining: false, ended: false }
     }
 
     /// This node's own life.
@@ -47,9 +52,17 @@ impl Lives {
         if let Some(report) = report {
             self.silence.hear(report.life);
             let heard = if self.silence.is_up() { now } else { written };
-            change.begun = self.members.hear(report, heard).then(|| report.name.clone());
+            match self.members.hear(report, heard) {
+                Heard::Begun => {
+                    change.begun = Some(report.name.clone());
+                    self.unaware.retain(|life| life.node != report.life.node);
+                }
+                Heard::Ended => drop(self.unaware.insert(report.life)),
+                Heard::Known | Heard::Nothing => {}
+            }
         }
         for life in gone {
+            self.unaware.remove(life);
             change.ended.extend(self.members.end(*life));
             if life.node == self.me.node && life.incarnation >= self.me.incarnation && !self.ended {
                 self.me.incarnation = life.incarnation.saturating_add(1);
@@ -74,11 +87,16 @@ impl Lives {
         self.silence.start_again();
     }
 
-    /// Counts a tick of this node's own task. Returns the other lives that have been silent for a lease.
+    /// Counts a tick of this node's own task. Returns the other lives whose end this node must write: those that have been silent
+    /// for a lease, and those whose nodes do not know that they have ended.
     pub(super) fn tick(&mut self) -> Vec<Life> {
         let me = self.me.node;
         let others = self.members.live().map(Live::life).filter(|life| life.node != me);
-        self.silence.tick(others)
+        let mut ends = self.silence.tick(others);
+        if self.is_up() {
+            ends.extend(std::mem::take(&mut self.unaware).into_iter().filter(|life| life.node != me));
+        }
+        ends
     }
 
     /// Whether the partition is being read.
@@ -147,6 +165,29 @@ mod tests {
         gone(&mut lives, OTHER);
         lives.read();
         assert_eq!(lives.tick(), []);
+    }
+
+    #[test]
+    fn a_node_whose_end_the_log_has_lost_is_notified_again_unless_another_node_does_it_or_it_lives_anew() {
+        let ended = |steps: &[&dyn Fn(&mut Lives)]| {
+            let mut lives = Lives::new(1);
+            lives.set_up(true);
+            lives.read();
+            lives.fold(Some(&report(OTHER)), &[], 0, 0);
+            gone(&mut lives, OTHER);
+            steps.iter().for_each(|step| step(&mut lives));
+            lives.tick()
+        };
+        let stale = |lives: &mut Lives| drop(lives.fold(Some(&report(OTHER)), &[], 0, 0));
+        let other = |lives: &mut Lives| drop(gone(lives, OTHER));
+        let anew = |lives: &mut Lives| drop(lives.fold(Some(&report(Life { incarnation: 2, ..OTHER })), &[], 0, 0));
+        assert_eq!(ended(&[]), []);
+        assert_eq!(ended(&[&stale]), [OTHER]);
+        assert_eq!(ended(&[&stale, &stale]), [OTHER]);
+        assert_eq!(ended(&[&stale, &other]), []);
+        assert_eq!(ended(&[&stale, &anew]), []);
+        assert_eq!(ended(&[&anew, &stale]), []);
+        assert_eq!(ended(&[&stale, &|lives| drop(lives.tick())]), [], "once for each report");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_adapters::{Log, PublishError};
+use broker_adapters::{Log, Position, PublishError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
@@ -103,7 +103,6 @@ impl<C: Fn() -> u64> Member<C> {
 
 impl Cluster {
     /// This node's own life.
-    #[expect(dead_code, reason = "presence will use it")]
     pub(crate) fn me(&self) -> Life {
         self.lock().lives.me()
     }
@@ -111,6 +110,11 @@ impl Cluster {
     /// The nodes that live, with this one, in the order of their numbers.
     pub(crate) fn lives(&self) -> Vec<Live> {
         self.lock().lives.live().cloned().collect()
+    }
+
+    /// The last record of `{cluster}` that this node has read.
+    pub(crate) fn head(&self) -> Option<Position> {
+        self.lock().head
     }
 
     /// How many nodes live.
@@ -125,7 +129,6 @@ impl Cluster {
     }
 
     /// Whether this node has read the log for a whole lease without a break, so that it has heard every node that lives.
-    #[expect(dead_code, reason = "presence will use it")]
     pub(crate) fn knows_lives(&self) -> bool {
         self.lock().lives.is_whole()
     }

@@ -29,6 +29,19 @@ impl Live {
     }
 }
 
+/// What a report meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// A life has begun with it, and so perhaps an earlier one of the same node ended.
+    Begun,
+    /// The life was known.
+    Known,
+    /// The life has ended, and its node does not seem to know that: it has no later life.
+    Ended,
+    /// It does not count.
+    Nothing,
+}
+
 /// All nodes that live.
 #[derive(Debug, Default)]
 pub(super) struct Members {
@@ -40,16 +53,19 @@ pub(super) struct Members {
 }
 
 impl Members {
-    /// Folds a report of a node. Returns whether a life has begun with it, and so perhaps an earlier one of the same node ended.
-    pub(super) fn hear(&mut self, node: &Node, heard: u64) -> bool {
+    /// Folds a report of a node.
+    pub(super) fn hear(&mut self, node: &Node, heard: u64) -> Heard {
         let Life { node: id, incarnation } = node.life;
         let is_ended = self.ended.get(&id).is_some_and(|ended| incarnation <= *ended);
         let known = self.live.get(&id).map(|live| live.life().incarnation);
-        if is_ended || known.is_some_and(|known| incarnation < known) || (known.is_none() && self.live.len() >= MOST) {
-            return false;
+        match known {
+            None if is_ended => return Heard::Ended,
+            None if self.live.len() >= MOST => return Heard::Nothing,
+            Some(known) if is_ended || incarnation < known => return Heard::Nothing,
+            _ => {}
         }
         self.live.insert(id, Live { node: node.clone(), heard });
-        known != Some(incarnation)
+        if known == Some(incarnation) { Heard::Known } else { Heard::Begun }
     }
 
     /// Folds the end of a life. Returns what was known of it, if it lived.
@@ -125,17 +141,19 @@ mod tests {
     #[test]
     fn only_a_new_life_is_news_but_every_report_counts() {
         let mut members = Members::default();
-        assert!(members.hear(&report(1, 1), 5));
+        assert_eq!(members.hear(&report(1, 1), 5), Heard::Begun);
         let later = Node { connections: 7, ..report(1, 1) };
-        assert!(!members.hear(&later, 6));
+        assert_eq!(members.hear(&later, 6), Heard::Known);
         assert_eq!(members.live().next(), Some(&Live { node: later, heard: 6 }));
-        assert!(members.hear(&report(1, 2), 7), "the same node lives again");
+        assert_eq!(members.hear(&report(1, 2), 7), Heard::Begun, "the same node lives again");
+        assert_eq!(members.hear(&report(1, 1), 8), Heard::Nothing);
         assert!(
             members.is_live(Life { node: 1, incarnation: 2 }) && !members.is_live(Life { node: 1, incarnation: 1 })
         );
         assert!(members.end(Life { node: 1, incarnation: 1 }).is_none());
         assert!(members.end(Life { node: 1, incarnation: 2 }).is_some());
         assert!(members.end(Life { node: 1, incarnation: 2 }).is_none());
+        assert_eq!(members.hear(&report(1, 2), 9), Heard::Ended);
     }
 
     #[test]
@@ -149,6 +167,7 @@ mod tests {
             members.end(Life { node, incarnation: 1 });
         }
         assert_eq!((members.live().len(), members.ended.len(), members.order.len()), (0, REMEMBERED, REMEMBERED));
-        assert!(!members.hear(&report(9_999, 1), 0) && members.hear(&report(1, 1), 0));
+        assert_eq!(members.hear(&report(9_999, 1), 0), Heard::Ended);
+        assert_eq!(members.hear(&report(1, 1), 0), Heard::Begun);
     }
 }

@@ -119,6 +119,12 @@ impl Plan {
         Self { faults, kinds: kinds.into_iter().map(|kind| KINDS[kind]).collect(), length }
     }
 
+    /// Whether no fault hides a node that runs from the others: each ends the node, or concerns all of them.
+    pub(super) fn hides_no_node(&self) -> bool {
+        const ALIKE: [&str; 8] = ["restart", "crash", "wipe", "trim", "roll back", "garbage", "skip", "set back"];
+        self.kinds.iter().all(|kind| ALIKE.contains(kind))
+    }
+
     /// Whether all stored records remain readable.
     pub(super) fn loses_nothing(&self) -> bool {
         !self.kinds.iter().any(|kind| KINDS[LOSING..].contains(kind))

@@ -13,6 +13,8 @@ use super::ledger::{Ledger, Written};
 pub(super) struct Expected {
     /// The broker loses nothing: no client may receive `lost`, and no client may receive a message twice.
     pub(super) nothing_lost: bool,
+    /// The faults hide no node from the others: no running node may count as gone.
+    pub(super) nobody_gone: bool,
 }
 
 /// Checks all traces and records breaches in the chronicle.

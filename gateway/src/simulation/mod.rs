@@ -3,7 +3,8 @@
 //! Real: log, cursor, dedup, publisher, relay, window, hub, outboxes, resume, codec, native protocol, tokens, gate.
 //! Simulated: the broker, sockets, clients, time. It uses one thread, tokio's paused clock, and the seed for each choice.
 //! Each world must keep the law: an acknowledged message is delivered once or announced as lost, in the same order for all
-//! clients, never to a client whose right to it was withdrawn, and everything works again after the faults.
+//! clients, never to a client whose right to it was withdrawn, and everything works again after the faults. The nodes then know which
+//! of them live.
 
 mod broker;
 mod chronicle;
@@ -11,6 +12,7 @@ mod client;
 mod faults;
 mod judge;
 mod ledger;
+mod membership;
 mod node;
 mod panics;
 pub(crate) mod pipe;

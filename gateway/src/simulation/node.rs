@@ -15,6 +15,7 @@ use super::broker::Model;
 use super::pipe::End;
 use super::wall;
 use crate::auth::Auth;
+use crate::cluster::Cluster;
 use crate::codec::Extensions;
 use crate::config::Config;
 use crate::door::ingress::Client;
@@ -39,10 +40,17 @@ const CAPACITY: usize = 1_000;
 /// Makes the part of a node that decides what clients may do.
 pub(super) type Gate = fn(&Config) -> Box<dyn Judge>;
 
+/// What the world sees of a node.
+struct Parts {
+    health: Arc<Health>,
+    log: Arc<Log>,
+    cluster: Arc<Cluster>,
+}
+
 /// A running node. Dropping it simulates a crash.
 pub(super) struct Node {
     task: AbortHandle,
-    parts: Rc<OnceCell<(Arc<Health>, Arc<Log>)>>,
+    parts: Rc<OnceCell<Parts>>,
     accepted: Vec<mpsc::Sender<(End, Arc<Identity>)>>,
     turn: RefCell<usize>,
 }
@@ -62,7 +70,9 @@ impl Node {
             let gates = (Auth::new(&config).expect("the only key is a secret"), gate(&config));
             let core = Core::new(broker, config, format!("node {number}"), gates, Metrics::default(), wall);
             // Cannot fail: this task runs once.
-            let _ = known.set((Arc::clone(&core.health), Arc::clone(&core.shared.log)));
+            let Shared { log, cluster, .. } = &*core.shared;
+            let (health, log, cluster) = (Arc::clone(&core.health), Arc::clone(log), Arc::clone(cluster));
+            let _ = known.set(Parts { health, log, cluster });
             tokio::task::spawn_local(core.keeper());
             tokio::task::spawn_local(core.member(None, CAPACITY));
             let workers = inlets.into_iter().map(|(accepted, rng)| run_worker(&core.shared, accepted, rng)).collect();
@@ -74,12 +84,17 @@ impl Node {
 
     /// Whether the node is ready; false before its task has started.
     pub(super) fn is_ready(&self) -> bool {
-        self.parts.get().is_some_and(|(health, _)| health.ready().is_ok())
+        self.parts.get().is_some_and(|parts| parts.health.ready().is_ok())
     }
 
     /// The node's log, once its task has started.
     pub(super) fn log(&self) -> Option<Arc<Log>> {
-        self.parts.get().map(|(_, log)| Arc::clone(log))
+        self.parts.get().map(|parts| Arc::clone(&parts.log))
+    }
+
+    /// What the node knows of the cluster, once its task has started.
+    pub(super) fn cluster(&self) -> Option<Arc<Cluster>> {
+        self.parts.get().map(|parts| Arc::clone(&parts.cluster))
     }
 
     /// Connects a client; false if the node does not accept it.

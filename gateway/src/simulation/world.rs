@@ -46,7 +46,7 @@ pub(super) struct World {
     pub(super) done: RefCell<Vec<bool>>,
     pub(super) tokens: RefCell<Tokens>,
     pub(super) model: Arc<Model>,
-    nodes: RefCell<Vec<Option<Node>>>,
+    pub(super) nodes: RefCell<Vec<Option<Node>>>,
     rng: RefCell<Rng>,
     faultless: bool,
     gate: Gate,
@@ -97,7 +97,7 @@ impl World {
         Rc::new(Self {
             channels: (0..rng.u32(1..=4)).map(|n| format!("channel-{n}")).collect(),
             chronicle,
-            expected: Expected { nothing_lost: plan.loses_nothing() },
+            expected: Expected { nothing_lost: plan.loses_nothing(), nobody_gone: plan.hides_no_node() },
             pace: rng.u64(60..500),
             calm: Cell::new(false),
             done: RefCell::new(vec![false; rng.usize(2..=5)]),
@@ -150,7 +150,7 @@ impl World {
         (0..self.size()).filter(|node| !self.is_up(*node)).for_each(|node| self.start_node(node));
         self.calm.set(true);
         self.chronicle.note(format_args!("CALM"));
-        let end = Instant::now() + RECOVERY;
+        let (begin, end) = (Instant::now(), Instant::now() + RECOVERY);
         loop {
             let clients: Vec<_> =
                 (0..).zip(self.done.borrow().iter()).filter(|(_, done)| !**done).map(|(n, _)| n).collect();
@@ -159,7 +159,14 @@ impl World {
                 (0..).zip(self.nodes.borrow().iter()).filter(|(_, node)| !ready(node)).map(|(n, _)| n).collect();
             // A log that loses records may lose a revocation with them, if no node knows it any more.
             let revoked = if self.expected.nothing_lost { self.tokens.borrow().revoked() } else { Vec::new() };
-            if (clients.is_empty() && nodes.is_empty() && revoked.is_empty()) || Instant::now() > end {
+            let misled = self.misled();
+            let is_well = clients.is_empty() && nodes.is_empty() && revoked.is_empty();
+            if is_well && !misled.is_empty() && begin.elapsed() > self.longest_misled() {
+                self.chronicle.breach(format!("nodes {misled:?} do not know which nodes live"));
+                return;
+            }
+            if (is_well && misled.is_empty()) || Instant::now() > end {
+                self.check_lives();
                 if !revoked.is_empty() {
                     self.chronicle.breach(format!("clients {revoked:?} are still connected with a revoked token"));
                 }
@@ -247,6 +254,7 @@ fn draw_config(rng: &mut Rng, faultless: bool) -> Config {
     config.timing.ping = millis(rng, 1_000, 10_000);
     config.timing.pong = config.timing.ping / 2;
     config.window.age = millis(rng, 500, 20_000);
+    config.cluster.lease = millis(rng, 4_000, 10_000);
     if !faultless {
         config.window.bytes = ByteSize::kib(1 << rng.u32(2..16));
         config.limits.outbox = ByteSize::kib(1 << rng.u32(3..11));

@@ -92,7 +92,6 @@ async fn a_wrong_request_is_answered_with_what_to_change_and_stores_nothing() ->
         ("POST", "/v1/batch", &json, "{\"messages\":[]}", 400, "1 to 1000 messages"),
         ("GET", "/v1/channels/a/history?last=7", &[], "", 400, "`since`, `before` and `limit`"),
         ("GET", "/v1/channels/a/presence", &[], "", 501, "presence"),
-        ("GET", "/v1/nodes", &[], "", 501, "nodes"),
     ] {
         let answer = api.send(method, path, headers, body.as_bytes()).await?;
         let (found, problem) = document(&answer)?;
