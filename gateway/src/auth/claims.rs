@@ -2,6 +2,8 @@
 //!
 //! Pure: the time comes from the caller. Types are strict, because a claim of the wrong type must not count as absent.
 
+use std::sync::Arc;
+
 use ring::digest::{SHA256, digest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -19,6 +21,8 @@ pub(crate) const LEEWAY: u64 = 30;
 const USER: usize = 255;
 /// The longest `info`, in bytes.
 const INFO: usize = 4096;
+
+const ANSWER: &str = "it is not a JSON object with each field once";
 
 pub(super) const FORM: &str = "its claim `fanfare` is {\"info\": any JSON, \"channels\": [{\"match\": \"chat:*\", \"can\": [\"subscribe\", \
                     \"publish\", \"presence\", \"history\"]}], \"subscribe\": [\"chat:1\"]}, where each part may be missing";
@@ -111,20 +115,51 @@ impl Claims {
             Some(_) => return Err(Refused::Malformed("its `jti` is not a string")),
         };
         let user = user(self.sub.as_ref())?;
-        let Fanfare { info, channels, subscribe } = match &self.fanfare {
+        let fanfare = match &self.fanfare {
             Some(claim) => object(claim).ok_or(Refused::Malformed(FORM))?,
             None => Fanfare::default(),
         };
+        let (rights, extras) = fanfare.read(shared)?;
+        Ok(Identity { user: Some(user), extras, rights, token: Some(Token::new(expires, issued, id)) })
+    }
+}
+
+/// What the claim gives to an identity.
+type Granted = (Option<Arc<Rights>>, Option<Box<Extras>>);
+
+impl Fanfare {
+    fn read(self, shared: &SharedRights) -> Result<Granted, Refused> {
+        let Self { info, channels, subscribe } = self;
         let info = info.map(Box::<str>::from);
         if info.as_ref().is_some_and(|info| info.len() > INFO) {
             return Err(Refused::Malformed("its `fanfare.info` is longer than 4 KiB"));
         }
-        let token = Some(Token::new(expires, issued, id));
         let rights = channels.map(|entries| rights(&entries)).transpose()?.map(|rights| shared.share(rights));
         let has_extras = info.is_some() || !subscribe.is_empty();
         let extras = has_extras.then(|| Box::new(Extras { info, subscribe: subscribe.into(), within: None }));
-        Ok(Identity { user: Some(user), extras, rights, token })
+        Ok((rights, extras))
     }
+}
+
+/// What a backend says about a client that it lets in.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Introduced {
+    user: Option<Value>,
+    expires_in: Option<Value>,
+}
+
+/// The identity that a backend's answer gives at the time `now`, in seconds since 1970. Beside a token's `info`, `channels` and
+/// `subscribe` it may have `user` and `expires_in`.
+pub(super) fn introduced(json: &RawValue, now: u64, shared: &SharedRights) -> Result<Identity, Refused> {
+    let Introduced { user: name, expires_in } = object(json).ok_or(Refused::Malformed(ANSWER))?;
+    let fanfare: Fanfare = object(json).ok_or(Refused::Malformed(FORM))?;
+    let user = name.is_some().then(|| user(name.as_ref())).transpose()?;
+    let left = seconds(expires_in.as_ref(), "its `expires_in` is not a number of seconds")?;
+    let (rights, extras) = fanfare.read(shared)?;
+    let known = user.is_some() || rights.is_some() || extras.is_some() || left.is_some();
+    let token = known.then(|| Token::of_backend(now, left.map(|left| now.saturating_add(left))));
+    Ok(Identity { user, rights, extras, token })
 }
 
 /// A value that is not null.

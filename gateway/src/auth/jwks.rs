@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::fetch::Client;
 use super::jwk;
 use super::key::Key;
 use crate::config::JwksUrl;
+use crate::fetch::Client;
 use crate::field::Shown;
 
 /// The shortest time between a fetch and one for an unknown key.

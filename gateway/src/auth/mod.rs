@@ -5,7 +5,6 @@
 
 mod claims;
 mod crypto;
-mod fetch;
 pub(crate) mod generate;
 mod jwk;
 mod jwks;
@@ -27,13 +26,13 @@ use serde_json::value::RawValue;
 
 use self::claims::{Claims, Terms};
 pub(crate) use self::claims::{LEEWAY, token_id};
-use self::fetch::Client;
 use self::jwks::Source;
 use self::key::Key;
 pub(crate) use self::offered::{BEARER, Misplaced, Place, offered, ticket};
 pub(crate) use self::refused::Refused;
 use self::shared_rights::SharedRights;
 use crate::config::Config;
+use crate::fetch::{self, Client};
 use crate::field::Shown;
 use crate::gate::Identity;
 
@@ -113,7 +112,7 @@ impl Auth {
             keys.push(loaded);
         }
         let over_tls = auth.jwks.iter().any(crate::config::JwksUrl::is_private);
-        let client = (!auth.jwks.is_empty()).then(|| Client::new(over_tls)).transpose();
+        let client = (!auth.jwks.is_empty()).then(|| Client::new(over_tls, 0)).transpose();
         Ok(Self(Arc::new(Inner {
             longest: auth.longest(),
             anonymous: auth.lets_anonymous_in(config.http.listen),
@@ -169,6 +168,11 @@ impl Auth {
             identity.extras.get_or_insert_default().within = Some(rights.share(within));
         }
         Ok(identity)
+    }
+
+    /// The identity that a backend's answer gives to a client at the time `now`, in seconds since 1970.
+    pub(crate) fn of_answer(&self, answer: &RawValue, now: u64) -> Result<Identity, Refused> {
+        claims::introduced(answer, now, &self.0.rights)
     }
 
     /// Verifies a token at the time `now`, in seconds since 1970. Does not block.

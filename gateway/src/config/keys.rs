@@ -155,9 +155,10 @@ mod tests {
     fn every_section_has_keys() {
         let table = Table::try_from(Config::default()).expect("strings and numbers");
         let keys = Keys(&table);
-        for section in
-            ["node", "http", "auth", "tls", "limits", "timing", "broker", "window", "cluster", "log", "agent", "api"]
-        {
+        for section in [
+            "node", "http", "auth", "tls", "limits", "timing", "broker", "window", "cluster", "log", "agent", "api",
+            "hooks",
+        ] {
             assert!(keys.all().iter().any(|path| path.len() == 2 && path[0] == section), "{section}");
         }
         assert_eq!(keys.0.len(), 13, "and a list of tables");

@@ -244,11 +244,8 @@ fn wrong(key: String, value: &Value, place: Place, error: &toml::de::Error) -> C
 
 /// A value for a message. The lists of keys have secrets, and a misspelt field may have one too.
 fn shown(key: &str, value: &str) -> String {
-    if (key.starts_with("auth.keys") || key.starts_with("api.keys")) && value != "[]" {
-        "***".to_owned()
-    } else {
-        redacted(value)
-    }
+    let has_secrets = ["auth.keys", "api.keys", "hooks.secret"].iter().any(|secret| key.starts_with(secret));
+    if has_secrets && value != "[]" { "***".to_owned() } else { redacted(value) }
 }
 
 /// The field and the existing ones, if the message is serde's about an unknown field.

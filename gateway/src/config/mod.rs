@@ -9,12 +9,14 @@ mod broker_url;
 mod duration;
 mod environment;
 mod errors;
+mod hook_url;
 mod jwks_url;
 mod keys;
 mod load;
 mod name;
 mod network;
 mod number;
+mod optional;
 #[cfg(test)]
 mod reference;
 mod rules;
@@ -32,12 +34,13 @@ pub use self::{
     api_key::{ApiKey, InvalidHash, KeyHash},
     broker_url::{BrokerUrl, redacted},
     errors::{ConfigError, ConfigErrors, Place},
+    hook_url::{HookUrl, InvalidHookUrl},
     jwks_url::{InvalidJwksUrl, JwksUrl},
     load::{Overrides, load},
     network::Network,
     sections::{
-        Agent, Anonymous, Api, ApiListen, Auth, Broker, Channel, Cluster, Http, Limits, Log, Node, Timing, Tls, Who,
-        Window,
+        Agent, Anonymous, Api, ApiListen, Auth, Broker, Channel, Cluster, Hook, Hooks, Http, Limits, Log, Node, Timing,
+        Tls, Who, Window,
     },
     size::ByteSize,
     token_key::{InvalidSecret, Secret, TokenKey},
@@ -74,6 +77,8 @@ pub struct Config {
     pub agent: Agent,
     /// The HTTP API for backends.
     pub api: Api,
+    /// Your backend, asked before clients connect, subscribe and publish.
+    pub hooks: Hooks,
 }
 
 impl Config {

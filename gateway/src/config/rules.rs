@@ -1,6 +1,6 @@
 //! The rules about two values together. A rule about one value is in its type.
 
-use super::{Config, Place};
+use super::{Config, Place, Who};
 
 /// A rule that a configuration may break.
 pub(super) struct Rule {
@@ -13,18 +13,19 @@ pub(super) struct Rule {
 }
 
 /// Who may connect and who may use the API must fit where the node listens.
-fn about_clients(Config { http, auth, api, .. }: &Config) -> [(bool, Rule); 3] {
+fn about_clients(Config { http, auth, api, hooks, .. }: &Config) -> [(bool, Rule); 3] {
     [
         (
-            auth.lets_someone_in(http.listen),
+            auth.lets_someone_in(http.listen, hooks),
             Rule {
                 key: "auth.anonymous",
                 found: None,
-                relation: "\"on\", unless there are keys for tokens, with",
+                relation: "\"on\", unless there are keys for tokens or `hooks.connect`, with",
                 other: "http.listen",
-                reason: "otherwise no client could connect. There are three ways: a key in `auth.keys` (`fanfare genkey` \
-                         makes one), the URL of an identity provider's keys in `auth.jwks`, or `auth.anonymous = \"on\"` \
-                         (FANFARE__AUTH__ANONYMOUS=on), which lets in every client that reaches the node",
+                reason: "otherwise no client could connect. There are three ways: keys for tokens (`auth.keys`, \
+                         which `fanfare genkey` makes, or `auth.jwks`), a backend that is asked about each client \
+                         (`hooks.connect`), or `auth.anonymous = \"on\"` (FANFARE__AUTH__ANONYMOUS=on), which lets in every \
+                         client that reaches the node",
             },
         ),
         (
@@ -132,6 +133,25 @@ pub(super) fn broken(config: &Config) -> impl Iterator<Item = Rule> {
         .chain(about_clients(config))
         .filter_map(|(holds, rule)| (!holds).then_some(rule))
         .chain(too_large(config))
+        .chain(unasked(config))
+}
+
+/// The rules for channels that ask a hook without a URL.
+fn unasked(config: &Config) -> impl Iterator<Item = Rule> {
+    let hooks = &config.hooks;
+    config.channels.iter().flat_map(move |channel| {
+        let place = channel.place.clone().unwrap_or(Place::Default);
+        let asked = [
+            ("channels.subscribe", channel.subscribe, "hooks.subscribe", &hooks.subscribe),
+            ("channels.publish", channel.publish, "hooks.publish", &hooks.publish),
+        ];
+        asked.into_iter().filter(|(_, who, _, url)| *who == Some(Who::Hook) && url.is_none()).map(
+            move |(key, _, other, _)| {
+                let reason = "otherwise there is no backend to ask: set its URL";
+                Rule { key, found: Some(("hook".to_owned(), place.clone())), relation: "accompanied by", other, reason }
+            },
+        )
+    })
 }
 
 /// The rules for channels that allow larger messages than any client can send.

@@ -4,14 +4,20 @@
 
 use std::fmt;
 
+use broker_adapters::Payload;
+use bytes::Bytes;
+
 use super::identity::Identity;
 use super::pattern::Name;
 use super::rights::{Rights, Verb};
-use super::rules::{Ask, Rules, ask, said};
+use super::rules::{Ask, Rules, Ruling, ask, said};
 use super::{Question, Verdict};
 use crate::columns::wrapped;
 use crate::config::{Channel, Config, Who};
+use crate::protocol::Failure;
 
+/// A message whose size no rule forbids.
+const EMPTY: Payload = Payload::Text(Bytes::new());
 /// The column in which texts begin.
 const INDENT: usize = 10;
 
@@ -31,10 +37,18 @@ pub(crate) fn explain<'a>(config: &'a Config, identity: &'a Identity, verb: Verb
     let rules = Rules::new(config);
     let question = match verb {
         Verb::Subscribe | Verb::Presence => Question::Subscribe { channel },
-        Verb::Publish => Question::Publish { channel, bytes: 0 },
+        Verb::Publish => Question::Publish { channel, payload: &EMPTY },
         Verb::History => Question::History { channel },
     };
-    let (deciding, verdict) = (rules.deciding(&Name::new(channel), identity.user()), rules.decide(identity, question));
+    let deciding = rules.deciding(&Name::new(channel), identity.user());
+    let verdict = match rules.rule(identity, question) {
+        Ok(Ruling::Allowed(policy)) => Ok(policy),
+        Ok(Ruling::Ask(_)) => {
+            let url = format!("the backend at `hooks.{}` decides, and this command does not ask it", verb.name());
+            Err(Failure::for_now("hook", url))
+        }
+        Err(failure) => Err(failure),
+    };
     Explanation { config, identity, verb, channel, deciding, verdict }
 }
 
@@ -76,6 +90,7 @@ impl Explanation<'_> {
                     Who::Anyone => "every client that may connect",
                     Who::User => "a client with a user",
                     Who::Token => "a token that grants it on this channel",
+                    Who::Hook => "your backend's consent, each time",
                     Who::Nobody => "no client may",
                 };
                 let implied = said(rule, self.verb).is_none();
@@ -109,6 +124,7 @@ impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let answer = match &self.verdict {
             Ok(_) => "yes".to_owned(),
+            Err(Failure { code: "hook", message, .. }) => message.clone(),
             Err(failure) => format!("no ({}): {}", failure.code, failure.message),
         };
         let lines = [

@@ -49,6 +49,17 @@ impl Token {
         Self { expires: seconds(expires), issued: issued.map(seconds), id: id.and_then(NonZeroU64::new) }
     }
 
+    /// A client that a backend let in, which has no token. It counts as one that was issued at that time, and ends only if the
+    /// backend says when.
+    pub(crate) fn of_backend(now: u64, expires: Option<u64>) -> Self {
+        Self::new(expires.unwrap_or(u64::MAX), Some(now), None)
+    }
+
+    /// Whether it expires at all.
+    pub(crate) fn ends(self) -> bool {
+        self.expires < NonZeroU32::MAX
+    }
+
     /// When it expires.
     pub(crate) fn expires(self) -> u64 {
         self.expires.get().into()

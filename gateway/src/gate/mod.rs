@@ -12,15 +12,16 @@ mod names;
 mod pace;
 mod parties;
 mod pattern;
+mod permission;
 mod policy;
 mod rights;
 mod rules;
 mod warnings;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_adapters::Payload;
 use tokio::time::timeout;
 
 pub(crate) use self::allowance::{Allowance, Limiter, Refusal};
@@ -32,16 +33,17 @@ pub(crate) use self::identity::Token;
 pub(crate) use self::identity::{Extras, Identity};
 pub(crate) use self::pace::{Moment, Rate, SharedPace};
 pub use self::pattern::{InvalidPattern, Pattern};
+pub(crate) use self::permission::{Introduction, Pending, Permission, Visitor};
 pub use self::policy::Slow;
 pub(crate) use self::policy::{Policy, RuleRate};
 pub(crate) use self::rights::Rights;
 pub(crate) use self::rights::{Grant, Verb};
-pub(crate) use self::rules::Rules;
+pub(crate) use self::rules::{Rules, Ruling};
 pub(crate) use self::warnings::warnings;
 use crate::protocol::Failure;
 
-/// How long a decision may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a decision may take: longer than a hook takes, which waits for its turn and has at most 10 s.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// What a client wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +52,8 @@ pub(crate) enum Question<'a> {
     Connect { path: &'a str },
     /// To receive the messages of a channel.
     Subscribe { channel: &'a str },
-    /// To publish a message of this many bytes on a channel.
-    Publish { channel: &'a str, bytes: usize },
+    /// To publish a message on a channel.
+    Publish { channel: &'a str, payload: &'a Payload },
     /// To read older messages of a channel.
     History { channel: &'a str },
 }
@@ -59,15 +61,11 @@ pub(crate) enum Question<'a> {
 /// Whether an action is allowed and how it is carried out, or why it is not allowed.
 pub(crate) type Verdict = Result<Policy, Failure>;
 
-/// A pending verdict.
-pub(crate) type Pending = Pin<Box<dyn Future<Output = Verdict>>>;
-
 /// The answer to a question.
 pub(crate) enum Decision {
     /// The verdict, at once.
     Now(Verdict),
     /// A verdict that takes time. Await it with [`verdict`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "decisions that wait come with hooks"))]
     Later(Pending),
 }
 
@@ -77,13 +75,18 @@ pub(crate) trait Judge: Send + Sync {
     /// [`Decision::Later`].
     fn judge(&self, identity: &Arc<Identity>, question: Question<'_>) -> Decision;
 
+    /// Who a client without a token is, if a backend says so. `None` if no backend is asked.
+    fn introduce(&self, _visitor: &Visitor<'_>) -> Option<Introduction> {
+        None
+    }
+
     /// Decides whether the holder of a key of the API may do something on a channel. Returns the size of the largest message
     /// that the channel's rule allows, if it says one.
     fn judge_backend(&self, backend: &Backend, right: Right, channel: &str) -> Result<Option<usize>, Failure>;
 }
 
 /// Waits for a verdict, for at most [`PATIENCE`].
-pub(crate) async fn verdict(pending: Pending) -> Verdict {
+pub(crate) async fn verdict(pending: Pending) -> Result<Permission, Failure> {
     let late =
         |_| Err(Failure::for_now("unavailable", "it took too long to decide whether this is allowed: try again"));
     timeout(PATIENCE, pending).await.unwrap_or_else(late)

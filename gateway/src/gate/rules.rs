@@ -33,6 +33,15 @@ struct Rule {
     policy: Policy,
 }
 
+/// What the rules say about an action that they do not forbid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ruling {
+    /// It is allowed.
+    Allowed(Policy),
+    /// It is allowed if the backend says so, which has to be asked.
+    Ask(Policy),
+}
+
 /// What a rule asks of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
@@ -82,11 +91,21 @@ impl Rules {
         self.rules.iter().position(|rule| rule.pattern.matches(channel, user))
     }
 
+    /// As [`rule`](Self::rule), on a node that has no backend to ask.
     pub(super) fn decide(&self, identity: &Identity, question: Question<'_>) -> Verdict {
+        match self.rule(identity, question) {
+            Ok(Ruling::Allowed(policy)) => Ok(policy),
+            Ok(Ruling::Ask(_)) => Err(Failure::for_now("unavailable", "only the backend can decide this (`hooks`)")),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Decides, as far as the rules can. Fails if they do not allow it.
+    pub(crate) fn rule(&self, identity: &Identity, question: Question<'_>) -> Result<Ruling, Failure> {
         let (verb, channel, bytes) = match question {
-            Question::Connect { .. } => return Ok(Policy::default()),
+            Question::Connect { .. } => return Ok(Ruling::Allowed(Policy::default())),
             Question::Subscribe { channel } => (Verb::Subscribe, channel, 0),
-            Question::Publish { channel, bytes } => (Verb::Publish, channel, bytes),
+            Question::Publish { channel, payload } => (Verb::Publish, channel, payload.bytes().len()),
             Question::History { channel } => (Verb::History, channel, 0),
         };
         names::check(channel, self.channel_name)?;
@@ -98,7 +117,7 @@ impl Rules {
             if !meets(Ask::Listed, identity, verb, channel) {
                 return Err(refusal(None, Ask::Listed, identity, verb));
             }
-            return Ok(with_last(Policy::default(), Ask::Listed, identity, verb, channel));
+            return Ok(Ruling::Allowed(with_last(Policy::default(), Ask::Listed, identity, verb, channel)));
         }
         let Some(number) = self.deciding(channel, identity.user()) else {
             return Err(Failure::new("forbidden", "no rule of this node's `[[channels]]` matches this channel"));
@@ -113,8 +132,16 @@ impl Rules {
                 let why = format!("a message on `{pattern}` has at most {most} bytes; this one has {bytes}");
                 Err(Failure::new("too_large", why))
             }
-            _ => Ok(with_last(*policy, asks[Verb::History as usize], identity, verb, channel)),
+            _ => {
+                let policy = with_last(*policy, asks[Verb::History as usize], identity, verb, channel);
+                Ok(if ask == Ask::For(Who::Hook) { Ruling::Ask(policy) } else { Ruling::Allowed(policy) })
+            }
         }
+    }
+
+    /// The largest message that a channel's rule allows, in bytes, if it says one.
+    pub(crate) fn largest(&self, channel: &str, user: Option<&str>) -> Option<usize> {
+        self.rules[self.deciding(&Name::new(channel), user)?].message
     }
 }
 
@@ -136,17 +163,16 @@ impl Judge for Rules {
     fn judge_backend(&self, backend: &Backend, right: Right, channel: &str) -> Result<Option<usize>, Failure> {
         names::check(channel, self.channel_name)?;
         backend.check_on(right, channel)?;
-        let rule = self.deciding(&Name::new(channel), None).map(|number| &self.rules[number]);
-        Ok(rule.and_then(|rule| rule.message))
+        Ok(self.largest(channel, None))
     }
 }
 
-/// Whether a client has what is asked for.
+/// Whether a client has what is asked for, as far as the node knows.
 fn meets(ask: Ask, identity: &Identity, verb: Verb, channel: &Name<'_>) -> bool {
     let granted = || identity.rights.as_ref().map(|rights| rights.entry(verb, channel, identity.user()).is_some());
     match ask {
         Ask::Listed => granted().unwrap_or(true),
-        Ask::For(Who::Anyone) => true,
+        Ask::For(Who::Anyone | Who::Hook) => true,
         Ask::For(Who::User) => identity.user().is_some(),
         Ask::For(Who::Token) => granted().unwrap_or(false),
         Ask::For(Who::Nobody) => false,
@@ -169,7 +195,7 @@ fn refusal(pattern: Option<&Pattern>, ask: Ask, identity: &Identity, verb: Verb)
         (Ask::For(Who::Token), false) => ("unauthorised", "needs a token that grants it: connect with one"),
         (Ask::For(Who::User), true) => ("forbidden", "needs a token that names a user (`sub`)"),
         (Ask::For(Who::User), false) => ("unauthorised", "needs a user: connect with a token that names one (`sub`)"),
-        (Ask::For(Who::Nobody | Who::Anyone), _) => ("forbidden", "is not allowed to any client"),
+        (Ask::For(Who::Nobody | Who::Hook | Who::Anyone), _) => ("forbidden", "is not allowed to any client"),
     };
     Failure::new(code, format!("{what} {why}"))
 }

@@ -22,7 +22,8 @@ use crate::codec::Extensions;
 use crate::door::ingress::{Client, Place, TooMany};
 use crate::door::listener::Admission;
 use crate::door::stream::Stream;
-use crate::gate::{Identity, Policy, Question, Verb};
+use crate::field::lists;
+use crate::gate::{Identity, Policy, Question, Verb, Visitor};
 use crate::node::metrics::Refused;
 use crate::protocol::{CHANNEL, Failure, Format, Session, placed, raw};
 use crate::worker::Worker;
@@ -168,14 +169,38 @@ pub(super) async fn identify(
         }
         (Some(ticket), _) => worker.redeem(ticket).await,
         (None, Some(offered)) => worker.identify(&offered.token).await,
-        (None, None) if auth.lets_anonymous_in() => Ok(Identity::anonymous()),
-        (None, None) if asked.by_message => return Ok(None),
-        (None, None) => return Err(refusing.unauthorised(&NO_TOKEN, StatusCode::UNAUTHORIZED)),
+        (None, None) => return without_token(refusing, &asked).await,
     };
     match proven {
         Ok(identity) => Ok(Some(identity)),
         Err(refused) if refused.is_temporary() => Err(later(&refused.to_string())),
         Err(refused) => Err(refusing.unauthorised(&refused, StatusCode::UNAUTHORIZED)),
+    }
+}
+
+/// Who a client is that offers neither token nor ticket: as the backend says, if there is one to ask.
+async fn without_token(refusing: &Refusing<'_>, asked: &Asked) -> Result<Option<Arc<Identity>>, Box<Response<Body>>> {
+    let Refusing { worker, head, .. } = *refusing;
+    let auth = &worker.shared.auth;
+    // A browser says of which site's page a request without origin is; other programs send no such header.
+    let other_site = !head.headers.contains_key(header::ORIGIN)
+        && head.headers.contains_key("sec-fetch-site")
+        && !lists(&head.headers, "sec-fetch-site", "same-origin");
+    let visitor = Visitor {
+        path: head.uri.path(),
+        query: head.uri.query(),
+        address: refusing.client().0.ip(),
+        headers: &head.headers,
+        cookies: asked.cookies && !other_site,
+    };
+    match worker.introduce(&visitor).await {
+        Some(Ok(identity)) => Ok(Some(identity)),
+        // Its token may come in its first message.
+        Some(Err(_)) if asked.by_message && auth.has_keys() => Ok(None),
+        Some(Err(failure)) => Err(not_allowed(refusing, failure)),
+        None if auth.lets_anonymous_in() => Ok(Some(Identity::anonymous())),
+        None if asked.by_message => Ok(None),
+        None => Err(refusing.unauthorised(&NO_TOKEN, StatusCode::UNAUTHORIZED)),
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use broker_adapters::{Log, Position, PublishError};
 
 use crate::close::CloseReason;
+use crate::hooks::AllCounters;
 
 /// The node's counters.
 #[derive(Debug, Default)]
@@ -24,6 +25,7 @@ pub(crate) struct Metrics {
     limited: AtomicU64,
     published: [AtomicU64; OUTCOMES.len()],
     log_lines_dropped: Arc<AtomicU64>,
+    hooks: Arc<AllCounters>,
 }
 
 /// Why a connection was refused.
@@ -82,6 +84,11 @@ impl Metrics {
     /// New counters. The program's log counts its dropped lines in `log_lines_dropped`.
     pub(crate) fn new(log_lines_dropped: Arc<AtomicU64>) -> Self {
         Self { log_lines_dropped, ..Self::default() }
+    }
+
+    /// The same, with what hooks count.
+    pub(crate) fn with_hooks(self, hooks: Arc<AllCounters>) -> Self {
+        Self { hooks, ..self }
     }
 
     pub(crate) fn opened(&self) {
@@ -192,6 +199,7 @@ impl Metrics {
         family("broker_breaks_total", "counter", help, &plain(counters.breaks.value()));
         let help = "Requests to the broker for records older than the window.";
         family("broker_read_backs_total", "counter", help, &plain(counters.read_backs.value()));
+        out += &self.hooks.text();
         out
     }
 }

@@ -40,6 +40,7 @@ use crate::config::{ApiListen, Config};
 use crate::door::ingress::{Ingress, Tls, TlsError};
 use crate::door::listener::{Counts, Listener, Refusing};
 use crate::gate::{Judge, Rules};
+use crate::hooks::{AllCounters, Asking, Gate, Hooks, HooksError};
 use crate::http::handshake::{HostError, Hosts, OriginError, Origins};
 use crate::http::refusals::Refusals;
 use crate::http::site::{PROBES, Site};
@@ -65,6 +66,9 @@ pub enum StartError {
     /// The keys of the API cannot be used.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// The backend cannot be asked.
+    #[error(transparent)]
+    Hooks(#[from] HooksError),
     /// The node cannot listen on an address.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -120,12 +124,13 @@ impl Node {
     }
 
     fn on(
-        Prepared { origins, hosts, tls, auth, gate, broker, api }: Prepared,
+        Prepared { origins, hosts, tls, auth, gate, hooks, hook_counters, broker, api }: Prepared,
         app: App,
         config: Config,
         name: String,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
+        let metrics = metrics.with_hooks(hook_counters);
         let core = Core::new(broker, config.clone(), name, (auth, gate), metrics, wall_clock);
         let listen = config.http.listen;
         let listener = Listener::bind(listen).map_err(|error| StartError::Listen(listen, error))?;
@@ -173,6 +178,9 @@ impl Node {
         let (publisher, watched) = (Arc::clone(&core.shared.log), Arc::clone(vitals));
         tasks.spawn(vitals.keep("the keeper", core.keeper()));
         tasks.spawn(vitals.keep("the member of the cluster", core.member(api_at, capacity)));
+        if let Some(hooks) = hooks {
+            tasks.spawn(vitals.keep("the hooks", hooks.run()));
+        }
         tasks.spawn(vitals.keep("the reader of keys", core.shared.auth.clone().run()));
         tasks.spawn(vitals.keep("the publisher", async move { publisher.publishing_ended().await }));
         tasks.spawn(vitals.keep("the health watch", async move { watched.watch().await }));
@@ -257,6 +265,8 @@ struct Prepared {
     tls: Option<Tls>,
     auth: Auth,
     gate: Box<dyn Judge>,
+    hooks: Option<Asking>,
+    hook_counters: Arc<AllCounters>,
     broker: Arc<dyn Broker>,
     api: Option<ApiPlan>,
 }
@@ -300,8 +310,13 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
     let retention = usize::try_from(config.broker.retention).unwrap_or(usize::MAX);
     let settings = Settings { partitions: config.broker.partitions, retention };
     let broker = connect(config.broker.url.expose(), settings)?;
-    let (auth, gate, api) = (Auth::new(config)?, Box::new(Rules::new(config)), ApiPlan::new(config)?);
-    Ok(Prepared { origins, hosts, tls, auth, gate, broker, api })
+    let (auth, rules, api) = (Auth::new(config)?, Rules::new(config), ApiPlan::new(config)?);
+    let hook_counters = Arc::default();
+    let (gate, hooks): (Box<dyn Judge>, _) = match Hooks::new(config, &auth, wall_clock, &hook_counters)? {
+        Some((hooks, asking)) => (Box::new(Gate::new(rules, hooks, config.limits.message.bytes())), Some(asking)),
+        None => (Box::new(rules), None),
+    };
+    Ok(Prepared { origins, hosts, tls, auth, gate, hooks, hook_counters, broker, api })
 }
 
 /// Checks whether a node could be started with this configuration. Reads the certificate; uses neither the network nor

@@ -30,7 +30,7 @@ use self::cli::{Command, Name};
 use crate::app::App;
 use crate::auth::{Auth, Verification};
 use crate::config::{Config, Overrides, load};
-use crate::{capacity, gate, node, probe};
+use crate::{capacity, gate, hooks, node, probe};
 
 impl App {
     /// Runs the process's command line, which by default serves until a signal to stop. The command line, the environment
@@ -80,7 +80,7 @@ async fn execute(app: App, address: &str) -> anyhow::Result<()> {
             let config = load(file.as_deref(), cli::environment(), Overrides::default())?;
             node::check(&config)?;
             telemetry::filter(&config.log.level)?;
-            for warning in gate::warnings(&config) {
+            for warning in gate::warnings(&config).into_iter().chain(hooks::warnings(&config)) {
                 telemetry::print_error(&format!("warning: {warning}\n"));
             }
             print_line(&"Configuration file is valid")

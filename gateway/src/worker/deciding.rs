@@ -12,7 +12,7 @@ use broker_adapters::Payload;
 use super::Worker;
 use super::connection::Connection;
 use super::identify::unproven;
-use crate::gate::{self, Decision, Identity, Pending, Policy, Question, Verdict};
+use crate::gate::{self, Decision, Identity, Pending, Permission, Question, Verdict, Visitor};
 use crate::protocol::{Command, Failure, Request};
 
 /// The most decisions of one worker that may be pending; further commands are refused.
@@ -44,13 +44,34 @@ impl Drop for Place {
 impl Worker {
     /// Asks the gate about a client that has no connection yet. Fails if it is not allowed or not decided in time.
     pub(crate) async fn permit(&self, identity: &Arc<Identity>, question: Question<'_>) -> Verdict {
+        Ok(self.permission(identity, question).await?.policy)
+    }
+
+    /// As [`permit`](Self::permit), with the message that a backend puts in place of the client's.
+    pub(super) async fn permission(
+        &self,
+        identity: &Arc<Identity>,
+        question: Question<'_>,
+    ) -> Result<Permission, Failure> {
         match self.shared.gate.judge(identity, question) {
-            Decision::Now(verdict) => verdict,
+            Decision::Now(verdict) => verdict.map(Permission::from),
             Decision::Later(pending) => {
                 let _place = self.deciding.place()?;
                 gate::verdict(pending).await
             }
         }
+    }
+
+    /// Who a client without a token is, if a backend is asked about such clients.
+    pub(crate) async fn introduce(&self, visitor: &Visitor<'_>) -> Option<Result<Arc<Identity>, Failure>> {
+        let pending = self.shared.gate.introduce(visitor)?;
+        let introduced = async {
+            let _place = self.deciding.place()?;
+            let identity = pending.await?;
+            self.check_revoked(&identity)?;
+            Ok(identity)
+        };
+        Some(introduced.await)
     }
 
     /// Judges a request and carries it out now or later. Returns its cost.
@@ -62,9 +83,7 @@ impl Worker {
         let Some(identity) = self.known(connection, &request) else { return cost };
         let question = match &request.command {
             Command::Subscribe { channel, .. } => Some(Question::Subscribe { channel }),
-            Command::Publish { channel, payload, .. } => {
-                Some(Question::Publish { channel, bytes: payload.bytes().len() })
-            }
+            Command::Publish { channel, payload, .. } => Some(Question::Publish { channel, payload }),
             Command::History { channel, .. } => Some(Question::History { channel }),
             Command::Connect { .. }
             | Command::Refresh { .. }
@@ -73,8 +92,8 @@ impl Worker {
             | Command::Pong => None,
         };
         match question.map(|question| self.shared.gate.judge(&identity, question)) {
-            None => self.decided(connection, request, Ok(Policy::default())),
-            Some(Decision::Now(verdict)) => self.decided(connection, request, verdict),
+            None => self.decided(connection, request, Ok(Permission::default())),
+            Some(Decision::Now(verdict)) => self.decided(connection, request, verdict.map(Permission::from)),
             Some(Decision::Later(pending)) => self.decide(connection, request.into_owned(), pending),
         }
         cost
@@ -105,12 +124,12 @@ impl Worker {
             Ok(place) => place,
             Err(failure) => return self.fail(connection, request.id, &failure),
         };
-        connection.state.borrow_mut().deciding = true;
+        connection.state.borrow_mut().deciding += 1;
         let (worker, asking) = (Rc::clone(self), Rc::clone(connection));
         self.spawn_for(connection, async move {
             let verdict = gate::verdict(pending).await;
             drop(place);
-            asking.state.borrow_mut().deciding = false;
+            asking.state.borrow_mut().deciding -= 1;
             let answers = asking.state.borrow().takes_output();
             if answers {
                 worker.decided(&asking, request, verdict);
@@ -120,9 +139,20 @@ impl Worker {
         });
     }
 
-    fn decided(self: &Rc<Self>, connection: &Rc<Connection>, request: Request<'_>, verdict: Verdict) {
+    fn decided(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        mut request: Request<'_>,
+        permission: Result<Permission, Failure>,
+    ) {
         let id = request.id;
-        if let Err(failure) = verdict.and_then(|policy| self.carry_out(connection, request, policy)) {
+        let done = permission.and_then(|Permission { policy, payload: other }| {
+            if let (Command::Publish { payload, .. }, Some(other)) = (&mut request.command, other) {
+                *payload = other;
+            }
+            self.carry_out(connection, request, policy)
+        });
+        if let Err(failure) = done {
             self.fail(connection, id, &failure);
         }
     }

@@ -78,7 +78,7 @@ impl Worker {
             Ok(place) => place,
             Err(failure) => return self.fail(connection, id, &failure),
         };
-        connection.state.borrow_mut().deciding = true;
+        connection.state.borrow_mut().deciding += 1;
         let (worker, asking) = (Rc::clone(self), Rc::clone(connection));
         self.spawn_for(connection, async move {
             let verified = match verification {
@@ -90,7 +90,7 @@ impl Worker {
             if let Ok(identity) = &accepted {
                 worker.withdraw(&asking, identity).await;
             }
-            asking.state.borrow_mut().deciding = false;
+            asking.state.borrow_mut().deciding -= 1;
             let answers = asking.state.borrow().takes_output();
             if answers {
                 worker.answer_token(&asking, id, accepted, purpose);
@@ -112,7 +112,7 @@ impl Worker {
             self.shared.metrics.refused(Refusal::Token);
             Failure::from(refused)
         })?;
-        if known.as_ref().is_some_and(|known| known.token.is_some() && known.user != identity.user) {
+        if known.as_ref().is_some_and(|known| known.user.is_some() && known.user != identity.user) {
             return Err(Failure::new("forbidden", "the token is of another user: open another connection for it"));
         }
         if known.is_none_or(|known| known.user != identity.user) {
@@ -190,7 +190,8 @@ impl Worker {
 
     /// The seconds until an identity's token expires.
     fn expires_in(&self, identity: &Identity) -> Option<u64> {
-        Some(identity.token?.expires().saturating_sub(self.now()))
+        let token = identity.token.filter(|token| token.ends())?;
+        Some(token.expires().saturating_sub(self.now()))
     }
 
     /// Seconds since 1970.
@@ -216,7 +217,7 @@ impl Worker {
 
     /// Closes a connection whose client has not proven who it is, or whose token has ended.
     pub(super) fn check_identity(&self, connection: &Connection) {
-        let deciding = connection.state.borrow().deciding;
+        let deciding = connection.state.borrow().deciding > 0;
         if connection.identity().is_none() {
             self.end(connection, if deciding { CloseReason::AuthTimeout } else { CloseReason::Unauthorised });
         } else if self.time_left(connection).is_some_and(|left| left.is_zero()) {
@@ -226,7 +227,8 @@ impl Worker {
 
     /// The time until a connection's token and the leeway have ended.
     fn time_left(&self, connection: &Connection) -> Option<Duration> {
-        let end = connection.identity()?.token?.expires().saturating_add(LEEWAY);
+        let token = connection.identity()?.token.filter(|token| token.ends())?;
+        let end = token.expires().saturating_add(LEEWAY);
         Some(Duration::from_millis((end.saturating_mul(1000)).saturating_sub((self.shared.clock)())))
     }
 

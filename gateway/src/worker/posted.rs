@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Worker;
 use crate::door::ingress::Client;
-use crate::gate::{Identity, Question, Verb};
+use crate::gate::{Identity, Permission, Question, Verb};
 use crate::protocol::{Failure, message_id};
 
 /// A message to publish.
@@ -27,13 +27,13 @@ impl Worker {
     ) -> Result<Option<Position>, Failure> {
         let Posted { channel, payload, key } = posted;
         self.take_visit(identity, client, Verb::Publish, 1)?;
-        let question = Question::Publish { channel: &channel, bytes: payload.bytes().len() };
-        let policy = self.permit(identity, question).await?;
+        let question = Question::Publish { channel: &channel, payload: &payload };
+        let Permission { policy, payload: other } = self.permission(identity, question).await?;
         if let Some(rule) = policy.rate {
             self.take_rule_visit(identity, client, rule)?;
         }
         let message = key.map_or_else(MessageId::random, |key| message_id(&channel, &key));
-        let mut record = NewRecord::new(message, channel, payload);
+        let mut record = NewRecord::new(message, channel, other.unwrap_or(payload));
         if policy.tell_publisher {
             // Each request is a client of its own.
             record.extensions = self.publisher(Some(identity), self.next_serial());

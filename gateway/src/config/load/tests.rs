@@ -114,11 +114,11 @@ fn an_unknown_name_in_the_file_is_reported_with_its_line_and_the_nearest_name() 
         ("[htpp]\nlisten = 3", "unknown section `[htpp]` in FILE (line 1): did you mean `[http]`?"),
         (
             "[redis]\nurl = 3",
-            "unknown section `[redis]` in FILE (line 1): the sections are [agent], [api], [auth], [broker], [cluster], [http], [limits], [log], [node], [timing], [tls], [window], [[channels]]",
+            "unknown section `[redis]` in FILE (line 1): the sections are [agent], [api], [auth], [broker], [cluster], [hooks], [http], [limits], [log], [node], [timing], [tls], [window], [[channels]]",
         ),
         (
             "zzzzzz = 3",
-            "unknown key `zzzzzz` in FILE (line 1): the sections are [agent], [api], [auth], [broker], [cluster], [http], [limits], [log], [node], [timing], [tls], [window], [[channels]]",
+            "unknown key `zzzzzz` in FILE (line 1): the sections are [agent], [api], [auth], [broker], [cluster], [hooks], [http], [limits], [log], [node], [timing], [tls], [window], [[channels]]",
         ),
         (
             "http = 3",
@@ -152,8 +152,8 @@ fn a_wrong_rule_for_channels_is_reported_with_its_key_and_line() {
     const FIRST: &str = "[[channels]]\nmatch = \"a\"\n[[channels]]\n";
     for (text, message) in [
         (
-            "match = \"b\"\npublish = \"hook\"",
-            "`channels.publish` = \"hook\" in FILE (line 5): unknown variant `hook`, expected one of `anyone`, `user`, `token`, `nobody`",
+            "match = \"b\"\npublish = \"everyone\"",
+            "`channels.publish` = \"everyone\" in FILE (line 5): unknown variant `everyone`, expected one of `anyone`, `user`, `token`, `hook`, `nobody`",
         ),
         (
             "match = \"b\"\nsubscrib = \"user\"",
@@ -216,7 +216,7 @@ fn an_unknown_variable_is_reported_with_the_nearest_name() {
         ("FANFARE__LOG", "unknown environment variable `FANFARE__LOG`: there are FANFARE__LOG__LEVEL"),
         (
             "FANFARE__",
-            "unknown environment variable `FANFARE__`: the sections are [agent], [api], [auth], [broker], [cluster], [http], [limits], [log], [node], [timing], [tls], [window], [[channels]]",
+            "unknown environment variable `FANFARE__`: the sections are [agent], [api], [auth], [broker], [cluster], [hooks], [http], [limits], [log], [node], [timing], [tls], [window], [[channels]]",
         ),
     ] {
         assert_eq!(error(from_environment(&[(name, "hunter2")])), message);
@@ -378,14 +378,14 @@ fn a_file_that_has_no_end_or_is_no_text_is_an_error_at_once() {
 
 #[test]
 fn a_node_that_no_client_could_use_is_refused_and_each_of_the_three_ways_helps() {
-    const WAYS: &str = "otherwise no client could connect. There are three ways: a key in `auth.keys` (`fanfare genkey` makes \
-                        one), the URL of an identity provider's keys in `auth.jwks`, or `auth.anonymous = \"on\"` \
-                        (FANFARE__AUTH__ANONYMOUS=on), which lets in every client that reaches the node";
+    const WAYS: &str = "otherwise no client could connect. There are three ways: keys for tokens (`auth.keys`, which `fanfare \
+                        genkey` makes, or `auth.jwks`), a backend that is asked about each client (`hooks.connect`), or \
+                        `auth.anonymous = \"on\"` (FANFARE__AUTH__ANONYMOUS=on), which lets in every client that reaches the node";
     let public = "[http]\nlisten = \"0.0.0.0:80\"\n";
     assert_eq!(
         error(from_file(public)),
         format!(
-            "`auth.anonymous` = auto by default must be \"on\", unless there are keys for tokens, with \
+            "`auth.anonymous` = auto by default must be \"on\", unless there are keys for tokens or `hooks.connect`, with \
              `http.listen` = 0.0.0.0:80 in FILE (line 2): {WAYS}"
         )
     );
@@ -395,6 +395,7 @@ fn a_node_that_no_client_could_use_is_refused_and_each_of_the_three_ways_helps()
         "[[auth.keys]]\nkid = \"a\"\nfile = \"public.pem\"",
         "jwks = [\"https://login.example.com/keys\"]",
         "anonymous = \"on\"",
+        "[hooks]\nconnect = \"http://backend/hooks\"",
     ] {
         assert!(from_file(&format!("{public}[auth]\n{way}\n")).is_ok(), "{way}");
     }
@@ -412,6 +413,29 @@ fn a_cookie_that_any_host_could_set_is_refused() {
         "`auth.cookie` = session in FILE (line 5) must be a name that begins with `__Host-` or `__Secure-` with \
          `http.listen` = 0.0.0.0:80 in FILE (line 2): any other cookie could be set without TLS or by another host"
     );
+}
+
+#[test]
+fn a_rule_that_asks_a_hook_needs_its_url_and_not_everything_can_be_asked() {
+    const RULE: &str = "[[channels]]\nmatch = \"a\"\n";
+    assert_eq!(
+        error(from_file(&format!("{RULE}publish = \"hook\""))),
+        "`channels.publish` = hook in FILE (line 1) must be accompanied by `hooks.publish` =  by default: otherwise there is no \
+         backend to ask: set its URL"
+    );
+    for url in ["http://127.0.0.1:3000/hooks", "https://api.example.com/?key=1"] {
+        let text = format!("[hooks]\npublish = \"{url}\"\n{RULE}publish = \"hook\"");
+        assert!(from_file(&text).is_ok(), "{url}");
+    }
+    for (text, words) in [
+        (&*format!("{RULE}history = \"hook\""), "no backend is asked about older messages; say \"token\""),
+        ("[hooks]\ntimeout = \"11s\"", "at most \"10s\""),
+        ("[hooks]\nfail_open = [\"history\"]", "`subscribe`"),
+        ("[hooks]\nconnect = \"127.0.0.1:3000\"", "expected a URL with https or http"),
+    ] {
+        let error = error(from_file(text));
+        assert!(error.contains(words), "{error}");
+    }
 }
 
 #[test]
@@ -434,6 +458,8 @@ fn no_error_shows_a_secret_of_a_key() {
         ("[auth]\nkeys = [{ secret = \"hunter2 }]", "not valid TOML"),
         ("[auth]\njwks = [\"https://user:hunter2@h/\"]", "without user and password"),
         ("[auth]\njwks = [\"http://h/?key=hunter2\"]", "only for localhost"),
+        ("[hooks]\nsecret = \"hunter2\"", "at least 32 bytes, this one has 7"),
+        ("[hooks]\nconnect = \"http://user:hunter2@h/\"", "without user and password"),
     ] {
         let errors = from_file(text).expect_err("each is wrong");
         assert!(

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{JwksUrl, TokenKey, duration};
+use crate::config::{Hooks, JwksUrl, TokenKey, duration};
 
 /// Who the clients are: the keys that check their tokens, and whether clients without a token may connect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Auth {
     /// Whether clients without a token may connect: "on", "off", or "auto", which means "on" if `http.listen` is this machine
-    /// only and there are no keys for tokens, and otherwise "off". A node that no client could use does not start.
+    /// only and there are no keys for tokens, and otherwise "off". With `hooks.connect` your backend decides instead. A node that no client
+    /// could use does not start.
     pub anonymous: Anonymous,
     /// Keys that check tokens (JWT). Each is a table with `secret = "…"`, the text that your backend signs with, or `file = "…"`, a
     /// file with a public key in PEM or with a secret. A secret has at least 32 bytes; `base64:` before it means that the rest is
@@ -74,8 +75,8 @@ impl Auth {
     }
 
     /// Whether a client can connect at all.
-    pub(in crate::config) fn lets_someone_in(&self, listen: SocketAddr) -> bool {
-        self.lets_anonymous_in(listen) || !self.keys.is_empty() || !self.jwks.is_empty()
+    pub(in crate::config) fn lets_someone_in(&self, listen: SocketAddr, hooks: &Hooks) -> bool {
+        self.lets_anonymous_in(listen) || !self.keys.is_empty() || !self.jwks.is_empty() || hooks.connect.is_some()
     }
 
     /// Whether only this node's hosts can set the cookie, and only over TLS (RFC 6265bis §4.1.3), or no other machine is

@@ -1,6 +1,6 @@
 //! `[[channels]]`: a list of rules.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::config::{ByteSize, Place, number};
 use crate::gate::{Pattern, Slow};
@@ -15,15 +15,16 @@ pub struct Channel {
     /// for the user's own name, and at the end `*` for all further segments. "*" alone matches every channel.
     pub r#match: Pattern,
     /// Which clients may subscribe: "anyone", "user" (clients whose token names a user), "token" (clients whose token grants
-    /// it on this channel) or "nobody". If a rule sets one of `subscribe`, `publish` and `history`, the ones that it leaves out
+    /// it on this channel), "hook" (your backend is asked, at `hooks.subscribe`) or "nobody". What the hook `connect` answers
+    /// counts as a token. If a rule sets one of `subscribe`, `publish` and `history`, the ones that it leaves out
     /// are "token". If it sets none, all that is allowed without rules is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscribe: Option<Who>,
-    /// Which clients may publish: as `subscribe`.
+    /// Which clients may publish: as `subscribe`; "hook" asks `hooks.publish`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish: Option<Who>,
-    /// Which clients may read older messages: as `subscribe`. A subscription with `since` does not need it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Which clients may read older messages: as `subscribe`, but never "hook". A subscription with `since` does not need it.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_hook")]
     pub history: Option<Who>,
     /// What happens to a subscriber that reads more slowly than messages come: "disconnect" closes it with 4410, and it
     /// resumes without loss; "latest" skips to the newest message, for channels of values that replace each other. Default:
@@ -68,6 +69,8 @@ pub enum Who {
     User,
     /// Clients whose token grants it on the channel.
     Token,
+    /// Clients that the backend allows it, which is asked each time.
+    Hook,
     /// No client.
     Nobody,
 }
@@ -79,7 +82,18 @@ impl Who {
             Self::Anyone => "anyone",
             Self::User => "user",
             Self::Token => "token",
+            Self::Hook => "hook",
             Self::Nobody => "nobody",
         }
+    }
+}
+
+/// Refuses "hook" where no backend is asked.
+fn not_hook<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Who>, D::Error> {
+    const INSTEAD: &str = "expected \"anyone\", \"user\", \"token\" or \"nobody\": no backend is asked about older messages; say \
+                           \"token\", and let the hook `connect` grant it";
+    match Who::deserialize(deserializer)? {
+        Who::Hook => Err(de::Error::custom(INSTEAD)),
+        who => Ok(Some(who)),
     }
 }

@@ -9,6 +9,7 @@ mod auth;
 mod broker;
 mod channels;
 mod cluster;
+mod hooks;
 mod http;
 mod limits;
 mod log;
@@ -24,6 +25,7 @@ pub use self::{
     broker::Broker,
     channels::{Channel, Who},
     cluster::Cluster,
+    hooks::{Hook, Hooks},
     http::Http,
     limits::Limits,
     log::Log,

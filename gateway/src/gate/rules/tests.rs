@@ -1,5 +1,6 @@
 //! The rules by tables, against a naive model, and their cost.
 
+use broker_adapters::Payload;
 use proptest::prelude::*;
 
 use super::*;
@@ -25,9 +26,15 @@ fn client(user: Option<&str>, grants: Option<&[&str]>) -> Identity {
     }
 }
 
+/// A message of so many bytes.
+fn sized(bytes: usize) -> Payload {
+    Payload::Text(vec![b'x'; bytes].into())
+}
+
 fn outcome(rules: &Rules, identity: &Identity, verb: Verb, channel: &str) -> &'static str {
+    let payload = &sized(10);
     let question = match verb {
-        Verb::Publish => Question::Publish { channel, bytes: 10 },
+        Verb::Publish => Question::Publish { channel, payload },
         Verb::History => Question::History { channel },
         _ => Question::Subscribe { channel },
     };
@@ -94,7 +101,7 @@ fn an_allowed_action_has_the_policy_of_its_rule() {
     let rules = "[[channels]]\nmatch = \"a\"\nslow = \"latest\"\nlast = 5\nrate = 7\ntell_publisher = true\n\
                  [[channels]]\nmatch = \"b\"\nmessage = 10\n";
     let (rules, anonymous) = (Rules::new(&config(rules)), Identity::anonymous());
-    let publish = |channel, bytes| rules.decide(&anonymous, Question::Publish { channel, bytes });
+    let publish = |channel, bytes| rules.decide(&anonymous, Question::Publish { channel, payload: &sized(bytes) });
     let rate = Some(RuleRate { rule: 0, rate: Rate::new(7).expect("not 0") });
     assert_eq!(publish("a", 1 << 20), Ok(Policy { slow: Slow::Latest, last: Some(5), rate, tell_publisher: true }));
     assert_eq!(publish("b", 10), Ok(Policy::default()));
@@ -126,8 +133,9 @@ fn a_refusal_names_the_rule_and_what_it_needs_and_nothing_of_any_client() {
     let rules = Rules::new(&config(rules));
     let canary = client(Some("canary"), Some(&["canary:1 publish"]));
     let say = |identity: &Identity, question| rules.decide(identity, question).expect_err("it is refused").message;
+    let one = &sized(1);
     let (publish, subscribe) =
-        (Question::Publish { channel: "chat:1", bytes: 1 }, Question::Subscribe { channel: "chat:1" });
+        (Question::Publish { channel: "chat:1", payload: one }, Question::Subscribe { channel: "chat:1" });
     for (identity, question, words) in [
         (&canary, publish, "publishing on `chat:*` needs a token that grants it: see `fanfare explain`"),
         (&Identity::default(), publish, "publishing on `chat:*` needs a token that grants it: connect with one"),
@@ -174,7 +182,7 @@ proptest! {
             Some("token") => granted,
             _ => false,
         };
-        let found = rules.decide(&identity, Question::Publish { channel: &channel, bytes: 1 });
+        let found = rules.decide(&identity, Question::Publish { channel: &channel, payload: &sized(1) });
         prop_assert_eq!(found.is_ok(), expected && !channel.is_empty());
     }
 }
@@ -184,6 +192,7 @@ proptest! {
 #[ignore = "measures: cargo test --profile checked --workspace --lib gate::rules -- --ignored --nocapture"]
 fn a_decision_takes_at_most_300_nanoseconds() {
     const TIMES: u32 = 10_000;
+    let payload = sized(100);
     for (shape, pattern) in [
         ("literal", "roomN:{name}:*"),
         ("same start", "tenant:chat:roomN:*"),
@@ -201,7 +210,7 @@ fn a_decision_takes_at_most_300_nanoseconds() {
         let round = || {
             let begin = std::time::Instant::now();
             for _ in 0..TIMES {
-                let question = Question::Publish { channel: std::hint::black_box(channel), bytes: 100 };
+                let question = Question::Publish { channel: std::hint::black_box(channel), payload: &payload };
                 assert!(std::hint::black_box(rules.decide(&identity, question)).is_ok());
             }
             begin.elapsed() / TIMES

@@ -23,7 +23,7 @@ impl Judge for Slow {
         let permits = Arc::clone(&self.0);
         Decision::Later(Box::pin(async move {
             permits.acquire().await.expect("never closed").forget();
-            if allowed { Ok(Policy::default()) } else { Err(Failure::new("forbidden", "not this channel")) }
+            if allowed { Ok(Policy::default().into()) } else { Err(Failure::new("forbidden", "not this channel")) }
         }))
     }
 

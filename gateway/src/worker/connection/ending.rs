@@ -60,7 +60,7 @@ impl State {
 
     /// Whether a publish or a decision of the gate is unanswered.
     fn awaits_answers(&self) -> bool {
-        self.publishing > 0 || self.deciding
+        self.publishing > 0 || self.deciding > 0
     }
 
     /// Begins a stage, which may last for `grace` without progress.

@@ -47,7 +47,7 @@ use crate::protocol::{Format, Session};
 const READS: usize = 8;
 
 /// The most publishes of one connection that may await the broker. At this number, reading pauses.
-pub(super) const PUBLISHING: u32 = 256;
+pub(super) const PUBLISHING: u16 = 256;
 
 /// An open socket.
 pub(crate) struct Connection {
@@ -81,10 +81,10 @@ pub(crate) struct State {
     /// Wakes tasks that wait for room in the outbox.
     room: Option<Rc<Notify>>,
     pub(super) pulse: Pulse,
-    /// The number of publishes that await the broker's answer.
-    pub(super) publishing: u32,
-    /// Whether a command awaits the gate's decision.
-    pub(super) deciding: bool,
+    /// The number of publishes that await the broker's answer: at most [`PUBLISHING`] and what one read brings.
+    pub(super) publishing: u16,
+    /// The number of commands that await the gate's decision: one, or all subscriptions that its token has begun.
+    pub(super) deciding: u16,
     /// Input that waits to be decoded.
     pub(super) waiting: Option<Box<Waiting>>,
     /// Whether the connection pauses before its next turn.
@@ -134,7 +134,7 @@ impl Connection {
             room: None,
             pulse: Pulse::new(now),
             publishing: 0,
-            deciding: false,
+            deciding: 0,
             waiting: None,
             resting: false,
             inbox,
@@ -284,7 +284,7 @@ impl State {
 
     pub(super) fn is_paused(&self) -> bool {
         let inbox_is_full = self.inbox.as_ref().is_some_and(|inbox| inbox.is_full());
-        self.publishing >= PUBLISHING || self.deciding || self.resting || inbox_is_full
+        self.publishing >= PUBLISHING || self.deciding > 0 || self.resting || inbox_is_full
     }
 }
 

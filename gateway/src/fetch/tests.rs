@@ -43,10 +43,10 @@ async fn a_page_comes_over_tls_from_a_server_that_is_trusted() {
     let url = server().await;
     let mut roots = RootCertStore::empty();
     roots.add(certificate()).expect("a certificate");
-    let trusting = Client::trusting(roots);
+    let trusting = Client::trusting(roots, 0);
     let page = trusting.get(&format!("https://{url}")).await.expect("a page");
     assert_eq!((&page.body[..], page.max_age), (&b"page"[..], Some(Duration::from_secs(90))));
-    let stranger = Client::trusting(RootCertStore::empty());
+    let stranger = Client::trusting(RootCertStore::empty(), 0);
     assert_eq!(stranger.get(&format!("https://{url}")).await.map(drop), Err(FetchError::Unreachable));
     assert!(trusting.get(&format!("http://{url}")).await.is_err(), "the server speaks TLS only");
 }

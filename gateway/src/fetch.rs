@@ -1,0 +1,166 @@
+//! HTTP requests of the node itself: bounded in size and time, without redirects.
+//!
+//! Runs on the node's main runtime, never on a worker's: its connections live on the runtime that sends the request. Its errors
+//! name no URL, since a query may hold a secret.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
+use axum::http::{HeaderMap, HeaderValue, Request};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::timeout;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+
+/// The time for one page, from the name's resolution to the last byte.
+const PAGE_TIME: Duration = Duration::from_secs(5);
+/// The largest page, in bytes.
+const PAGE: usize = 256 * 1024;
+/// How long an idle connection is kept: less than common servers keep it (Node.js 5 s), so that it is not used just when the
+/// other side closes it.
+const IDLE: Duration = Duration::from_secs(4);
+const AGENT: &str = concat!("fanfare/", env!("CARGO_PKG_VERSION"));
+
+/// Why there is no usable answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FetchError {
+    #[error("it cannot be reached, or its certificate is not trusted")]
+    Unreachable,
+    #[error("there was no whole answer within {0:?}")]
+    Slow(Duration),
+    #[error("it redirects (status {0}), and redirects are not followed: configure the final URL")]
+    Redirect(u16),
+    #[error("it answers with status {0}")]
+    Status(u16),
+    #[error("its answer is larger than {0} KiB")]
+    Large(usize),
+    #[error("its answer broke off")]
+    Broken,
+}
+
+/// A page and how long it may be kept.
+pub(crate) struct Page {
+    pub(crate) body: Bytes,
+    pub(crate) max_age: Option<Duration>,
+}
+
+/// An HTTP client.
+pub(crate) struct Client(hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
+/// The system has no CA certificates, so nothing could be trusted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NoRoots;
+
+impl Client {
+    /// A client that trusts the system's CAs (or those in the file that the variable `SSL_CERT_FILE` names). They are read
+    /// only if they are needed. Keeps so many idle connections to each server.
+    pub(crate) fn new(over_tls: bool, idle: usize) -> Result<Self, NoRoots> {
+        let mut roots = RootCertStore::empty();
+        if over_tls {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(NoRoots);
+            }
+        }
+        Ok(Self::trusting(roots, idle))
+    }
+
+    fn trusting(roots: RootCertStore, idle: usize) -> Self {
+        let tls = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring has cipher suites for TLS 1.2 and 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+        let mut client = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
+        client.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).pool_max_idle_per_host(idle);
+        Self(client.build(builder.wrap_connector(connector)))
+    }
+
+    /// Fetches a page with GET.
+    pub(crate) async fn get(&self, url: &str) -> Result<Page, FetchError> {
+        let request = Request::get(url).header(USER_AGENT, AGENT).header(ACCEPT, JSON);
+        let request = request.body(Full::default()).map_err(|_| FetchError::Unreachable)?;
+        let (headers, body) = within(PAGE_TIME, self.exchange(request, PAGE)).await?;
+        Ok(Page { body, max_age: max_age(&headers) })
+    }
+
+    /// Posts JSON, with these headers, and returns the body of the answer, which has the status 200 and at most `most` bytes.
+    /// If the connection breaks, which a kept one may do at any time, asks once more.
+    pub(crate) async fn post(
+        &self,
+        url: &str,
+        headers: &HeaderMap,
+        json: Bytes,
+        (time, most): (Duration, usize),
+    ) -> Result<Bytes, FetchError> {
+        let request = || {
+            let mut request = Request::post(url).body(Full::new(json.clone())).map_err(|_| FetchError::Unreachable)?;
+            request.headers_mut().extend(headers.clone());
+            request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
+            request.headers_mut().insert(ACCEPT, HeaderValue::from_static(JSON));
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+            Ok(request)
+        };
+        let answer = async {
+            match self.exchange(request()?, most).await {
+                Err(FetchError::Broken) => self.exchange(request()?, most).await,
+                answer => answer,
+            }
+        };
+        Ok(within(time, answer).await?.1)
+    }
+
+    /// Sends a request and reads its answer.
+    async fn exchange(&self, request: Request<Full<Bytes>>, most: usize) -> Result<(HeaderMap, Bytes), FetchError> {
+        let lost = |error: hyper_util::client::legacy::Error| match error.is_connect() {
+            true => FetchError::Unreachable,
+            false => FetchError::Broken,
+        };
+        let response = self.0.request(request).await.map_err(lost)?;
+        let (head, body) = response.into_parts();
+        if head.status.is_redirection() {
+            return Err(FetchError::Redirect(head.status.as_u16()));
+        }
+        if head.status != 200 {
+            return Err(FetchError::Status(head.status.as_u16()));
+        }
+        let body = Limited::new(body, most).collect().await.map_err(|error| match error.is::<LengthLimitError>() {
+            true => FetchError::Large(most / 1024),
+            false => FetchError::Broken,
+        })?;
+        Ok((head.headers, body.to_bytes()))
+    }
+}
+
+const JSON: &str = "application/json";
+
+async fn within<T>(time: Duration, answer: impl Future<Output = Result<T, FetchError>>) -> Result<T, FetchError> {
+    timeout(time, answer).await.map_err(|_| FetchError::Slow(time))?
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+/// RFC 9111 §5.2.2.1.
+fn max_age(headers: &HeaderMap) -> Option<Duration> {
+    crate::field::elements(headers, CACHE_CONTROL.as_str()).find_map(|directive| {
+        let (name, seconds) = std::str::from_utf8(directive).ok()?.split_once('=')?;
+        let seconds = seconds.trim_matches('"').parse().ok()?;
+        name.eq_ignore_ascii_case("max-age").then(|| Duration::from_secs(seconds))
+    })
+}
+
+#[cfg(test)]
+mod tests;
