@@ -18,6 +18,8 @@ use crate::protocol::Failure;
 
 /// A message whose size no rule forbids.
 const EMPTY: Payload = Payload::Text(Bytes::new());
+/// The code of a decision that is the backend's. No client gets it.
+const UNDECIDED: &str = "hook";
 /// The column in which texts begin.
 const INDENT: usize = 10;
 
@@ -45,7 +47,7 @@ pub(crate) fn explain<'a>(config: &'a Config, identity: &'a Identity, verb: Verb
         Ok(Ruling::Allowed(policy)) => Ok(policy),
         Ok(Ruling::Ask(_)) => {
             let url = format!("the backend at `hooks.{}` decides, and this command does not ask it", verb.name());
-            Err(Failure::for_now("hook", url))
+            Err(Failure::for_now(UNDECIDED, url))
         }
         Err(failure) => Err(failure),
     };
@@ -124,7 +126,7 @@ impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let answer = match &self.verdict {
             Ok(_) => "yes".to_owned(),
-            Err(Failure { code: "hook", message, .. }) => message.clone(),
+            Err(Failure { code: UNDECIDED, message, .. }) => message.clone(),
             Err(failure) => format!("no ({}): {}", failure.code, failure.message),
         };
         let lines = [

@@ -19,7 +19,7 @@ use super::cache::LONGEST;
 use crate::auth::Auth;
 use crate::config::Hook;
 use crate::gate::Identity;
-use crate::protocol::Failure;
+use crate::protocol::{Failure, native};
 
 /// The largest answer beside the message that it may hold, in bytes.
 pub(super) const BYTES: usize = 64 * 1024;
@@ -127,7 +127,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawV
 /// The message that a backend puts in place of the client's.
 fn changed(data: Option<Box<RawValue>>, base64: Option<String>, most: usize) -> Result<Payload, Invalid> {
     let payload = match (data, base64) {
-        (Some(json), None) => Payload::Json(json.get().as_bytes().to_vec().into()),
+        (Some(json), None) => native::payload(&json),
         (None, Some(text)) => {
             let bytes = STANDARD.decode(text).map_err(|_| Invalid("its `base64` is not base64"))?;
             Payload::Binary(bytes.into())
@@ -245,9 +245,10 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_changed_to_json_or_bytes() {
+    fn a_message_is_changed_to_json_a_text_or_bytes() {
         for (text, expected) in [
             (r#"{"allow":true,"data":{"a": 1}}"#, Payload::Json("{\"a\": 1}".into())),
+            (r#"{"allow":true,"data":"a\"b"}"#, Payload::Text("a\"b".into())),
             (r#"{"allow":true,"data":null}"#, Payload::Json("null".into())),
             (r#"{"allow":true,"base64":"AP8="}"#, Payload::Binary(vec![0, 255].into())),
         ] {

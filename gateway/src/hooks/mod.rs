@@ -1,7 +1,7 @@
 //! Hooks: the gate asks the application's backend about clients, subscriptions and messages.
 //!
 //! [`Gate`] is the judge of a node with hooks: the rules decide first, and what they leave to the backend is asked. Never logs a
-//! question or an answer.
+//! question, nor an answer that cannot be used.
 
 mod answer;
 mod breaker;

@@ -33,7 +33,8 @@ async fn a_subscription_and_a_message_are_allowed_changed_or_refused_in_the_back
     }
     for what in [subscribe("room-no"), publish("room-no", "hi")] {
         let error = wire.ask(&what).await?["error"].take();
-        assert_eq!((&error["code"], &error["message"]), (&"forbidden".into(), &"room-no is closed".into()), "{error}");
+        let said = error["message"].as_str().is_some_and(|message| message.starts_with("room-no is closed"));
+        assert!(error["code"] == "forbidden" && said, "{error}");
     }
     assert!(wire.ask(&subscribe("free")).await?["ok"].is_object());
     let questions: Vec<_> = backend.questions().into_iter().map(|question| question.json).collect();
