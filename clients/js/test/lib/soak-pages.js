@@ -1,7 +1,7 @@
 // Pages in Chromium as readers and writers of the soak, reloaded and taken offline; and the application's web server.
 
 import { file, open, site } from "./browser.js";
-import { until } from "./cluster.js";
+import { PATIENCE, until } from "./cluster.js";
 
 /** The web server of the application: the page, and tokens from an endpoint that sometimes fails. */
 export const application = async (token) =>
@@ -42,7 +42,7 @@ export class SoakPage {
 
   async reload() {
     await this.take();
-    await this.page.reload({ waitUntil: "domcontentloaded" });
+    await this.page.reload({ waitUntil: "domcontentloaded", timeout: PATIENCE });
     for (const name of [...this.history.open]) if (name.startsWith(`${this.user}:`)) this.history.left(name);
     await this.write(this.pause);
   }
