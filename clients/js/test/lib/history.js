@@ -10,8 +10,20 @@ export class History {
   /** The publishes that have not ended: by name. */
   open = new Set();
   outcomes = { acknowledged: 0, failed: 0, unknown: 0, left: 0 };
+  #free;
   #lines = [];
   #views = [];
+
+  /** No publish begins until this ends. */
+  hold() {
+    let release;
+    this.#free = new Promise((resolve) => (release = resolve));
+    return release;
+  }
+
+  async free() {
+    await this.#free;
+  }
 
   began(lane, name) {
     this.#lines.push({ publish: name, lane });
@@ -37,6 +49,7 @@ export class History {
   }
 
   async publish(room, name, options) {
+    await this.free();
     this.began(room.name, name);
     this.endedWith(name, await room.publish(name, options).then(() => "acknowledged", ({ code }) => code));
   }

@@ -22,7 +22,10 @@ export class SoakPage {
 
   async start(app) {
     this.page = await open(`${app}/soak.html#${this.hash}`, undefined, async (page) => {
-      await page.exposeFunction("began", (lane, name) => this.history.began(lane, name));
+      await page.exposeFunction("began", async (lane, name) => {
+        await this.history.free();
+        this.history.began(lane, name);
+      });
       await page.exposeFunction("ended", (name, outcome) => {
         if (this.history.open.has(name)) this.history.endedWith(name, outcome);
       });

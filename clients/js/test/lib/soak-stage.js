@@ -33,7 +33,7 @@ export class Stage {
   constructor(t, { history, durable, chance, tally }) {
     Object.assign(this, { t, history, durable });
     this.issue = endpoint(chance, tally);
-    // Without its log, the broker cannot know a publish that is repeated: then each is given up before the log is gone.
+    // A broker that loses its log waits for the end of all publishes: then each must be given up soon.
     this.timeout = durable ? 120e3 : 2e3;
   }
 
