@@ -41,7 +41,7 @@ pub(super) struct Upgrade {
     listening: Option<Listening>,
     route: Route,
     /// Where the client of an app left off, if it asks for positions.
-    since: Option<Since>,
+    since: Option<Box<Since>>,
     client: Client,
     /// Its share of its address's connection count, if the address came from a proxy's header.
     place: Option<Place>,
@@ -97,7 +97,7 @@ pub(super) async fn agree(
         Endpoint::Handler(app) if app.resumable => Since::read(&route.query),
         _ => Ok(None),
     };
-    let since = since.map_err(|why| bad(&format!("`since` is {why}")))?;
+    let since = since.map_err(|why| bad(&format!("`since` is {why}")))?.map(Box::new);
     if channel.is_some_and(|channel| !worker.knows_position(channel)) {
         return Err(later("the broker has not been reached yet: retry"));
     }
@@ -252,7 +252,7 @@ pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admiss
         Arrival { stream, client, admission, identity, extensions, format, session, channel, inbox, listening };
     let connection = worker.adopt(arrival, read);
     if let Endpoint::Handler(AppRoute { handler, channel, .. }) = endpoint {
-        let since = RefCell::new(since.unwrap_or_default());
+        let since = RefCell::new(since.map(|since| *since).unwrap_or_default());
         let socket = Socket { worker: Rc::clone(worker), connection, channel, route, since };
         tokio::task::spawn_local(handler::run(handler, socket));
     }
