@@ -295,6 +295,12 @@ impl Cluster {
         self.members[index].ended().await
     }
 
+    /// Waits for the end of a node that was told to stop.
+    pub async fn stopped(&mut self, name: &str) -> Result<ExitStatus> {
+        let index = self.index(name)?;
+        self.members[index].ended().await
+    }
+
     /// Starts a node again where it was, and waits until it is ready and HAProxy knows it.
     pub async fn start_node(&mut self, name: &str) -> Result<()> {
         self.launch_node(name).await?;
