@@ -161,6 +161,6 @@ mod tests {
         ] {
             assert!(keys.all().iter().any(|path| path.len() == 2 && path[0] == section), "{section}");
         }
-        assert_eq!(keys.0.len(), 13, "and a list of tables");
+        assert_eq!(keys.0.len(), 14, "and a list of tables");
     }
 }
