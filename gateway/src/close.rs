@@ -46,6 +46,10 @@ pub enum CloseReason {
     Forbidden,
     /// The client's token could not be checked in time.
     AuthTimeout,
+    /// The backend has ended the connection.
+    Disconnected,
+    /// The client shall go to another node, or come back.
+    Moved,
     /// Another connection has taken this one's place.
     Replaced,
     /// The client kept sending requests after it was refused many times for its rate.
@@ -93,6 +97,8 @@ impl CloseReason {
             Self::AuthTimeout => {
                 (Some(4408), "the token could not be checked in time: reconnect", "auth_timeout", YES, NO)
             }
+            Self::Disconnected => (Some(4403), "disconnected by the application", "disconnected", NO, NO),
+            Self::Moved => (Some(1012), "asked to connect again: reconnect and resume", "moved", YES, NO),
             Self::Replaced => (Some(4409), "replaced by another connection", "replaced", NO, NO),
             Self::TooSlow => (Some(4410), "reading too slowly: reconnect and resume", "too_slow", YES, NO),
             Self::MessagesLost => (Some(4411), "messages were lost: reload and reconnect", "messages_lost", YES, NO),
@@ -171,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [CloseReason; 25] = [
+    const ALL: [CloseReason; 27] = [
         CloseReason::Normal,
         CloseReason::Idle,
         CloseReason::GoingAway,
@@ -190,6 +196,8 @@ mod tests {
         CloseReason::Unauthorised,
         CloseReason::Forbidden,
         CloseReason::AuthTimeout,
+        CloseReason::Disconnected,
+        CloseReason::Moved,
         CloseReason::Replaced,
         CloseReason::RateLimited,
         CloseReason::PeerClosed(None),
@@ -239,7 +247,7 @@ mod tests {
             );
             labels.insert(reason.label());
         }
-        assert_eq!(labels.len(), 23, "one for each variant");
+        assert_eq!(labels.len(), 25, "one for each variant");
     }
 
     #[test]

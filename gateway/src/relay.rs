@@ -9,7 +9,7 @@ use broker_adapters::{Break, Partition, Position, Seen, Tail, TailEvent};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Orders};
 use crate::message::Message;
 use crate::node::health::Health;
 use crate::node::vitals::ROUND;
@@ -22,8 +22,8 @@ pub(crate) enum Relayed {
     Message(Arc<Message>),
     /// Records up to this position were read and are not messages.
     At(Position),
-    /// A record of the cluster, at this position, has revoked tokens.
-    Revoked(Position),
+    /// A record of the cluster, at this position, orders something.
+    Ordered(Position, Box<Orders>),
     /// A partition is being read. The records that follow come after this position.
     Up(Position),
     /// Records of a partition are lost here.
@@ -120,8 +120,11 @@ impl Relay {
                 None => {
                     let at = Position { partition, offset: recent.offset, check: recent.check };
                     let control = controls.next_if(|record| record.offset == at.offset);
-                    let revokes = control.is_some_and(|record| self.cluster.apply(&record, (self.clock)()));
-                    relayed.push(if revokes { Relayed::Revoked(at) } else { Relayed::At(at) });
+                    let orders = control.and_then(|record| self.cluster.apply(&record, (self.clock)()));
+                    relayed.push(match orders {
+                        Some(orders) => Relayed::Ordered(at, Box::new(orders)),
+                        None => Relayed::At(at),
+                    });
                 }
             }
         }

@@ -54,6 +54,18 @@ impl Api {
                 authorise(admin)?;
                 self.revoke_all(head, body).await
             }
+            Operation::DisconnectUser => {
+                authorise(admin)?;
+                self.disconnect_user(head, name, body).await
+            }
+            Operation::DisconnectClient => {
+                authorise(admin)?;
+                self.disconnect_client(head, name, body).await
+            }
+            Operation::Unsubscribe => {
+                authorise(admin)?;
+                self.unsubscribe(head, name, body).await
+            }
             Operation::Ticket => self.ticket(authorise(admin)?, head, body).await,
             Operation::Me => Ok(self.me(authorise(None)?)),
             Operation::Nodes => {

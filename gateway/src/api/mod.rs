@@ -5,6 +5,7 @@
 
 mod answer;
 mod body;
+mod connections;
 mod history;
 mod keys;
 mod listener;

@@ -69,7 +69,11 @@ impl Api {
     }
 
     async fn write_revocation(&self, revocation: Revocation) -> Result<Reply, Problem> {
-        let control = Control { revoke: vec![revocation], ..Control::default() };
+        self.order(Control { revoke: vec![revocation], ..Control::default() }).await
+    }
+
+    /// Writes a record of the cluster. The answer has its position, if the broker names it.
+    pub(super) async fn order(&self, control: Control) -> Result<Reply, Problem> {
         let at = publish(&self.shared.log, &control).await.map_err(|error| Problem::from(Failure::from(error)))?;
         let at = at.map_or_else(|| json!({}), |at| json!({ "at": at.to_string() }));
         Ok(json_reply(StatusCode::OK, at.to_string()))

@@ -19,6 +19,12 @@ pub(super) enum Operation {
     Revoke,
     /// Ends tokens of all users.
     RevokeAll,
+    /// Closes the connections of a user.
+    DisconnectUser,
+    /// Closes one connection.
+    DisconnectClient,
+    /// Ends subscriptions of a user.
+    Unsubscribe,
     /// Makes a ticket.
     Ticket,
     /// Says what the key may do.
@@ -45,7 +51,6 @@ pub(super) enum Open {
 }
 
 const PRESENCE: &str = "presence and lists of channels";
-const CONNECTIONS: &str = "commands for connections of other nodes";
 
 /// All routes: method, path, operation. A path has at most one segment in braces, which stands for any text.
 pub(super) const ROUTES: [(&str, &str, Operation); 19] = [
@@ -65,9 +70,9 @@ pub(super) const ROUTES: [(&str, &str, Operation); 19] = [
     ("GET", "/v1/channels", Operation::Missing(PRESENCE)),
     ("GET", "/v1/channels/{channel}", Operation::Missing(PRESENCE)),
     ("GET", "/v1/channels/{channel}/presence", Operation::Missing(PRESENCE)),
-    ("POST", "/v1/users/{user}/disconnect", Operation::Missing(CONNECTIONS)),
-    ("POST", "/v1/users/{user}/unsubscribe", Operation::Missing(CONNECTIONS)),
-    ("POST", "/v1/clients/{client}/disconnect", Operation::Missing(CONNECTIONS)),
+    ("POST", "/v1/users/{user}/disconnect", Operation::DisconnectUser),
+    ("POST", "/v1/users/{user}/unsubscribe", Operation::Unsubscribe),
+    ("POST", "/v1/clients/{client}/disconnect", Operation::DisconnectClient),
 ];
 
 /// What a request's line leads to.

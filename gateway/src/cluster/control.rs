@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::life::Life;
+use crate::gate::Pattern;
 
 /// The channel of these records. Clients cannot name it: their channels have no braces.
 pub(crate) const CHANNEL: &str = "{cluster}";
@@ -30,6 +31,34 @@ pub(crate) struct Control {
     /// Lives that have ended. The first record that says so counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) gone: Vec<Life>,
+    /// Connections that end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) disconnect: Vec<Disconnect>,
+    /// Subscriptions that end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unsubscribe: Vec<Unsubscribe>,
+}
+
+/// Connections that end: those of a user, or one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Disconnect {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) client: Option<String>,
+    /// Whether the clients shall reconnect.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) reconnect: bool,
+}
+
+/// Subscriptions of a user that end: to one channel, or to all channels of a pattern.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Unsubscribe {
+    pub(crate) user: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) channel: Option<String>,
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub(crate) pattern: Option<Pattern>,
 }
 
 /// A report of a node: that it lives, and how it is.

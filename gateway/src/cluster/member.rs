@@ -145,13 +145,16 @@ impl Cluster {
         self.report.notify_one();
     }
 
-    /// Writes that this node's life has ended. Nothing that it writes later counts.
+    /// Writes that this node's life has ended, unless the broker is away. Nothing that it writes later counts.
     pub(crate) async fn leave(&self, log: &Log) {
-        let me = {
+        let (me, is_up) = {
             let mut state = self.lock();
             state.lives.ended = true;
-            state.lives.me()
+            (state.lives.me(), state.lives.is_up())
         };
+        if !is_up {
+            return;
+        }
         if let Err(error) = publish(log, &Control { gone: vec![me], ..Control::default() }).await {
             tracing::warn!(%error, "the other nodes are not notified of this node's end, and find it after `cluster.lease`");
         }
@@ -181,10 +184,10 @@ impl Cluster {
         // A node that starts reads of many lives that are long over.
         if lives.is_up() {
             if let Some(name) = &begun {
-                tracing::info!(node = name, "a node is there");
+                tracing::info!(node = name, "a node has joined the cluster");
             }
             for Live { node, .. } in &ended {
-                tracing::info!(node = node.name, "a node is gone");
+                tracing::info!(node = node.name, "a node has left the cluster");
             }
         }
         if own {

@@ -9,6 +9,7 @@ mod life;
 mod lives;
 mod member;
 mod members;
+mod orders;
 mod redeem;
 mod revoked;
 mod silence;
@@ -19,12 +20,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use broker_adapters::{Break, Partition, Position, Record};
 use tokio::sync::{Notify, watch};
 
-pub(crate) use self::control::{CHANNEL, Control, Revocation};
+pub(crate) use self::control::{CHANNEL, Control, Disconnect, Revocation, Unsubscribe};
 pub(crate) use self::keeper::{Keeper, publish};
 pub(crate) use self::life::Life;
 use self::lives::Lives;
 pub(crate) use self::member::Member;
 pub(crate) use self::members::Live;
+pub(crate) use self::orders::Orders;
 pub(crate) use self::redeem::made;
 use self::revoked::{Revoked, Written};
 use self::tickets::Tickets;
@@ -80,16 +82,16 @@ impl Cluster {
         }
     }
 
-    /// Folds a record. Returns whether it revokes tokens. `now` is in milliseconds since 1970.
-    pub(crate) fn apply(&self, record: &Record, now: u64) -> bool {
+    /// Folds a record. Returns what it orders the workers to do. `now` is in milliseconds since 1970.
+    pub(crate) fn apply(&self, record: &Record, now: u64) -> Option<Orders> {
         if record.channel() != CHANNEL {
-            return false;
+            return None;
         }
         let control: Control = match serde_json::from_slice(record.payload.bytes()) {
             Ok(control) => control,
             Err(_) => {
                 tracing::warn!(offset = record.offset.0, "a record of the cluster is from a newer release, or damaged");
-                return false;
+                return None;
             }
         };
         // A publisher's clock that is ahead must not make the record young.
@@ -109,11 +111,12 @@ impl Cluster {
             self.endangered.notify_one();
         }
         self.fold_lives(&mut state.lives, &control, record.time.min(now), now);
+        let is_new = state.read;
         drop(state);
         if !control.made.is_empty() || !control.used.is_empty() {
             self.changed.notify_waiters();
         }
-        !control.revoke.is_empty()
+        Orders::of(control, is_new)
     }
 
     /// Notes how far a partition was read, after its records were applied.

@@ -32,6 +32,7 @@ pub(crate) use self::guesses::Guesses;
 pub(crate) use self::identity::Token;
 pub(crate) use self::identity::{Extras, Identity};
 pub(crate) use self::pace::{Moment, Rate, SharedPace};
+pub(crate) use self::pattern::Name;
 pub use self::pattern::{InvalidPattern, Pattern};
 pub(crate) use self::permission::{Introduction, Pending, Permission, Visitor};
 pub use self::policy::Slow;

@@ -118,7 +118,7 @@ impl Protocol for Sse {
 /// a client that closed gets nothing.
 pub(super) fn ending(reason: CloseReason) -> Option<serde_json::Value> {
     match reason {
-        CloseReason::Drain | CloseReason::GoingAway | CloseReason::PeerClosed(_) => None,
+        CloseReason::Drain | CloseReason::Moved | CloseReason::GoingAway | CloseReason::PeerClosed(_) => None,
         _ => Some(json!({ "code": reason.code()?, "reason": reason.text(), "reconnect": reason.reconnect() })),
     }
 }
@@ -232,9 +232,13 @@ mod tests {
     #[test]
     fn an_end_names_its_code_unless_the_client_is_asked_to_reconnect_or_closed_itself() {
         let ending = |reason| Sse.ending(reason).map(|body| body.to_string());
-        for silent in
-            [CloseReason::Drain, CloseReason::GoingAway, CloseReason::PeerClosed(None), CloseReason::PingTimeout]
-        {
+        for silent in [
+            CloseReason::Drain,
+            CloseReason::Moved,
+            CloseReason::GoingAway,
+            CloseReason::PeerClosed(None),
+            CloseReason::PingTimeout,
+        ] {
             assert_eq!(ending(silent), None, "{silent:?}");
         }
         let expired = ending(CloseReason::Unauthorised).expect("an event");

@@ -17,7 +17,12 @@ pub(super) fn excludes(record: &Record) -> bool {
 impl Worker {
     /// The serial of the client of this worker that does not get a message, if there is one.
     pub(super) fn excluded(&self, record: &Record) -> Option<u32> {
-        let id = URL_SAFE_NO_PAD.decode(record.extensions.get(Extension::Excluded)?).ok()?;
+        self.serial_of(record.extensions.get(Extension::Excluded)?)
+    }
+
+    /// The serial of a client by its id, if it is or was one of this worker.
+    pub(super) fn serial_of(&self, client: &str) -> Option<u32> {
+        let id = URL_SAFE_NO_PAD.decode(client).ok()?;
         let (number, serial) = id.split_first_chunk()?;
         (*number == self.number.to_be_bytes()).then(|| serial.try_into().ok().map(u32::from_be_bytes))?
     }

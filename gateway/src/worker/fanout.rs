@@ -40,10 +40,10 @@ impl Worker {
                     }
                 }
                 Relayed::At(at) => self.advance(*at),
-                Relayed::Revoked(at) => {
+                Relayed::Ordered(at, orders) => {
                     self.deliver(&mut hits);
                     self.advance(*at);
-                    self.end_revoked();
+                    self.obey(orders);
                 }
                 Relayed::Up(at) => self.positions.borrow_mut()[usize::from(at.partition.0)] = Some(*at),
                 Relayed::Degraded(degraded) => {

@@ -22,6 +22,7 @@ mod identify;
 pub(crate) mod latest;
 mod limiting;
 mod listening;
+mod ordered;
 mod outbox;
 pub(crate) mod posted;
 mod progress;

@@ -135,7 +135,7 @@ impl Connection {
                 return self.wake();
             }
         }
-        if reason == CloseReason::Drain && state.awaits_answers() {
+        if matches!(reason, CloseReason::Drain | CloseReason::Moved) && state.awaits_answers() {
             state.begin_end(reason, Stage::Answers, worker.grace(reason));
             drop(state);
             return self.wake();
@@ -198,7 +198,7 @@ impl Connection {
                 if reason == CloseReason::TooSlow {
                     worker.backlog.left(state.outbox.abandon());
                 }
-                if matches!(reason, CloseReason::Drain | CloseReason::GoingAway) {
+                if matches!(reason, CloseReason::Drain | CloseReason::Moved | CloseReason::GoingAway) {
                     let hint = Notice::Reconnect { after_ms: fastrand::u64(..RECONNECT) };
                     if let Output::Message(body) = self.format.protocol().notice(hint) {
                         state.push(worker, worker.backlog.frame(body.frame()));
