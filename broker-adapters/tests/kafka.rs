@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_adapters::{Append, AppendError, Broker, Partition, Settings, Start, connect};
 use bytes::Bytes;
-use fanfare_brokers::{Append, AppendError, Broker, Partition, Settings, Start, connect};
 use real_brokers::{Kafka, PASSWORD, Server, USER};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;

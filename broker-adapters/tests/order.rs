@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fanfare_brokers::{
+use broker_adapters::{
     Append, AppendError, Broker, Budget, Capabilities, Entry, LinkError, Log, MessageId, NewRecord, Offset, Opened,
     Partition, Payload, Start, Stored, Timing,
 };

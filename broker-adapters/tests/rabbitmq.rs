@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use fanfare_brokers::{
+use broker_adapters::{
     Append, AppendError, Broker, Budget, LinkErrorKind, Log, MessageId, NewRecord, Offset, Partition, Payload,
     PublishError, Resume, Settings, Start, Tail, TailEvent, Timing, connect,
 };
+use bytes::Bytes;
 use real_brokers::{PASSWORD, RabbitMq, Server, USER};
 use tokio::time::{Instant, timeout};
 

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use fanfare_brokers::{
+use broker_adapters::{
     Append, AppendError, Broker, Budget, Entry, Epoch, LinkErrorKind, Log, Offset, Partition, Resume, Settings, Start,
     Tail, TailEvent, Timing, connect,
 };
+use bytes::Bytes;
 use real_brokers::{PASSWORD, Redis, Server};
 use tokio::time::{Instant, sleep, timeout};
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fanfare_brokers::{Budget, Log, MessageId, NewRecord, Payload, Settings, TailEvent, Timing, connect, partition_of};
+use broker_adapters::{Budget, Log, MessageId, NewRecord, Payload, Settings, TailEvent, Timing, connect, partition_of};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -76,7 +76,7 @@ async fn ours(url: &str) -> Result<Side, Error> {
     // Memory has one log per value; elsewhere the tail gets connections of its own.
     let publisher = log(url)?;
     let reader = if url.starts_with("memory") { Arc::clone(&publisher) } else { log(url)? };
-    let mut tail = reader.tail_all(fanfare_brokers::Resume::Head);
+    let mut tail = reader.tail_all(broker_adapters::Resume::Head);
     let (count, received) = watch::channel(0);
     let (up, is_up) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {

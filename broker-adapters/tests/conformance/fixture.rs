@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fanfare_brokers::{Broker, ConnectError, Partition, Settings};
+use broker_adapters::{Broker, ConnectError, Partition, Settings};
 use real_brokers::Direction;
 
 /// The longest that anything may take. A case that waits longer has failed.

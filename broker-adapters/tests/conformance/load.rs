@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use fanfare_brokers::{Log, PublishError};
+use broker_adapters::{Log, PublishError};
 use law::{History, Outcome, Report};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use fanfare_brokers::memory::Memory;
-use fanfare_brokers::{Broker, Settings};
+use broker_adapters::memory::Memory;
+use broker_adapters::{Broker, Settings};
 use real_brokers::Direction;
 
 use crate::fixture::{Ability, Fixture, Kind};

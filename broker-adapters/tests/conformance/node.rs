@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fanfare_brokers::{
+use broker_adapters::{
     Break, Broker, Budget, LinkError, Log, MessageId, NewRecord, Offset, Partition, Payload, Position, PublishError,
     Record, Resume, Settings, Tail, TailEvent, Timing,
 };
@@ -69,7 +69,7 @@ pub(crate) async fn say(log: &Log, channel: &str, payload: &str) -> Option<Posit
 }
 
 /// Up to `most` records right before a position, oldest first; none if the log does not hold its record any more.
-pub(crate) async fn read_back(log: &Log, before: Position, most: u64) -> Result<Vec<fanfare_brokers::Seen>, LinkError> {
+pub(crate) async fn read_back(log: &Log, before: Position, most: u64) -> Result<Vec<broker_adapters::Seen>, LinkError> {
     let Position { partition, offset, check } = before;
     let from = Offset(offset.0.saturating_sub(most).max(1));
     let count = usize::try_from(offset.0 - from.0).expect("few records") + 1;

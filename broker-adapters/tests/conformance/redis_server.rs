@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fanfare_brokers::{Broker, ConnectError, Partition, Settings, connect};
+use broker_adapters::{Broker, ConnectError, Partition, Settings, connect};
 use real_brokers::{Direction, PASSWORD, Redis, Server};
 use tokio::time::{Instant, sleep};
 

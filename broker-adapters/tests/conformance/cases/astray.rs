@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use fanfare_brokers::{
+use broker_adapters::{
     Append, AppendError, BreakReason, Broker, Capabilities, Entry, Epoch, LinkError, Offset, Opened, Partition, Resume,
     Start, Stored,
 };

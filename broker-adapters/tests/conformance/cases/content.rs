@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use broker_adapters::{ENVELOPE_OVERHEAD, Extension, Extensions, MessageId, NewRecord, Payload, PublishError, Resume};
 use bytes::Bytes;
-use fanfare_brokers::{ENVELOPE_OVERHEAD, Extension, Extensions, MessageId, NewRecord, Payload, PublishError, Resume};
 use law::History;
 use tokio::time::Instant;
 

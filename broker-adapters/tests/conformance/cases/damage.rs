@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_adapters::{Append, Break, BreakReason, Log, Partition, Position, PublishError, Resume, Timing};
 use bytes::Bytes;
-use fanfare_brokers::{Append, Break, BreakReason, Log, Partition, Position, PublishError, Resume, Timing};
 use law::{History, Outcome};
 use tokio::time::Instant;
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use fanfare_brokers::{Offset, Partition, Position, Resume};
+use broker_adapters::{Offset, Partition, Position, Resume};
 use law::History;
 use tokio::time::Instant;
 

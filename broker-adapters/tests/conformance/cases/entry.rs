@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare_brokers::{Broker, LinkErrorKind, Partition, PublishError, Resume, Settings, Start};
+use broker_adapters::{Broker, LinkErrorKind, Partition, PublishError, Resume, Settings, Start};
 use law::History;
 use tokio::time::Instant;
 
@@ -12,8 +12,8 @@ use crate::load::Load;
 use crate::node::{BUDGET, Follower, HEARTBEAT, SETTINGS, Seen, log, log_on, node, publish, say, text};
 
 /// Why a node is not let in.
-async fn refusal(log: &fanfare_brokers::Log) -> String {
-    let follower = Follower::of(log.tail_all(fanfare_brokers::Resume::Head), "a node outside", &History::default());
+async fn refusal(log: &broker_adapters::Log) -> String {
+    let follower = Follower::of(log.tail_all(broker_adapters::Resume::Head), "a node outside", &History::default());
     follower.until_down(0).await;
     let refused = log.publish(text("room", "never"), Instant::now() + Duration::from_millis(500)).await;
     assert_eq!(refused, Err(PublishError::Unavailable));
@@ -106,7 +106,7 @@ pub(crate) async fn partitions_added_later_are_refused_in_words(broker: Arc<dyn 
 
 pub(crate) async fn tls_works_with_a_private_ca(broker: Arc<dyn Fixture>) {
     let log = log_on(broker.connect_tls(true, SETTINGS).expect("a good CA"), SETTINGS.partitions, BUDGET);
-    let follower = Follower::of(log.tail_all(fanfare_brokers::Resume::Head), "a node over TLS", &History::default());
+    let follower = Follower::of(log.tail_all(broker_adapters::Resume::Head), "a node over TLS", &History::default());
     follower.until("it is up", Seen::all_up).await;
     for n in 0..100 {
         say(&log, "room", &n.to_string()).await;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use broker_adapters::{Append, BreakReason, Broker, Partition, Position, Resume};
 use bytes::Bytes;
-use fanfare_brokers::{Append, BreakReason, Broker, Partition, Position, Resume};
 use law::History;
 use tokio::time::Instant;
 
@@ -26,7 +26,7 @@ async fn store(writer: &dyn Broker, [version, kind, flags]: [u8; 3], id: u128) {
 }
 
 /// Stores `0`, a record of each head with these flags behind its number, and `3`.
-async fn store_between(broker: &dyn Fixture, logs: &[Arc<fanfare_brokers::Log>; 2], flags: u8) -> String {
+async fn store_between(broker: &dyn Fixture, logs: &[Arc<broker_adapters::Log>; 2], flags: u8) -> String {
     let (channel, writer) = (channel_in(&logs[0], PARTITION.0), broker.connect(1, SETTINGS));
     for (n, [version, kind, more]) in HEADS.into_iter().enumerate() {
         say(&logs[n % 2], &channel, &n.to_string()).await;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare_brokers::{Broker, PublishError, Resume};
+use broker_adapters::{Broker, PublishError, Resume};
 use law::History;
 use tokio::time::{Instant, sleep};
 

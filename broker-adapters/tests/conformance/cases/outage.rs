@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare_brokers::{Budget, PublishError};
+use broker_adapters::{Budget, PublishError};
 use futures_util::future::join_all;
 use law::History;
 use real_brokers::Direction;
@@ -100,7 +100,7 @@ pub(crate) async fn a_node_that_is_cut_off_does_not_disturb_the_other(broker: Ar
 pub(crate) async fn a_broker_that_is_away_at_the_start_is_found_when_it_comes(broker: Arc<dyn Fixture>) {
     broker.cut(0);
     let log = log(&*broker, 0);
-    let follower = Follower::of(log.tail_all(fanfare_brokers::Resume::Head), "node 0", &History::default());
+    let follower = Follower::of(log.tail_all(broker_adapters::Resume::Head), "node 0", &History::default());
     follower.until_down(0).await;
     let begin = Instant::now();
     let failed = log.publish(text("room", "too early"), begin + Duration::from_millis(500)).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fanfare_brokers::PublishError;
+use broker_adapters::PublishError;
 use law::History;
 use tokio::time::{Instant, sleep};
 
@@ -60,7 +60,7 @@ pub(crate) async fn a_paused_broker_delivers_nothing_twice(broker: Arc<dyn Fixtu
 pub(crate) async fn a_broker_that_starts_after_the_node_is_found(broker: Arc<dyn Fixture>) {
     broker.kill().await;
     let log = log(&*broker, 0);
-    let follower = Follower::of(log.tail_all(fanfare_brokers::Resume::Head), "node 0", &History::default());
+    let follower = Follower::of(log.tail_all(broker_adapters::Resume::Head), "node 0", &History::default());
     follower.until_down(0).await;
     let failed = log.publish(text("room", "too early"), Instant::now() + Duration::from_millis(500)).await;
     assert_eq!(failed, Err(PublishError::Unavailable));
@@ -111,7 +111,7 @@ pub(crate) async fn no_connection_is_left_behind(broker: Arc<dyn Fixture>) {
     let (log, follower) = node(&*broker, 0, &History::default()).await;
     let with_one_tail = broker.connections().await;
     for _ in 0..20 {
-        let more = Follower::of(log.tail_all(fanfare_brokers::Resume::Head), "one more", &History::default());
+        let more = Follower::of(log.tail_all(broker_adapters::Resume::Head), "one more", &History::default());
         more.until("it is up", Seen::all_up).await;
         assert!(broker.connections().await > with_one_tail);
         drop(more);

@@ -127,8 +127,8 @@ mod tests {
             ("info", "fanfare::worker", Level::INFO),
             ("WARN", "fanfare::worker", Level::WARN),
             ("info,fanfare=debug", "fanfare::worker", Level::DEBUG),
-            ("info,fanfare=debug", "fanfare_brokers", Level::INFO),
-            ("fanfare=debug, info", "fanfare_brokers", Level::INFO),
+            ("info,fanfare=debug", "broker_adapters", Level::INFO),
+            ("fanfare=debug, info", "broker_adapters", Level::INFO),
             ("warn,fanfare::http=trace", "fanfare::http", Level::TRACE),
             ("warn,fanfare::http=trace", "fanfare::worker", Level::WARN),
         ] {
@@ -136,7 +136,7 @@ mod tests {
                 assert_eq!(logs(value, target, level), level <= lowest, "{value}: {target} at {level}");
             }
         }
-        assert!(!logs("off", "fanfare", Level::ERROR) && !logs("fanfare=info", "fanfare_brokers", Level::ERROR));
+        assert!(!logs("off", "fanfare", Level::ERROR) && !logs("fanfare=info", "broker_adapters", Level::ERROR));
     }
 
     #[test]
