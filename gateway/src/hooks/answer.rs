@@ -211,7 +211,7 @@ mod tests {
             (Hook::Publish, r#"{"allow":true,"ttl":5}"#),
             (Hook::Publish, r#"{"allow":true,"base64":"?"}"#),
             (Hook::Publish, r#"{"allow":true,"data":1,"base64":"AAAA"}"#),
-            (Hook::Publish, r#"{"allow":true,"data":"0123456789012345678"}"#),
+            (Hook::Publish, r#"{"allow":true,"data":"012345678901234567890"}"#),
             (Hook::Connect, r#"{"allow":true,"chanels":[]}"#),
             (Hook::Connect, r#"{"allow":true,"user":42}"#),
             (Hook::Connect, r#"{"allow":true,"user":"ann","channels":[{"match":"a b:","can":["fly"]}]}"#),

@@ -430,7 +430,7 @@ fn a_rule_that_asks_a_hook_needs_its_url_and_not_everything_can_be_asked() {
     for (text, words) in [
         (&*format!("{RULE}history = \"hook\""), "no backend is asked about older messages; say \"token\""),
         ("[hooks]\ntimeout = \"11s\"", "at most \"10s\""),
-        ("[hooks]\nfail_open = [\"history\"]", "`subscribe`"),
+        ("[hooks]\nfail_open = [\"history\"]", "expected \"connect\", \"subscribe\" or \"publish\""),
         ("[hooks]\nconnect = \"127.0.0.1:3000\"", "expected a URL with https or http"),
     ] {
         let error = error(from_file(text));

@@ -67,7 +67,7 @@ impl Hooks {
 
 /// What a backend can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "String")]
 pub enum Hook {
     /// Whether a client without a token may connect, and who it is.
     Connect,
@@ -88,6 +88,15 @@ impl Hook {
             Self::Subscribe => "subscribe",
             Self::Publish => "publish",
         }
+    }
+}
+
+impl TryFrom<String> for Hook {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let expected = "expected \"connect\", \"subscribe\" or \"publish\"";
+        Self::ALL.into_iter().find(|hook| hook.name() == text).ok_or(expected)
     }
 }
 
