@@ -17,7 +17,7 @@ use crate::message::Message;
 
 /// The overhead of a message in bytes, besides twice its size: the content is in memory once as read and once as a frame.
 /// See "What connections cost" in docs/benchmarks.md.
-pub(crate) const OVERHEAD: usize = 580;
+pub(crate) const OVERHEAD: usize = 620;
 
 /// The size of a record without a message, in bytes.
 const EMPTY: usize = size_of::<Slot>();

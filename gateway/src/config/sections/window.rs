@@ -14,7 +14,7 @@ pub struct Window {
     /// clients are away for longer.
     #[serde(with = "duration")]
     pub age: Duration,
-    /// Maximum memory for them, shared by all partitions; the oldest message is removed first. A message takes about 580 B and
+    /// Maximum memory for them, shared by all partitions; the oldest message is removed first. A message takes about 620 B and
     /// twice its size. Raise it to read less from the broker.
     pub bytes: ByteSize,
 }
