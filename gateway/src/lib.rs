@@ -57,6 +57,7 @@ mod hooks;
 pub mod http;
 mod message;
 pub mod node;
+mod presence;
 pub mod probe;
 pub mod program;
 mod protocol;

@@ -1,11 +1,13 @@
-//! A record on its way to sockets. It is encoded once per format, however many clients receive it.
+//! A record, or a change of who is in a channel, on its way to sockets. It is encoded once per format, however many clients receive
+//! it.
 
 use std::sync::OnceLock;
 
-use broker_adapters::Record;
+use broker_adapters::{Position, Record};
 use bytes::Bytes;
 
-use crate::protocol::Format;
+use crate::presence::Change;
+use crate::protocol::{Format, Notice, Output};
 
 /// A record and its encoded frames, shared by all workers.
 #[derive(Debug)]
@@ -22,5 +24,29 @@ impl Message {
     /// The WebSocket frame in this format. It is made when the first subscriber needs it.
     pub(crate) fn frame(&self, format: Format) -> &Bytes {
         self.frames[format.index()].get_or_init(|| format.protocol().message(&self.record).frame())
+    }
+}
+
+/// A change and its encoded frames, shared by all workers.
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub(crate) change: Change,
+    /// The position up to which it is true.
+    pub(crate) at: Position,
+    frames: [OnceLock<Option<Bytes>>; Format::COUNT],
+}
+
+impl Event {
+    pub(crate) fn new(change: Change, at: Position) -> Self {
+        Self { change, at, frames: Default::default() }
+    }
+
+    /// The frame in this format; `None` if its protocol has no word for it.
+    pub(crate) fn frame(&self, format: Format) -> Option<&Bytes> {
+        let make = || match format.protocol().notice(Notice::Presence { change: &self.change, at: self.at }) {
+            Output::Message(body) => Some(body.frame()),
+            Output::Nothing | Output::Close(_) => None,
+        };
+        self.frames[format.index()].get_or_init(make).as_ref()
     }
 }

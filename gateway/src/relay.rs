@@ -9,10 +9,12 @@ use broker_adapters::{Break, Partition, Position, Seen, Tail, TailEvent};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::clock;
 use crate::cluster::{Cluster, Orders};
-use crate::message::Message;
+use crate::message::{Event, Message};
 use crate::node::health::Health;
 use crate::node::vitals::ROUND;
+use crate::presence::{self, Change, Presence};
 use crate::window::{Recent, Window};
 
 /// An event for the workers, in the order of the log.
@@ -22,6 +24,8 @@ pub(crate) enum Relayed {
     Message(Arc<Message>),
     /// Records up to this position were read and are not messages.
     At(Position),
+    /// Who is in a channel has changed.
+    Presence(Box<Event>),
     /// A record of the cluster, at this position, orders something.
     Ordered(Position, Box<Orders>),
     /// A partition is being read. The records that follow come after this position.
@@ -38,6 +42,7 @@ pub(crate) struct Relay {
     pub(crate) health: Arc<Health>,
     pub(crate) window: Arc<Window>,
     pub(crate) cluster: Arc<Cluster>,
+    pub(crate) presence: Arc<Presence>,
     /// Milliseconds since 1970.
     pub(crate) clock: fn() -> u64,
     pub(crate) workers: Vec<mpsc::Sender<Arc<[Relayed]>>>,
@@ -61,6 +66,10 @@ impl Relay {
                     if !up.iter().all(|up| *up) {
                         reading.beat();
                     }
+                    let later = self.presence.later(clock::now());
+                    if self.pass(later.into_iter().map(shown).collect()).await.is_err() {
+                        return;
+                    }
                     continue;
                 }
             };
@@ -73,11 +82,13 @@ impl Relay {
                     TailEvent::Up { at } => {
                         up[usize::from(at.partition.0)] = true;
                         self.cluster.up(at.partition);
+                        self.presence.up(at.partition);
                         relayed.push(Relayed::Up(at));
                     }
                     TailEvent::Lost(lost) => {
                         self.window.clear(lost.at.partition);
                         self.cluster.lost(lost);
+                        self.presence.lost(lost.at, clock::now());
                         relayed.push(Relayed::Lost(lost));
                     }
                     TailEvent::Down { why } => {
@@ -94,16 +105,23 @@ impl Relay {
             if whole && std::mem::take(&mut degraded) {
                 relayed.push(Relayed::Degraded(false));
             }
-            if !relayed.is_empty() {
-                let relayed: Arc<[Relayed]> = relayed.into();
-                for worker in &self.workers {
-                    if worker.send(Arc::clone(&relayed)).await.is_err() {
-                        return;
-                    }
-                }
+            if self.pass(relayed).await.is_err() {
+                return;
             }
             self.health.set_link(whole);
         }
+    }
+
+    /// Passes events to all workers. Fails if one has ended.
+    async fn pass(&self, relayed: Vec<Relayed>) -> Result<(), mpsc::error::SendError<Arc<[Relayed]>>> {
+        if relayed.is_empty() {
+            return Ok(());
+        }
+        let relayed: Arc<[Relayed]> = relayed.into();
+        for worker in &self.workers {
+            worker.send(Arc::clone(&relayed)).await?;
+        }
+        Ok(())
     }
 
     /// Appends records to the window before any worker receives them, so that a worker never asks the window for a
@@ -112,6 +130,7 @@ impl Relay {
         let controls: Vec<_> = seen.iter_mut().filter_map(|seen| seen.control.take()).collect();
         let mut controls = controls.into_iter().peekable();
         let last = seen.last().map(|last| Position { partition, offset: last.offset, check: last.check });
+        let mut changes = false;
         let recent: Vec<_> = seen.into_iter().map(Recent::from).collect();
         self.window.append(partition, &recent);
         for recent in recent {
@@ -120,9 +139,16 @@ impl Relay {
                 None => {
                     let at = Position { partition, offset: recent.offset, check: recent.check };
                     let control = controls.next_if(|record| record.offset == at.offset);
-                    let orders = control.and_then(|record| self.cluster.apply(&record, (self.clock)()));
-                    relayed.push(match orders {
-                        Some(orders) => Relayed::Ordered(at, Box::new(orders)),
+                    relayed.push(match control {
+                        Some(record) if record.channel() == presence::CHANNEL => {
+                            self.presence.apply(&record, clock::now());
+                            changes = true;
+                            Relayed::At(at)
+                        }
+                        Some(record) => match self.cluster.apply(&record, (self.clock)()) {
+                            Some(orders) => Relayed::Ordered(at, Box::new(orders)),
+                            None => Relayed::At(at),
+                        },
                         None => Relayed::At(at),
                     });
                 }
@@ -130,6 +156,15 @@ impl Relay {
         }
         if let Some(last) = last {
             self.cluster.advance(last);
+            self.presence.advance(partition, last.offset);
+        }
+        if changes {
+            let changes = self.presence.changes(partition, clock::now());
+            relayed.extend(changes.into_iter().map(shown));
         }
     }
+}
+
+fn shown((change, at): (Change, Position)) -> Relayed {
+    Relayed::Presence(Box::new(Event::new(change, at)))
 }

@@ -288,6 +288,18 @@ impl Cluster {
         self.members[index].ended().await.map(drop)
     }
 
+    /// Stops a node in its tracks (SIGSTOP): its sockets stay open.
+    pub async fn freeze_node(&mut self, name: &str) -> Result<()> {
+        let index = self.index(name)?;
+        self.members[index].running()?.signal("STOP").await
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub async fn thaw_node(&mut self, name: &str) -> Result<()> {
+        let index = self.index(name)?;
+        self.members[index].running()?.signal("CONT").await
+    }
+
     /// Tells a node to stop (SIGTERM), and gives its exit status.
     pub async fn stop_node(&mut self, name: &str) -> Result<ExitStatus> {
         let index = self.index(name)?;

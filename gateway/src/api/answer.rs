@@ -46,6 +46,9 @@ impl Api {
             Operation::Batch => self.publish_batch(authorise(publish)?, head, body).await,
             Operation::Message => self.publish_body(authorise(publish)?, head, &name, body).await,
             Operation::History => self.history(authorise(read)?, head, &name).await,
+            Operation::Channels => self.channels(authorise(read)?, head),
+            Operation::Channel => self.channel(authorise(read)?, head, &name),
+            Operation::Members => self.members(authorise(read)?, head, &name),
             Operation::Revoke => {
                 authorise(admin)?;
                 self.revoke(head, name, body).await
@@ -73,11 +76,6 @@ impl Api {
                 Ok(self.nodes())
             }
             Operation::Open(open) => Ok(self.open(open)),
-            Operation::Missing(what) => {
-                authorise(None)?;
-                let detail = format!("this release does not have {what} yet");
-                Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", detail))
-            }
         }
     }
 

@@ -14,6 +14,7 @@ mod messages;
 mod nodes;
 #[cfg(test)]
 mod openapi;
+mod presence;
 mod problem;
 mod publish;
 mod revoke;

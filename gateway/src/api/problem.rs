@@ -1,6 +1,6 @@
 //! What went wrong with a request, as `application/problem+json` (RFC 9457).
 //!
-//! Pure. Its status says what happened to a publish: 4xx, 501 and 503 mean that nothing was stored, 504 that this is not known.
+//! Pure. Its status says what happened to a publish: 4xx and 503 mean that nothing was stored, 504 that this is not known.
 
 use std::time::Duration;
 

@@ -27,14 +27,18 @@ pub(super) enum Operation {
     Unsubscribe,
     /// Makes a ticket.
     Ticket,
+    /// Lists channels with subscribers.
+    Channels,
+    /// Counts the subscribers of a channel.
+    Channel,
+    /// Names them.
+    Members,
     /// Says what the key may do.
     Me,
     /// Lists the nodes.
     Nodes,
     /// Something that needs no key.
     Open(Open),
-    /// A part of the API that this release does not have; the text names it.
-    Missing(&'static str),
 }
 
 /// What needs no key.
@@ -49,8 +53,6 @@ pub(super) enum Open {
     /// Counters.
     Metrics,
 }
-
-const PRESENCE: &str = "presence and lists of channels";
 
 /// All routes: method, path, operation. A path has at most one segment in braces, which stands for any text.
 pub(super) const ROUTES: [(&str, &str, Operation); 19] = [
@@ -67,9 +69,9 @@ pub(super) const ROUTES: [(&str, &str, Operation); 19] = [
     ("GET", "/live", Operation::Open(Open::Live)),
     ("GET", "/ready", Operation::Open(Open::Ready)),
     ("GET", "/metrics", Operation::Open(Open::Metrics)),
-    ("GET", "/v1/channels", Operation::Missing(PRESENCE)),
-    ("GET", "/v1/channels/{channel}", Operation::Missing(PRESENCE)),
-    ("GET", "/v1/channels/{channel}/presence", Operation::Missing(PRESENCE)),
+    ("GET", "/v1/channels", Operation::Channels),
+    ("GET", "/v1/channels/{channel}", Operation::Channel),
+    ("GET", "/v1/channels/{channel}/presence", Operation::Members),
     ("POST", "/v1/users/{user}/disconnect", Operation::DisconnectUser),
     ("POST", "/v1/users/{user}/unsubscribe", Operation::Unsubscribe),
     ("POST", "/v1/clients/{client}/disconnect", Operation::DisconnectClient),
@@ -129,8 +131,8 @@ mod tests {
             ("GET", "/v1/channels/chat:1/history", to(Operation::History, "chat:1")),
             ("POST", "/v1/channels/%2Fws%2Fecho/messages", to(Operation::Message, "/ws/echo")),
             ("POST", "/v1/channels/gr%C3%B6%C3%9Fe/messages", to(Operation::Message, "größe")),
-            ("GET", "/v1/channels/history", to(Operation::Missing(PRESENCE), "history")),
-            ("GET", "/v1/channels", to(Operation::Missing(PRESENCE), "")),
+            ("GET", "/v1/channels/history", to(Operation::Channel, "history")),
+            ("GET", "/v1/channels", to(Operation::Channels, "")),
             ("POST", "/v1/channels/%ff/messages", Route::Nowhere),
             ("GET", "/v1/publish", Route::Method("POST".to_owned())),
             ("POST", "/v1/me", Route::Method("GET, HEAD".to_owned())),

@@ -130,7 +130,7 @@ type Granted = (Option<Arc<Rights>>, Option<Box<Extras>>);
 impl Fanfare {
     fn read(self, shared: &SharedRights) -> Result<Granted, Refused> {
         let Self { info, channels, subscribe } = self;
-        let info = info.map(Box::<str>::from);
+        let info = info.map(|info| Arc::<str>::from(Box::<str>::from(info)));
         if info.as_ref().is_some_and(|info| info.len() > INFO) {
             return Err(Refused::Malformed("its `fanfare.info` is longer than 4 KiB"));
         }

@@ -123,7 +123,6 @@ impl Cluster {
     }
 
     /// Whether a life has begun and not ended.
-    #[expect(dead_code, reason = "presence will use it")]
     pub(crate) fn is_live(&self, life: Life) -> bool {
         self.lock().lives.is_live(life)
     }
@@ -134,7 +133,6 @@ impl Cluster {
     }
 
     /// Changes when a life begins or ends, and with [`knows_lives`](Self::knows_lives).
-    #[expect(dead_code, reason = "presence will use it")]
     pub(crate) fn lives_changed(&self) -> watch::Receiver<u64> {
         self.lives_changed.subscribe()
     }

@@ -156,11 +156,11 @@ mod tests {
         let table = Table::try_from(Config::default()).expect("strings and numbers");
         let keys = Keys(&table);
         for section in [
-            "node", "http", "auth", "tls", "limits", "timing", "broker", "window", "cluster", "log", "agent", "api",
-            "hooks",
+            "node", "http", "auth", "tls", "limits", "timing", "broker", "window", "cluster", "presence", "log",
+            "agent", "api", "hooks",
         ] {
             assert!(keys.all().iter().any(|path| path.len() == 2 && path[0] == section), "{section}");
         }
-        assert_eq!(keys.0.len(), 14, "and a list of tables");
+        assert_eq!(keys.0.len(), 15, "and a list of tables");
     }
 }

@@ -39,13 +39,13 @@ pub use self::{
     load::{Overrides, load},
     network::Network,
     sections::{
-        Agent, Anonymous, Api, ApiListen, Auth, Broker, Channel, Cluster, Hook, Hooks, Http, Limits, Log, Node, Timing,
-        Tls, Who, Window,
+        Agent, Anonymous, Api, ApiListen, Auth, Broker, Channel, Cluster, Hook, Hooks, Http, Limits, Log, Node,
+        Presence, Timing, Tls, Who, Window,
     },
     size::ByteSize,
     token_key::{InvalidSecret, Secret, TokenKey},
 };
-pub use crate::gate::{InvalidPattern, Pattern, Right, Slow};
+pub use crate::gate::{Attendance, InvalidPattern, Pattern, Right, Slow};
 
 /// All settings, by section.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -71,6 +71,8 @@ pub struct Config {
     pub window: Window,
     /// How the nodes know of each other.
     pub cluster: Cluster,
+    /// Who is subscribed to channels.
+    pub presence: Presence,
     /// The program's own log, on stderr.
     pub log: Log,
     /// The answer to HAProxy's agent-check.

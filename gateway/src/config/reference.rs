@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use super::{Config, environment};
 
 /// Every section and its source, in the order of the pages.
-const SECTIONS: [(&str, &str); 13] = [
+const SECTIONS: [(&str, &str); 14] = [
     ("node", include_str!("sections/node.rs")),
     ("http", include_str!("sections/http.rs")),
     ("auth", include_str!("sections/auth.rs")),
@@ -21,6 +21,7 @@ const SECTIONS: [(&str, &str); 13] = [
     ("broker", include_str!("sections/broker.rs")),
     ("window", include_str!("sections/window.rs")),
     ("cluster", include_str!("sections/cluster.rs")),
+    ("presence", include_str!("sections/presence.rs")),
     ("log", include_str!("sections/log.rs")),
     ("agent", include_str!("sections/agent.rs")),
     ("api", include_str!("sections/api.rs")),

@@ -38,7 +38,8 @@ pub(crate) struct Explanation<'a> {
 pub(crate) fn explain<'a>(config: &'a Config, identity: &'a Identity, verb: Verb, channel: &'a str) -> Explanation<'a> {
     let rules = Rules::new(config);
     let question = match verb {
-        Verb::Subscribe | Verb::Presence => Question::Subscribe { channel },
+        Verb::Subscribe => Question::Subscribe { channel },
+        Verb::Presence => Question::Presence { channel },
         Verb::Publish => Question::Publish { channel, payload: &EMPTY },
         Verb::History => Question::History { channel },
     };
@@ -97,7 +98,8 @@ impl Explanation<'_> {
                 };
                 let implied = said(rule, self.verb).is_none();
                 let why = if implied { ", since the rule names other verbs only" } else { "" };
-                format!("{verb} = \"{}\"{why}: {means}", who.name())
+                let key = if self.verb == Verb::Presence { "see_presence" } else { verb };
+                format!("{key} = \"{}\"{why}: {means}", who.name())
             }
         }
     }

@@ -24,8 +24,7 @@ pub(crate) struct Identity {
 #[derive(Debug, Default)]
 pub(crate) struct Extras {
     /// What others see of the user, as JSON.
-    #[cfg_attr(not(test), expect(dead_code, reason = "presence shows it"))]
-    pub(crate) info: Option<Box<str>>,
+    pub(crate) info: Option<Arc<str>>,
     /// The channels that the token subscribes the client to.
     pub(crate) subscribe: Box<[Box<str>]>,
     /// What the client may do at most, whatever the rules say: a ticket gives no more than the key that made it may do.
@@ -86,6 +85,11 @@ impl Identity {
     /// The channels that the token subscribes the client to.
     pub(crate) fn subscribe(&self) -> &[Box<str>] {
         self.extras.as_ref().map_or(&[], |extras| &extras.subscribe)
+    }
+
+    /// What others see of the user, as JSON.
+    pub(crate) fn info(&self) -> Option<Arc<str>> {
+        self.extras.as_ref()?.info.clone()
     }
 
     /// What the client may do at most; `None` if the rules and its rights alone decide.

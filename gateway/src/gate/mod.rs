@@ -35,7 +35,7 @@ pub(crate) use self::pace::{Moment, Rate, SharedPace};
 pub(crate) use self::pattern::Name;
 pub use self::pattern::{InvalidPattern, Pattern};
 pub(crate) use self::permission::{Introduction, Pending, Permission, Visitor};
-pub use self::policy::Slow;
+pub use self::policy::{Attendance, Slow};
 pub(crate) use self::policy::{Policy, RuleRate};
 pub(crate) use self::rights::Rights;
 pub(crate) use self::rights::{Grant, Verb};
@@ -57,6 +57,8 @@ pub(crate) enum Question<'a> {
     Publish { channel: &'a str, payload: &'a Payload },
     /// To read older messages of a channel.
     History { channel: &'a str },
+    /// To see who is subscribed to a channel.
+    Presence { channel: &'a str },
 }
 
 /// Whether an action is allowed and how it is carried out, or why it is not allowed.

@@ -13,6 +13,8 @@ pub(crate) struct Policy {
     pub(crate) rate: Option<RuleRate>,
     /// Whether messages name their publisher.
     pub(crate) tell_publisher: bool,
+    /// What others see of a subscriber.
+    pub(crate) attendance: Attendance,
 }
 
 /// A rule's own rate, and the number of the rule: a connection has a bucket for each such rule that it uses.
@@ -20,6 +22,19 @@ pub(crate) struct Policy {
 pub(crate) struct RuleRate {
     pub(crate) rule: u32,
     pub(crate) rate: Rate,
+}
+
+/// What the cluster knows of a channel's subscribers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attendance {
+    /// Nothing.
+    #[default]
+    Off,
+    /// How many there are.
+    Counts,
+    /// Who they are.
+    Members,
 }
 
 /// What happens to a subscriber that reads more slowly than messages come.

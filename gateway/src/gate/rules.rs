@@ -8,7 +8,7 @@ use super::backend::{Backend, Right};
 use super::identity::Identity;
 use super::pace::Rate;
 use super::pattern::{Name, Pattern};
-use super::policy::{Policy, RuleRate};
+use super::policy::{Attendance, Policy, RuleRate};
 use super::rights::Verb;
 use super::{Decision, Judge, Question, Verdict, names};
 use crate::config::{Channel, Config, Who};
@@ -51,13 +51,16 @@ pub(super) enum Ask {
     For(Who),
 }
 
+/// The verbs of which one that a rule names changes what the others ask for.
+const ACCESS: [Verb; 3] = [Verb::Subscribe, Verb::Publish, Verb::History];
+
 /// What a rule of the configuration says about a verb.
 pub(super) fn said(rule: &Channel, verb: Verb) -> Option<Who> {
     match verb {
         Verb::Subscribe => rule.subscribe,
         Verb::Publish => rule.publish,
         Verb::History => rule.history,
-        Verb::Presence => None,
+        Verb::Presence => rule.see_presence,
     }
 }
 
@@ -65,7 +68,7 @@ pub(super) fn said(rule: &Channel, verb: Verb) -> Option<Who> {
 pub(super) fn ask(rule: &Channel, verb: Verb) -> Ask {
     match said(rule, verb) {
         Some(who) => Ask::For(who),
-        None if Verb::ALL.iter().all(|verb| said(rule, *verb).is_none()) => Ask::Listed,
+        None if ACCESS.iter().all(|verb| said(rule, *verb).is_none()) => Ask::Listed,
         None => Ask::For(Who::Token),
     }
 }
@@ -81,6 +84,7 @@ impl Rules {
                 last: rule.last,
                 rate: rule.rate.and_then(Rate::new).map(|rate| RuleRate { rule: number, rate }),
                 tell_publisher: rule.tell_publisher,
+                attendance: rule.presence,
             },
         });
         Self { rules: rules.collect(), channel_name: config.limits.channel_name.bytes() }
@@ -107,6 +111,7 @@ impl Rules {
             Question::Subscribe { channel } => (Verb::Subscribe, channel, 0),
             Question::Publish { channel, payload } => (Verb::Publish, channel, payload.bytes().len()),
             Question::History { channel } => (Verb::History, channel, 0),
+            Question::Presence { channel } => (Verb::Presence, channel, 0),
         };
         names::check(channel, self.channel_name)?;
         let channel = &Name::new(channel);
@@ -117,6 +122,9 @@ impl Rules {
             if !meets(Ask::Listed, identity, verb, channel) {
                 return Err(refusal(None, Ask::Listed, identity, verb));
             }
+            if verb == Verb::Presence {
+                return Err(without_presence());
+            }
             return Ok(Ruling::Allowed(with_last(Policy::default(), Ask::Listed, identity, verb, channel)));
         }
         let Some(number) = self.deciding(channel, identity.user()) else {
@@ -126,6 +134,9 @@ impl Rules {
         let ask = asks[verb as usize];
         if !meets(ask, identity, verb, channel) {
             return Err(refusal(Some(pattern), ask, identity, verb));
+        }
+        if verb == Verb::Presence && policy.attendance == Attendance::Off {
+            return Err(without_presence());
         }
         match message {
             Some(most) if bytes > *most => {
@@ -165,6 +176,10 @@ impl Judge for Rules {
         backend.check_on(right, channel)?;
         Ok(self.largest(channel, None))
     }
+}
+
+fn without_presence() -> Failure {
+    Failure::new("forbidden", "no rule of `[[channels]]` gives this channel `presence`")
 }
 
 /// Whether a client has what is asked for, as far as the node knows.

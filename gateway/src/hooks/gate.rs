@@ -43,7 +43,9 @@ impl Judge for Gate {
             }
             Question::Subscribe { channel } => (Hook::Subscribe, question::subscribe(user, channel), 0),
             // The configuration lets no rule leave these to a backend.
-            Question::Connect { .. } | Question::History { .. } => return Decision::Now(Err(unasked())),
+            Question::Connect { .. } | Question::History { .. } | Question::Presence { .. } => {
+                return Decision::Now(Err(unasked()));
+            }
         };
         let Some(line) = self.hooks.line(hook) else { return Decision::Now(Err(unasked())) };
         match line.ask(json, most) {

@@ -15,6 +15,7 @@ use crate::auth::Auth;
 use crate::cluster::{self, Cluster, Keeper, Member};
 use crate::config::Config;
 use crate::gate::{Judge, Limiter};
+use crate::presence::{Presence, Writer};
 use crate::relay::{Relay, Relayed};
 use crate::window::Window;
 
@@ -44,9 +45,22 @@ impl Core {
         let window = Window::new(log.partitions(), config.window.age, config.window.bytes.bytes(), clock);
         let health = Arc::new(Health::new(set.heartbeat));
         let cluster = Arc::new(Cluster::new(log.partition_of(cluster::CHANNEL)));
+        let presence = Presence::new(&config, log.partitions(), Arc::clone(&cluster));
         let (log, window, metrics) = (Arc::new(log), Arc::new(window), Arc::new(metrics));
         let limiter = Limiter::new(&config.limits, crate::clock::now());
-        let shared = Shared { name, gate, limiter, auth, log, window, cluster, metrics, clock, config };
+        let shared = Shared {
+            name,
+            gate,
+            limiter,
+            auth,
+            log,
+            window,
+            cluster,
+            presence: Arc::new(presence),
+            metrics,
+            clock,
+            config,
+        };
         Self { shared: Arc::new(shared), health }
     }
 
@@ -75,11 +89,19 @@ impl Core {
         member.run()
     }
 
+    /// Writes who is in which channel here, for as long as the node runs.
+    pub(crate) fn attendance(&self) -> impl Future<Output = ()> + use<> {
+        let Shared { log, presence, config, .. } = &*self.shared;
+        let kept = config.broker.retention.min(HISTORY);
+        Writer { presence: Arc::clone(presence), log: Arc::clone(log), kept }.run()
+    }
+
     /// Relays the log to these workers, until the log is closed or all workers have ended.
     pub(crate) fn relay(&self, workers: Vec<mpsc::Sender<Arc<[Relayed]>>>) -> impl Future<Output = ()> + use<> {
-        let Shared { log, window, cluster, clock, .. } = &*self.shared;
+        let Shared { log, window, cluster, presence, clock, .. } = &*self.shared;
+        let presence = Arc::clone(presence);
         let (health, window, cluster) = (Arc::clone(&self.health), Arc::clone(window), Arc::clone(cluster));
-        let relay = Relay { partitions: log.partitions(), health, window, cluster, clock: *clock, workers };
+        let relay = Relay { partitions: log.partitions(), health, window, cluster, presence, clock: *clock, workers };
         relay.run(log.tail_all(Resume::Recent(HISTORY)))
     }
 }

@@ -181,6 +181,7 @@ impl Node {
         if let Some(hooks) = hooks {
             tasks.spawn(vitals.keep("the hooks", hooks.run()));
         }
+        tasks.spawn(vitals.keep("the writer of presence", core.attendance()));
         tasks.spawn(vitals.keep("the reader of keys", core.shared.auth.clone().run()));
         tasks.spawn(vitals.keep("the publisher", async move { publisher.publishing_ended().await }));
         tasks.spawn(vitals.keep("the health watch", async move { watched.watch().await }));
@@ -244,7 +245,7 @@ impl Node {
         if !self.workers.drain(..).map(JoinHandle::join).all(|end| end.is_ok()) {
             tracing::error!("a worker ended with a panic");
         }
-        let Shared { log, cluster, config, .. } = &*self.core.shared;
+        let Shared { log, cluster, presence, config, .. } = &*self.core.shared;
         let hooks = async {
             for hook in &self.shutdown {
                 hook().await;
@@ -253,6 +254,7 @@ impl Node {
         if timeout(config.broker.publish_timeout, hooks).await.is_err() {
             tracing::warn!("a hook of `on_shutdown` takes longer than `broker.publish_timeout` and is cut short");
         }
+        presence.settle(config.presence.linger).await;
         cluster.leave(log).await;
         log.close(Instant::now() + config.broker.publish_timeout).await;
     }

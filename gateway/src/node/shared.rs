@@ -9,6 +9,7 @@ use crate::auth::Auth;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::gate::{Judge, Limiter};
+use crate::presence::Presence;
 use crate::window::Window;
 
 /// One value per node, used by all threads.
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) log: Arc<Log>,
     pub(crate) window: Arc<Window>,
     pub(crate) cluster: Arc<Cluster>,
+    pub(crate) presence: Arc<Presence>,
     /// Milliseconds since 1970.
     pub(crate) clock: fn() -> u64,
     pub(crate) metrics: Arc<Metrics>,

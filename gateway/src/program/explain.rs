@@ -35,6 +35,8 @@ pub enum Verb {
     Publish,
     /// Read its older messages.
     History,
+    /// See who is subscribed.
+    Presence,
 }
 
 /// Explains a decision. `identify` verifies the token. Returns the explanation, and whether the client may.
@@ -51,6 +53,7 @@ pub(super) fn explain(
         Verb::Subscribe => gate::Verb::Subscribe,
         Verb::Publish => gate::Verb::Publish,
         Verb::History => gate::Verb::History,
+        Verb::Presence => gate::Verb::Presence,
     };
     let explanation = gate::explain(config, &identity, verb, &options.channel);
     Ok((explanation.to_string(), explanation.verdict.is_ok()))

@@ -7,6 +7,8 @@ use std::fmt;
 
 use broker_adapters::{MessageId, Payload, Position, PublishError};
 
+use crate::presence::Name;
+
 /// A command, and the id that its reply repeats.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
@@ -22,7 +24,10 @@ pub(crate) enum Command<'a> {
     /// Renews the client's token.
     Refresh { token: Token<'a> },
     /// Asks for the messages of a channel: all after a position, or else this number of the last ones, and new ones.
-    Subscribe { channel: Cow<'a, str>, since: Option<Position>, last: Option<u32> },
+    /// With `presence`, also for who is there, and for the changes of that.
+    Subscribe { channel: Cow<'a, str>, since: Option<Position>, last: Option<u32>, presence: bool },
+    /// Asks for up to `limit` members of a channel after a name.
+    Presence { channel: Cow<'a, str>, after: Option<Name>, limit: u32 },
     /// Asks for at most `limit` messages of a channel.
     History { channel: Cow<'a, str>, start: Start, limit: u32 },
     /// Ends a subscription.
@@ -65,7 +70,10 @@ impl Request<'_> {
         let command = match self.command {
             Command::Connect { token } => Command::Connect { token: token.map(|Token(text)| Token(owned(text))) },
             Command::Refresh { token: Token(text) } => Command::Refresh { token: Token(owned(text)) },
-            Command::Subscribe { channel, since, last } => Command::Subscribe { channel: owned(channel), since, last },
+            Command::Subscribe { channel, since, last, presence } => {
+                Command::Subscribe { channel: owned(channel), since, last, presence }
+            }
+            Command::Presence { channel, after, limit } => Command::Presence { channel: owned(channel), after, limit },
             Command::History { channel, start, limit } => Command::History { channel: owned(channel), start, limit },
             Command::Unsubscribe { channel } => Command::Unsubscribe { channel: owned(channel) },
             Command::Publish { channel, payload, key } => {

@@ -3,6 +3,7 @@
 //! Pure: no sockets, no tasks, no knowledge of workers. To add a protocol, write a file beside this one and add a line
 //! to [`ALL`]. It then has its route in the gateway and its subprotocols in the handshake.
 
+pub(crate) mod attendance;
 mod body;
 mod command;
 mod lines;

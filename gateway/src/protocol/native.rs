@@ -1,7 +1,7 @@
 //! `fanfare.v1`: JSON text messages, one object each.
 //!
-//! Pure. A command has exactly one of `connect`, `refresh`, `subscribe`, `unsubscribe`, `publish`, `history`, `ping`, `pong`,
-//! and optionally an `id` that its reply repeats. A reply has `ok` or `error`; an error says whether a retry can help.
+//! Pure. A command has exactly one of `connect`, `refresh`, `subscribe`, `unsubscribe`, `publish`, `history`, `presence`, `ping`,
+//! `pong`, and optionally an `id` that its reply repeats. A reply has `ok` or `error`; an error says whether a retry can help.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -16,11 +16,13 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::attendance;
 use super::{
     Body, Command, Failure, Incoming, Input, MOST, Notice, Output, Protocol, Reply, Request, Session, Start, Token,
 };
 use crate::close::CloseReason;
 use crate::errors_page::see;
+use crate::presence::InvalidName;
 
 /// The name of the subprotocol.
 pub(crate) const NAME: &str = "fanfare.v1";
@@ -71,11 +73,13 @@ impl Protocol for Native {
                 format!("\"ok\":{{{expires}}}")
             }
             Reply::Done => "\"ok\":{}".to_owned(),
-            Reply::Subscribed { channel, at, recovered, last } => {
+            Reply::Subscribed { channel, at, recovered, last, presence } => {
                 let recovered = recovered.map_or_else(String::new, |recovered| format!(",\"recovered\":{recovered}"));
                 let last = last.map_or_else(String::new, |last| format!(",\"last\":{last}"));
-                format!("\"ok\":{{\"channel\":{},\"at\":\"{at}\"{recovered}{last}}}", quoted(channel))
+                let presence = presence.map_or_else(String::new, attendance::in_subscribed);
+                format!("\"ok\":{{\"channel\":{},\"at\":\"{at}\"{recovered}{last}{presence}}}", quoted(channel))
             }
+            Reply::Presence { channel, snapshot } => attendance::page(channel, snapshot),
             Reply::History { channel, records, next, complete } => {
                 let next = next.map_or_else(String::new, |next| format!(",\"next\":\"{next}\""));
                 let (channel, messages) = (quoted(channel), messages(records));
@@ -107,6 +111,8 @@ impl Protocol for Native {
             Notice::Unsubscribed { channel, reason } => {
                 format!("{{\"unsubscribed\":{{\"channel\":{},\"reason\":\"{reason}\"}}}}", quoted(channel))
             }
+            Notice::Presence { change, at } => attendance::change(change, at),
+            Notice::Unseen { channel, reason } => attendance::unseen(channel, reason),
             Notice::Ping(positions) => ping(positions),
             Notice::Degraded(degraded) => format!("{{\"degraded\":{degraded}}}"),
             Notice::Reconnect { after_ms } => format!("{{\"reconnect\":{{\"after_ms\":{after_ms}}}}}"),
@@ -146,6 +152,8 @@ struct Frame<'a> {
     publish: Option<Object<Publish<'a>>>,
     #[serde(borrow)]
     history: Option<Object<History<'a>>>,
+    #[serde(borrow)]
+    presence: Option<Object<Presence<'a>>>,
     ping: Option<Object<Empty>>,
     pong: Option<Object<Empty>>,
 }
@@ -199,6 +207,18 @@ struct Subscribe<'a> {
     #[serde(borrow)]
     since: Option<Cow<'a, str>>,
     last: Option<u32>,
+    #[serde(default)]
+    presence: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Presence<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    #[serde(borrow)]
+    after: Option<Cow<'a, str>>,
+    limit: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -273,10 +293,15 @@ fn parse(text: &str) -> Result<Request<'_>, (Option<u64>, Failure)> {
         Some(Object(on)) => Some(history(on).map_err(refuse)?),
         None => None,
     };
+    let presence = match frame.presence {
+        Some(Object(on)) => Some(presence(on).map_err(refuse)?),
+        None => None,
+    };
+    let sees = frame.subscribe.as_ref().is_some_and(|Object(on)| on.presence);
     let mut commands = [
         frame.connect.map(|Object(on)| Command::Connect { token: on.token.map(Token) }),
         frame.refresh.map(|Object(on)| Command::Refresh { token: Token(on.token) }),
-        frame.subscribe.map(|Object(on)| Command::Subscribe { channel: on.channel, since, last }),
+        frame.subscribe.map(|Object(on)| Command::Subscribe { channel: on.channel, since, last, presence: sees }),
         frame.unsubscribe.map(|Object(on)| Command::Unsubscribe { channel: on.channel }),
         frame.publish.map(|Object(on)| Command::Publish {
             channel: on.channel,
@@ -284,6 +309,7 @@ fn parse(text: &str) -> Result<Request<'_>, (Option<u64>, Failure)> {
             key: on.key,
         }),
         history,
+        presence,
         frame.ping.map(|Object(Empty {})| Command::Ping),
         frame.pong.map(|Object(Empty {})| Command::Pong),
     ]
@@ -292,7 +318,8 @@ fn parse(text: &str) -> Result<Request<'_>, (Option<u64>, Failure)> {
     match (commands.next(), commands.next()) {
         (Some(command), None) => Ok(Request { id, command }),
         _ => Err(refuse(
-            "send one of connect, refresh, subscribe, unsubscribe, publish, history, ping, pong per object".into(),
+            "send one of connect, refresh, subscribe, unsubscribe, publish, history, presence, ping, pong per object"
+                .into(),
         )),
     }
 }
@@ -314,6 +341,12 @@ fn history(on: History<'_>) -> Result<Command<'_>, String> {
     };
     count("limit", on.limit)?;
     Ok(Command::History { channel: on.channel, start, limit: on.limit.unwrap_or(LIMIT) })
+}
+
+fn presence(on: Presence<'_>) -> Result<Command<'_>, String> {
+    let after = on.after.map(|after| after.parse().map_err(|error: InvalidName| format!("`after` is {error}")));
+    count("limit", on.limit)?;
+    Ok(Command::Presence { channel: on.channel, after: after.transpose()?, limit: on.limit.unwrap_or(LIMIT) })
 }
 
 fn position(field: &str, text: Option<&str>) -> Result<Option<Position>, String> {

@@ -51,7 +51,9 @@ impl Protocol for Placed {
             Notice::Degraded(degraded) => text(format!("{{\"degraded\":{degraded}}}")),
             Notice::Reconnect { after_ms } => text(format!("{{\"reconnect\":{{\"after_ms\":{after_ms}}}}}")),
             // An app's channels have no rules.
-            Notice::Unsubscribed { .. } | Notice::Skipped { .. } => Output::Nothing,
+            Notice::Unsubscribed { .. } | Notice::Skipped { .. } | Notice::Presence { .. } | Notice::Unseen { .. } => {
+                Output::Nothing
+            }
         }
     }
 }
@@ -115,7 +117,8 @@ mod tests {
 
     #[test]
     fn a_client_is_sent_where_it_stands_and_what_it_lost() {
-        let subscribed = |recovered| Reply::Subscribed { channel: "{room}a", at: AT, recovered, last: None };
+        let subscribed =
+            |recovered| Reply::Subscribed { channel: "{room}a", at: AT, recovered, last: None, presence: None };
         let lost = Break { after: AT, at: AT, reason: BreakReason::Reset };
         for (output, expected) in [
             (Placed.reply(None, &subscribed(None)), r#"{"room":"a","at":"02.1.3"}"#),

@@ -56,9 +56,12 @@ impl Protocol for Raw {
             Notice::Lost { .. } => Output::Close(CloseReason::MessagesLost),
             Notice::Unsubscribed { .. } => Output::Close(CloseReason::Forbidden),
             // The channel's rule has chosen that clients see the newest message only.
-            Notice::Skipped { .. } | Notice::Ping(_) | Notice::Degraded(_) | Notice::Reconnect { .. } => {
-                Output::Nothing
-            }
+            Notice::Skipped { .. }
+            | Notice::Presence { .. }
+            | Notice::Unseen { .. }
+            | Notice::Ping(_)
+            | Notice::Degraded(_)
+            | Notice::Reconnect { .. } => Output::Nothing,
         }
     }
 }

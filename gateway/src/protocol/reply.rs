@@ -5,6 +5,7 @@ use broker_adapters::{Break, Position, Record};
 use super::body::Body;
 use super::command::Failure;
 use crate::close::CloseReason;
+use crate::presence::{Change, Snapshot};
 
 /// The answer to a command.
 #[derive(Debug)]
@@ -17,8 +18,16 @@ pub(crate) enum Reply<'a> {
     Done,
     /// To `subscribe`: messages after `at` follow. `recovered` is present if the client named a position, and says
     /// whether it receives everything after that. `last` is present if the client is given last messages, and is their
-    /// number.
-    Subscribed { channel: &'a str, at: Position, recovered: Option<bool>, last: Option<u32> },
+    /// number. `presence` is present if the client asked for it.
+    Subscribed {
+        channel: &'a str,
+        at: Position,
+        recovered: Option<bool>,
+        last: Option<u32>,
+        presence: Option<&'a Snapshot>,
+    },
+    /// To `presence`: some members of a channel.
+    Presence { channel: &'a str, snapshot: &'a Snapshot },
     /// To `history`: messages in the order of the log, and where the following ones are. `complete` says whether there are
     /// none.
     History { channel: &'a str, records: &'a [&'a Record], next: Option<Position>, complete: bool },
@@ -38,6 +47,10 @@ pub(crate) enum Notice<'a> {
     Skipped { channel: &'a str, count: u64 },
     /// The client is not, or no longer, subscribed to a channel, for this reason: most often it has lost the right to it.
     Unsubscribed { channel: &'a str, reason: &'static str },
+    /// Who is in a channel has changed; `at` is the record up to which that is true.
+    Presence { change: &'a Change, at: Position },
+    /// The client sees no longer who is in a channel, for this reason.
+    Unseen { channel: &'a str, reason: &'static str },
     /// Asks the client for a sign of life, and gives it the position of each of its channels, so that it can also
     /// resume quiet channels.
     Ping(&'a [(&'a str, Position)]),

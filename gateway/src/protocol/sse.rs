@@ -96,6 +96,8 @@ impl Protocol for Sse {
                 event("", "unsubscribed", &json!({ "channel": channel, "reason": reason }))
             }
             // A comment, which keeps proxies from ending the connection. The id lets the client resume a quiet channel.
+            // Clients that listen cannot ask for it.
+            Notice::Presence { .. } | Notice::Unseen { .. } => Output::Nothing,
             Notice::Ping([(_, at)]) => text(format!("{ID}{at}\n:\n\n")),
             Notice::Ping(_) => text(":\n\n".to_owned()),
             Notice::Degraded(degraded) => event("", "degraded", &json!({ "degraded": degraded })),
@@ -206,7 +208,7 @@ mod tests {
     #[test]
     fn an_event_that_moves_the_client_begins_with_its_id() {
         let at = Position { partition: Partition(1), offset: Offset(2), check: Check(3) };
-        let subscribed = |recovered| Reply::Subscribed { channel: "a", at, recovered, last: None };
+        let subscribed = |recovered| Reply::Subscribed { channel: "a", at, recovered, last: None, presence: None };
         assert_eq!(shown(Sse.reply(None, &subscribed(None))), "id: 02.1.3\n\n");
         assert_eq!(
             shown(Sse.reply(None, &subscribed(Some(false)))),

@@ -74,6 +74,7 @@ impl Node {
             let (health, log, cluster) = (Arc::clone(&core.health), Arc::clone(log), Arc::clone(cluster));
             let _ = known.set(Parts { health, log, cluster });
             tokio::task::spawn_local(core.keeper());
+            tokio::task::spawn_local(core.attendance());
             tokio::task::spawn_local(core.member(None, CAPACITY));
             let workers = inlets.into_iter().map(|(accepted, rng)| run_worker(&core.shared, accepted, rng)).collect();
             core.relay(workers).await;

@@ -7,12 +7,12 @@ use std::task::{Context, Poll};
 
 use super::Worker;
 use super::arrival::{Arrival, Listening};
+use super::attending::Seating;
 use super::connection::Connection;
 use super::hub::Member;
 use crate::auth::Refused;
 use crate::clock;
 use crate::close::CloseReason;
-use crate::gate::Slow;
 use crate::protocol::Notice;
 
 impl Worker {
@@ -70,7 +70,7 @@ impl Worker {
             _ => {}
         }
         if let Some(channel) = channel
-            && let Err(failure) = self.subscribe_counted(connection, channel, Slow::Disconnect)
+            && let Err(failure) = self.subscribe_counted(connection, channel, Seating::default())
         {
             tracing::warn!(channel, why = failure.message, "a socket's channel cannot be read");
             self.end(connection, CloseReason::Overload);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use broker_adapters::Position;
 
+use super::attending::Seating;
 use super::search::{Search, Searched};
-use crate::gate::Slow;
 use crate::message::Message;
 use crate::window::{Edge, Owed, Preceding};
 
@@ -40,8 +40,8 @@ pub(super) struct CatchUp {
     given: Option<u32>,
     /// Repeated commands that are unanswered, in their order.
     pub(super) repeats: Vec<Repeat>,
-    /// What happens to the subscriber afterwards if it reads slowly.
-    pub(super) slow: Slow,
+    /// How the client subscribes.
+    pub(super) seating: Seating,
 }
 
 /// What must happen next.
@@ -85,7 +85,7 @@ impl CatchUp {
             search: None,
             given: None,
             repeats: Vec::new(),
-            slow: Slow::default(),
+            seating: Seating::default(),
         }
     }
 

@@ -6,6 +6,7 @@ use broker_adapters::{MessageId, NewRecord, Offset, Partition, Position};
 use tokio::time::Instant;
 
 use super::Worker;
+use super::attending::Seating;
 use super::connection::Connection;
 use super::identify::Purpose;
 use crate::gate::{Policy, Slow};
@@ -25,22 +26,25 @@ impl Worker {
             Command::Refresh { token } => self.take_token(connection, id, &token, Purpose::Refresh),
             Command::Ping => self.reply(connection, id, &Reply::Done),
             Command::Pong => {}
-            Command::Subscribe { channel, since, last } => {
+            Command::Subscribe { channel, since, last, presence } => {
+                let seating = Seating { slow: policy.slow, attendance: policy.attendance, watches: presence };
                 self.queue_what_waits(connection, &channel);
-                if self.repeat_subscribe(connection, id, &channel, since)? {
+                if self.repeat_subscribe(connection, id, &channel, (since, seating))? {
                     return Ok(());
                 }
                 let last = last.map(|last| last.min(policy.last.unwrap_or(last)));
                 if since.is_some() || last.is_some() {
-                    return self.resume(connection, id, &channel, (since, last), policy.slow);
+                    return self.resume(connection, id, &channel, (since, last), seating);
                 }
                 self.check_room(connection)?;
-                let at = self.subscribe_counted(connection, &channel, policy.slow)?;
-                let (recovered, last) = (None, None);
-                self.reply(connection, id, &Reply::Subscribed { channel: &channel, at, recovered, last });
+                let at = self.subscribe_counted(connection, &channel, seating)?;
+                self.reply_subscribed(connection, id, &channel, (at, None, None), seating);
             }
             Command::History { channel, start, limit } => {
                 self.history(connection, id, &channel, (start, limit))?;
+            }
+            Command::Presence { channel, after, limit } => {
+                self.reply_members(connection, id, &channel, (after.as_ref(), limit));
             }
             Command::Unsubscribe { channel } => match self.leave(connection, &channel) {
                 true => self.reply(connection, id, &Reply::Done),
@@ -74,18 +78,24 @@ impl Worker {
     /// Subscribes a connection that is not yet subscribed. It receives the messages after the returned position.
     /// Accepts any name: the gate has checked names that clients choose, and channels of apps have names that clients
     /// cannot choose.
-    pub(super) fn subscribe(&self, connection: &Connection, channel: &str, slow: Slow) -> Result<Position, Failure> {
+    pub(super) fn subscribe(
+        &self,
+        connection: &Connection,
+        channel: &str,
+        seating: Seating,
+    ) -> Result<Position, Failure> {
         let at = self.position(self.shared.log.partition_of(channel))?;
-        self.take_seat(connection, channel, at.offset, slow);
+        self.take_seat(connection, channel, at.offset, seating);
         Ok(at)
     }
 
     /// Adds a connection to a channel's subscribers. It has already been sent all of the channel's messages after
     /// `since`.
-    pub(super) fn take_seat(&self, connection: &Connection, channel: &str, since: Offset, slow: Slow) {
+    pub(super) fn take_seat(&self, connection: &Connection, channel: &str, since: Offset, seating: Seating) {
         if !connection.is_ending() {
-            let seat = self.hub.borrow_mut().subscribe(channel, connection.member, slow == Slow::Latest);
+            let seat = self.hub.borrow_mut().subscribe(channel, connection.member, seating.slow == Slow::Latest);
             connection.state.borrow_mut().seats.take(seat, since.0);
+            self.attend(connection, seat, channel, seating.attendance);
         }
     }
 
@@ -116,12 +126,14 @@ impl Worker {
 
     /// Ends a subscription or a catch-up. Returns false if there is none.
     pub(crate) fn leave(&self, connection: &Connection, channel: &str) -> bool {
+        self.unwatch(connection, channel);
         let id = self.hub.borrow().find(channel);
         let seat = id.and_then(|id| connection.state.borrow_mut().seats.leave(id));
         match seat {
             Some(seat) => {
                 connection.forget_latest(seat.channel);
                 connection.give_channel_back();
+                self.unattend(connection, seat);
                 self.give_up_seat(seat);
             }
             None => return self.stop_catch_up(connection, channel),
@@ -155,6 +167,21 @@ impl Worker {
             publisher.answered(&worker);
             worker.flush_soon();
         });
+    }
+
+    /// Replies to `subscribe`: the position, what is said of the client's own one, and the number of last messages; and who is
+    /// there, if the client wants to know.
+    pub(super) fn reply_subscribed(
+        &self,
+        connection: &Connection,
+        id: Option<u64>,
+        channel: &str,
+        (at, recovered, last): (Position, Option<bool>, Option<u32>),
+        seating: Seating,
+    ) {
+        let presence = self.watch_members(connection, channel, seating);
+        let presence = presence.as_ref();
+        self.reply(connection, id, &Reply::Subscribed { channel, at, recovered, last, presence });
     }
 
     pub(super) fn fail(&self, connection: &Connection, id: Option<u64>, failure: &Failure) {

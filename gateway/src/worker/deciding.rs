@@ -85,18 +85,42 @@ impl Worker {
             Command::Subscribe { channel, .. } => Some(Question::Subscribe { channel }),
             Command::Publish { channel, payload, .. } => Some(Question::Publish { channel, payload }),
             Command::History { channel, .. } => Some(Question::History { channel }),
+            Command::Presence { channel, .. } => Some(Question::Presence { channel }),
             Command::Connect { .. }
             | Command::Refresh { .. }
             | Command::Unsubscribe { .. }
             | Command::Ping
             | Command::Pong => None,
         };
-        match question.map(|question| self.shared.gate.judge(&identity, question)) {
+        let decision = question.map(|question| self.shared.gate.judge(&identity, question));
+        match self.with_presence(&identity, &request.command, decision) {
             None => self.decided(connection, request, Ok(Permission::default())),
             Some(Decision::Now(verdict)) => self.decided(connection, request, verdict.map(Permission::from)),
             Some(Decision::Later(pending)) => self.decide(connection, request.into_owned(), pending),
         }
         cost
+    }
+
+    /// Judges also whether a client that subscribes may see who is there, if it wants to.
+    fn with_presence(
+        &self,
+        identity: &Arc<Identity>,
+        command: &Command<'_>,
+        decision: Option<Decision>,
+    ) -> Option<Decision> {
+        let Command::Subscribe { channel, presence: true, .. } = command else { return decision };
+        let sees = self.shared.gate.judge(identity, Question::Presence { channel });
+        Some(match (decision?, sees) {
+            (Decision::Now(Err(failure)), _) | (_, Decision::Now(Err(failure))) => Decision::Now(Err(failure)),
+            (subscribes, Decision::Now(Ok(_))) => subscribes,
+            (Decision::Now(policy), Decision::Later(sees)) => {
+                Decision::Later(Box::pin(async move { gate::verdict(sees).await.and(policy.map(Permission::from)) }))
+            }
+            (Decision::Later(subscribes), Decision::Later(sees)) => Decision::Later(Box::pin(async move {
+                let policy = gate::verdict(subscribes).await?;
+                gate::verdict(sees).await.map(|_| policy)
+            })),
+        })
     }
 
     /// The identity to judge a request by. `None`, and the request has failed, if the client must prove who it is first.
@@ -163,6 +187,8 @@ impl Worker {
 fn cost(command: &Command<'_>) -> u32 {
     match command {
         Command::Subscribe { .. } | Command::Unsubscribe { .. } | Command::History { .. } => 4,
+        // A page is built.
+        Command::Presence { .. } => 4,
         // A signature is checked.
         Command::Connect { token: Some(_) } | Command::Refresh { .. } => 16,
         Command::Connect { token: None } | Command::Ping | Command::Pong | Command::Publish { .. } => 1,

@@ -46,6 +46,10 @@ impl Worker {
                     self.obey(orders);
                 }
                 Relayed::Up(at) => self.positions.borrow_mut()[usize::from(at.partition.0)] = Some(*at),
+                Relayed::Presence(event) => {
+                    self.deliver(&mut hits);
+                    self.show(event);
+                }
                 Relayed::Degraded(degraded) => {
                     self.deliver(&mut hits);
                     self.degraded(*degraded);
@@ -56,6 +60,7 @@ impl Worker {
                     self.positions.borrow_mut()[partition] = Some(lost.at);
                     self.breaks.borrow_mut()[partition] += 1;
                     self.lost(*lost);
+                    self.watch_anew(lost.at.partition);
                     self.break_catch_ups(*lost);
                 }
             }

@@ -118,7 +118,7 @@ impl Worker {
         if known.is_none_or(|known| known.user != identity.user) {
             self.share_limits(connection, &identity);
         }
-        connection.set_identity(Arc::clone(&identity));
+        self.rename(connection, Arc::clone(&identity));
         self.watch_expiry(connection);
         Ok(identity)
     }
@@ -150,7 +150,8 @@ impl Worker {
     /// Subscribes a client to the channels that its token names, as if it had asked for them.
     pub(super) fn join_first(self: &Rc<Self>, connection: &Rc<Connection>, identity: &Identity) {
         for channel in identity.subscribe() {
-            let command = Command::Subscribe { channel: channel.to_string().into(), since: None, last: None };
+            let channel = channel.to_string().into();
+            let command = Command::Subscribe { channel, since: None, last: None, presence: false };
             self.ask(connection, Request { id: None, command });
         }
     }
@@ -164,6 +165,7 @@ impl Worker {
                 self.notify(connection, Notice::Unsubscribed { channel: &channel, reason: "forbidden" });
             }
         }
+        self.withdraw_watches(connection, identity).await;
         self.withdraw_histories(connection, identity).await;
     }
 
@@ -183,7 +185,7 @@ impl Worker {
     }
 
     /// The id of the client with a serial: unlike that of any other client in the cluster.
-    fn client_id(&self, serial: u32) -> String {
+    pub(super) fn client_id(&self, serial: u32) -> String {
         let (worker, serial) = (self.number.to_be_bytes(), serial.to_be_bytes());
         URL_SAFE_NO_PAD.encode([&worker[..], &serial[..]].concat())
     }

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use broker_adapters::Position;
 
 use super::Worker;
+use super::attending::Seating;
 use super::connection::Connection;
 use crate::clock;
 use crate::close::CloseReason;
-use crate::gate::{Identity, Policy, Refusal, Slow, Verb};
+use crate::gate::{Identity, Policy, Refusal, Verb};
 use crate::protocol::{Command, Failure, Request};
 
 impl Worker {
@@ -21,6 +22,7 @@ impl Worker {
             }
             Command::Publish { .. } => Verb::Publish,
             Command::History { .. } => Verb::History,
+            Command::Presence { .. } => Verb::Presence,
             Command::Connect { token: None } | Command::Unsubscribe { .. } | Command::Ping | Command::Pong => {
                 return true;
             }
@@ -58,10 +60,10 @@ impl Worker {
         &self,
         connection: &Connection,
         channel: &str,
-        slow: Slow,
+        seating: Seating,
     ) -> Result<Position, Failure> {
         self.take_channel(connection)?;
-        self.subscribe(connection, channel, slow).inspect_err(|_| connection.give_channel_back())
+        self.subscribe(connection, channel, seating).inspect_err(|_| connection.give_channel_back())
     }
 
     /// Subscribes an app's socket to a channel, if it is not subscribed yet, from its client's position if it has one.
@@ -74,7 +76,7 @@ impl Worker {
         if self.subscribed_since(connection, channel).is_some() || connection.is_catching_up(channel) {
             return Ok(());
         }
-        let command = Command::Subscribe { channel: Cow::Borrowed(channel), since, last: None };
+        let command = Command::Subscribe { channel: Cow::Borrowed(channel), since, last: None, presence: false };
         self.carry_out(connection, Request { id: None, command }, Policy::default())
     }
 

@@ -25,7 +25,7 @@ impl Worker {
             self.send(connection, opening);
         }
         for Wanted { channel, since, policy } in channels {
-            let command = Command::Subscribe { channel: Cow::Borrowed(&channel), since, last };
+            let command = Command::Subscribe { channel: Cow::Borrowed(&channel), since, last, presence: false };
             match self.carry_out(connection, Request { id: None, command }, policy) {
                 Ok(()) => {}
                 // A WebSocket's protocol closes the connection, with a code that says why.

@@ -6,6 +6,7 @@
 
 mod adopting;
 pub(crate) mod arrival;
+mod attending;
 mod backlog;
 mod blocked;
 pub(crate) mod catch_up;
@@ -53,6 +54,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, LocalSet};
 
+use self::attending::Attending;
 use self::backlog::Backlog;
 use self::blocked::Blocked;
 use self::connection::Connection;
@@ -107,6 +109,7 @@ pub(crate) struct Worker {
     serial: Cell<u32>,
     connections: RefCell<Slab<Rc<Connection>>>,
     hub: RefCell<Hub>,
+    attending: RefCell<Attending>,
     wheel: RefCell<Wheel<Timer>>,
     buffer: RefCell<Box<[u8]>>,
     /// The last position seen of each partition. A new subscription receives the records after it.
@@ -199,6 +202,7 @@ impl Worker {
             serial: Cell::new(0),
             connections: RefCell::default(),
             hub: RefCell::default(),
+            attending: RefCell::default(),
             wheel: RefCell::new(Wheel::new(timers::tick(config), started)),
             buffer: RefCell::new(vec![0; BUFFER].into()),
             positions: RefCell::new(vec![None; usize::from(config.broker.partitions)].into()),
@@ -292,9 +296,11 @@ impl Worker {
     }
 
     fn leave_all(&self, connection: &Connection) {
+        self.unwatch_all(connection);
         self.stop_all_catch_ups(connection);
         let seats = std::mem::take(&mut connection.state.borrow_mut().seats);
         for seat in seats.iter() {
+            self.unattend(connection, seat);
             self.give_up_seat(seat);
         }
     }

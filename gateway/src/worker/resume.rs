@@ -14,13 +14,13 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::Worker;
+use super::attending::Seating;
 use super::catch_up::{CatchUp, Step, Wait};
 use super::connection::{Connection, Offered, State};
 use super::history::WaitingHistory;
 use super::waiting::{Unfounded, Waited};
 use crate::clock;
-use crate::gate::Slow;
-use crate::protocol::{Failure, Notice, Reply};
+use crate::protocol::{Failure, Notice};
 use crate::window::Page;
 
 /// The pause between retries to read messages that a client was promised.
@@ -82,7 +82,7 @@ impl Worker {
         id: Option<u64>,
         channel: &str,
         (since, last): (Option<Position>, Option<u32>),
-        slow: Slow,
+        seating: Seating,
     ) -> Result<(), Failure> {
         let worker = self.position(self.shared.log.partition_of(channel))?;
         self.check_room(connection)?;
@@ -94,7 +94,7 @@ impl Worker {
             Some(since) => CatchUp::new(id, since).or_last(last),
             None => CatchUp::of_last(id, worker, last.unwrap_or(0), self.shared.config.limits.outbox.bytes()),
         };
-        catch_up.slow = slow;
+        catch_up.seating = seating;
         if let Some(wait) = self.advance_catch_up(connection, channel, &mut catch_up, None) {
             self.wait(connection, channel, catch_up, wait);
         }
@@ -108,14 +108,14 @@ impl Worker {
         connection: &Connection,
         id: Option<u64>,
         channel: &str,
-        since: Option<Position>,
+        (since, seating): (Option<Position>, Seating),
     ) -> Result<bool, Failure> {
         if let Some(begun) = self.subscribed_since(connection, channel) {
             let at = self.position(self.shared.log.partition_of(channel))?;
             if since.is_some_and(|since| since.partition == at.partition && since.offset > at.offset) {
                 return Err(unavailable());
             }
-            self.answer_repeat(connection, channel, begun, at, (id, since));
+            self.answer_repeat(connection, channel, (begun, at), (id, since), seating);
             return Ok(true);
         }
         let mut state = connection.state.borrow_mut();
@@ -126,7 +126,10 @@ impl Worker {
         if catch_up.answered {
             let (begun, at) = (catch_up.since.offset.0, catch_up.at());
             drop(state);
-            self.answer_repeat(connection, channel, begun, at, (id, since));
+            self.answer_repeat(connection, channel, (begun, at), (id, since), seating);
+        } else if seating.watches {
+            let why = "the first subscribe command for this channel is not answered yet: try again";
+            return Err(Failure::for_now("unavailable", why));
         } else if !catch_up.add_repeat((id, since)) {
             return Err(overloaded("too many subscribe commands for this channel are pending"));
         }
@@ -139,15 +142,15 @@ impl Worker {
         &self,
         connection: &Connection,
         channel: &str,
-        begun: u64,
-        at: Position,
+        (begun, at): (u64, Position),
         (id, since): (Option<u64>, Option<Position>),
+        seating: Seating,
     ) {
         let whole = since.map(|since| {
             let same = since.partition == at.partition && since.offset.0 >= begun;
             same && self.shared.window.holds(since)
         });
-        self.reply(connection, id, &Reply::Subscribed { channel, at, recovered: whole, last: None });
+        self.reply_subscribed(connection, id, channel, (at, whole, None), seating);
     }
 
     /// Stops catching up with a channel from which the client unsubscribes. Returns false if it was not catching up.
@@ -221,7 +224,7 @@ impl Worker {
                 }
                 Step::Live => {
                     self.answer(connection, channel, catch_up);
-                    self.take_seat(connection, channel, catch_up.since.offset, catch_up.slow);
+                    self.take_seat(connection, channel, catch_up.since.offset, catch_up.seating);
                     return None;
                 }
                 Step::Queue { messages, to } => {
@@ -252,9 +255,10 @@ impl Worker {
         if !std::mem::replace(&mut catch_up.answered, true) {
             let since = catch_up.since;
             let (recovered, last) = (catch_up.recovered, catch_up.last());
-            self.reply(connection, catch_up.id, &Reply::Subscribed { channel, at: since, recovered, last });
+            let answer = (since, recovered, last);
+            self.reply_subscribed(connection, catch_up.id, channel, answer, catch_up.seating);
             for repeat in std::mem::take(&mut catch_up.repeats) {
-                self.answer_repeat(connection, channel, since.offset.0, since, repeat);
+                self.answer_repeat(connection, channel, (since.offset.0, since), repeat, Seating::default());
             }
         }
     }
@@ -271,11 +275,11 @@ impl Worker {
         } else {
             let recovered = catch_up.recovered.map(|_| false);
             let last = catch_up.last_unavailable();
-            self.reply(connection, catch_up.id, &Reply::Subscribed { channel, at, recovered, last });
+            self.reply_subscribed(connection, catch_up.id, channel, (at, recovered, last), catch_up.seating);
         }
-        self.take_seat(connection, channel, at.offset, catch_up.slow);
+        self.take_seat(connection, channel, at.offset, catch_up.seating);
         for repeat in catch_up.repeats {
-            self.answer_repeat(connection, channel, at.offset.0, at, repeat);
+            self.answer_repeat(connection, channel, (at.offset.0, at), repeat, Seating::default());
         }
     }
 

@@ -56,6 +56,7 @@ pub(super) fn native(text: &str) -> Incoming {
     let string = |value: &Value| value.as_str().map(str::to_owned);
     match (value["id"].as_u64(), string(&value["channel"])) {
         (Some(id), _) => Incoming::Reply(id, value),
+        (None, Some(_)) if value["presence"].is_object() => other(),
         (None, Some(channel)) => match (&value["data"], &value["lost"]) {
             (Value::Null, Value::Object(lost)) => {
                 let word = |name: &str| lost.get(name).and_then(string).unwrap_or_default();

@@ -91,7 +91,9 @@ async fn a_wrong_request_is_answered_with_what_to_change_and_stores_nothing() ->
         ("GET", "/v2/publish", &[], "", 404, "POST /v1/publish"),
         ("POST", "/v1/batch", &json, "{\"messages\":[]}", 400, "1 to 1000 messages"),
         ("GET", "/v1/channels/a/history?last=7", &[], "", 400, "`since`, `before` and `limit`"),
-        ("GET", "/v1/channels/a/presence", &[], "", 501, "presence"),
+        ("GET", "/v1/channels/a/presence?after=ann", &[], "", 400, "`after` is not a `next`"),
+        ("GET", "/v1/channels/a?limit=1", &[], "", 400, "no parameters"),
+        ("GET", "/v1/channels?limit=1001", &[], "", 400, "1 to 1000"),
     ] {
         let answer = api.send(method, path, headers, body.as_bytes()).await?;
         let (found, problem) = document(&answer)?;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::config::{ByteSize, Place, number};
-use crate::gate::{Pattern, Slow};
+use crate::gate::{Attendance, Pattern, Slow};
 
 /// What clients may do on which channels. For each channel the first rule whose `match` fits decides, and the others do not
 /// count. Without any rule, a token that lists channels allows its client those, and all other clients may use all channels.
@@ -17,7 +17,7 @@ pub struct Channel {
     /// Which clients may subscribe: "anyone", "user" (clients whose token names a user), "token" (clients whose token grants
     /// it on this channel), "hook" (your backend is asked, at `hooks.subscribe`) or "nobody". What the hook `connect` answers
     /// counts as a token. If a rule sets one of `subscribe`, `publish` and `history`, the ones that it leaves out
-    /// are "token". If it sets none, all that is allowed without rules is allowed.
+    /// are "token", and so is `see_presence`. If it sets none, all that is allowed without rules is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscribe: Option<Who>,
     /// Which clients may publish: as `subscribe`; "hook" asks `hooks.publish`.
@@ -26,6 +26,13 @@ pub struct Channel {
     /// Which clients may read older messages: as `subscribe`, but never "hook". A subscription with `since` does not need it.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_hook")]
     pub history: Option<Who>,
+    /// What the cluster knows of the subscribers: "off", "counts" (how many there are) or "members" (who they are, with events when
+    /// one comes or leaves). It must be the same on all nodes. Default: "off".
+    #[serde(default)]
+    pub presence: Attendance,
+    /// Which clients may see that: as `subscribe`, but never "hook". A client need not be subscribed for it.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "not_hook")]
+    pub see_presence: Option<Who>,
     /// What happens to a subscriber that reads more slowly than messages come: "disconnect" closes it with 4410, and it
     /// resumes without loss; "latest" skips to the newest message, for channels of values that replace each other. Default:
     /// "disconnect".
@@ -90,7 +97,7 @@ impl Who {
 
 /// Refuses "hook" where no backend is asked.
 fn not_hook<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Who>, D::Error> {
-    const INSTEAD: &str = "expected \"anyone\", \"user\", \"token\" or \"nobody\": no backend is asked about older messages; say \
+    const INSTEAD: &str = "expected \"anyone\", \"user\", \"token\" or \"nobody\": no backend is asked about this; say \
                            \"token\", and let the hook `connect` grant it";
     match Who::deserialize(deserializer)? {
         Who::Hook => Err(de::Error::custom(INSTEAD)),

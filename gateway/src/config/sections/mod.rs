@@ -14,6 +14,7 @@ mod http;
 mod limits;
 mod log;
 mod node;
+mod presence;
 mod timing;
 mod tls;
 mod window;
@@ -30,6 +31,7 @@ pub use self::{
     limits::Limits,
     log::Log,
     node::Node,
+    presence::Presence,
     timing::Timing,
     tls::Tls,
     window::Window,

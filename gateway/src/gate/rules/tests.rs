@@ -103,7 +103,10 @@ fn an_allowed_action_has_the_policy_of_its_rule() {
     let (rules, anonymous) = (Rules::new(&config(rules)), Identity::anonymous());
     let publish = |channel, bytes| rules.decide(&anonymous, Question::Publish { channel, payload: &sized(bytes) });
     let rate = Some(RuleRate { rule: 0, rate: Rate::new(7).expect("not 0") });
-    assert_eq!(publish("a", 1 << 20), Ok(Policy { slow: Slow::Latest, last: Some(5), rate, tell_publisher: true }));
+    assert_eq!(
+        publish("a", 1 << 20),
+        Ok(Policy { slow: Slow::Latest, last: Some(5), rate, tell_publisher: true, ..Policy::default() })
+    );
     assert_eq!(publish("b", 10), Ok(Policy::default()));
     assert_eq!(
         publish("b", 11),

@@ -14,11 +14,20 @@ fn every_command_is_parsed() {
     let of = |id: &str, command: &str| format!("Request {{ id: {id}, command: {command} }}");
     assert_eq!(
         read(r#"{"id":1,"subscribe":{"channel":"n\u0065ws"}}"#),
-        of("Some(1)", "Subscribe { channel: \"news\", since: None, last: None }")
+        of("Some(1)", "Subscribe { channel: \"news\", since: None, last: None, presence: false }")
     );
     assert_eq!(
         read(r#"{"subscribe":{"channel":"news","last":50}}"#),
-        of("None", "Subscribe { channel: \"news\", since: None, last: Some(50) }")
+        of("None", "Subscribe { channel: \"news\", since: None, last: Some(50), presence: false }")
+    );
+    assert_eq!(
+        read(r#"{"subscribe":{"channel":"news","presence":true}}"#),
+        of("None", "Subscribe { channel: \"news\", since: None, last: None, presence: true }")
+    );
+    let after = "Some(Name { text: \"ann\", client: false })";
+    assert_eq!(
+        read(r#"{"presence":{"channel":"news","after":"user:ann","limit":7}}"#),
+        of("None", &format!("Presence {{ channel: \"news\", after: {after}, limit: 7 }}"))
     );
     let history = |fields: &str| read(&format!(r#"{{"history":{{"channel":"news"{fields}}}}}"#));
     let expected = |start, limit| {
@@ -128,8 +137,10 @@ fn a_message_names_its_publisher_if_the_record_does() {
 #[test]
 fn replies_repeat_the_id_and_say_what_happened() {
     let reply = |id, reply: Reply<'_>| json(Native.reply(id, &reply));
-    let subscribed = |recovered| Reply::Subscribed { channel: "c", at: position(3), recovered, last: None };
-    let last = Reply::Subscribed { channel: "c", at: position(3), recovered: Some(false), last: Some(7) };
+    let subscribed =
+        |recovered| Reply::Subscribed { channel: "c", at: position(3), recovered, last: None, presence: None };
+    let last =
+        Reply::Subscribed { channel: "c", at: position(3), recovered: Some(false), last: Some(7), presence: None };
     let expected = r#"{"id":1,"ok":{"channel":"c","at":"03.2.ab","recovered":false,"last":7}}"#;
     assert_eq!(reply(Some(1), last), expected);
     assert_eq!(reply(Some(1), subscribed(None)), r#"{"id":1,"ok":{"channel":"c","at":"03.2.ab"}}"#);
