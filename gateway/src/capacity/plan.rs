@@ -308,7 +308,7 @@ mod tests {
         assert!((more - 27e6 - WINDOW_BYTES).abs() < 1.0, "{more}: the window is full");
         let (some, _) = of("--connections 1000 --rate 10 --size 64B");
         let more = value(&some.node, "memory, node") - value(&quiet.node, "memory, node");
-        assert_eq!(more, 27e6 + 3000.0 * 708.0);
+        assert_eq!(more, 27e6 + 3000.0 * 748.0);
         // 50,000 deliveries a second on each of two nodes, and 1,000 messages.
         assert!((needs.node.cores - 2.0 * (0.05 + 50_000.0 * 5.5e-6)).abs() < 0.01, "{}", needs.node.cores);
         assert!((value(&busy.node, "bandwidth out") - 50_000.0 * 8.0 * (1024.0 + 90.0 + 66.0)).abs() < 1e5);
