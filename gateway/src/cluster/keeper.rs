@@ -5,7 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_adapters::{Log, MessageId, NewRecord, Position, PublishError};
+use broker_adapters::{Log, MessageId, NewRecord, Partition, Position, PublishError};
+use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Cluster;
@@ -84,6 +85,17 @@ impl Keeper {
 /// # Errors
 /// As [`Log::publish`].
 pub(crate) async fn publish(log: &Log, control: &Control) -> Result<Option<Position>, PublishError> {
-    let json = serde_json::to_vec(control).unwrap_or_default();
-    log.publish(NewRecord::control(MessageId::random(), CHANNEL, json.into()), Instant::now() + PATIENCE).await
+    publish_to(log, log.partition_of(CHANNEL), CHANNEL, control).await
+}
+
+/// Writes a record of the nodes, of one of their channels, into a partition. It has its place when the call returns.
+pub(crate) fn publish_to<R: Serialize>(
+    log: &Log,
+    partition: Partition,
+    channel: &str,
+    record: &R,
+) -> impl Future<Output = Result<Option<Position>, PublishError>> + Send + use<R> {
+    let json = serde_json::to_vec(record).unwrap_or_default();
+    let record = NewRecord::control(MessageId::random(), channel, json.into());
+    log.publish_to(partition, record, Instant::now() + PATIENCE)
 }

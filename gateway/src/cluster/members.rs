@@ -3,9 +3,10 @@
 //! Pure. No clock decides here, so all nodes that have read the same records agree. Remembers the last lives that have ended, so
 //! that a record which such a life still writes does not bring it back.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use super::control::Node;
+use super::ended::Ended;
 use super::life::Life;
 
 /// The most nodes of a cluster. Further ones are not known here.
@@ -46,17 +47,14 @@ pub(super) enum Heard {
 #[derive(Debug, Default)]
 pub(super) struct Members {
     live: BTreeMap<u64, Live>,
-    /// The last ended incarnation of nodes.
-    ended: BTreeMap<u64, u32>,
-    /// The same nodes, in the order of the log.
-    order: VecDeque<u64>,
+    ended: Ended<REMEMBERED>,
 }
 
 impl Members {
     /// Folds a report of a node.
     pub(super) fn hear(&mut self, node: &Node, heard: u64) -> Heard {
         let Life { node: id, incarnation } = node.life;
-        let is_ended = self.ended.get(&id).is_some_and(|ended| incarnation <= *ended);
+        let is_ended = self.ended.covers(node.life);
         let known = self.live.get(&id).map(|live| live.life().incarnation);
         match known {
             None if is_ended => return Heard::Ended,
@@ -70,15 +68,7 @@ impl Members {
 
     /// Folds the end of a life. Returns what was known of it, if it lived.
     pub(super) fn end(&mut self, life: Life) -> Option<Live> {
-        let ended = self.ended.entry(life.node).or_insert_with(|| {
-            self.order.push_back(life.node);
-            0
-        });
-        *ended = (*ended).max(life.incarnation);
-        if self.order.len() > REMEMBERED {
-            let oldest = self.order.pop_front();
-            oldest.and_then(|oldest| self.ended.remove(&oldest));
-        }
+        self.ended.add(life);
         let lives = self.live.get(&life.node).is_some_and(|live| live.life().incarnation <= life.incarnation);
         if lives { self.live.remove(&life.node) } else { None }
     }
@@ -166,7 +156,7 @@ mod tests {
         for node in 0..10_000 {
             members.end(Life { node, incarnation: 1 });
         }
-        assert_eq!((members.live().len(), members.ended.len(), members.order.len()), (0, REMEMBERED, REMEMBERED));
+        assert_eq!((members.live().len(), members.ended.sizes()), (0, (REMEMBERED, REMEMBERED)));
         assert_eq!(members.hear(&report(9_999, 1), 0), Heard::Ended);
         assert_eq!(members.hear(&report(1, 1), 0), Heard::Begun);
     }

@@ -4,6 +4,7 @@
 //! worker has carried out, and later records reach the worker after the client.
 
 pub(crate) mod control;
+mod ended;
 mod keeper;
 mod life;
 mod lives;
@@ -21,7 +22,8 @@ use broker_adapters::{Break, Partition, Position, Record};
 use tokio::sync::{Notify, watch};
 
 pub(crate) use self::control::{CHANNEL, Control, Disconnect, Revocation, Unsubscribe};
-pub(crate) use self::keeper::{Keeper, publish};
+pub(crate) use self::ended::Ended;
+pub(crate) use self::keeper::{Keeper, publish, publish_to};
 pub(crate) use self::life::Life;
 use self::lives::Lives;
 pub(crate) use self::member::Member;

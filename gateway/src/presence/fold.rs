@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::ended::Ended;
 use super::name::Name;
 use super::record::{Info, OnChannel, Written};
-use crate::cluster::Life;
+use crate::cluster::{Ended, Life};
 
 /// The number of members from which changes of a channel are shown together, once in [`TOGETHER`].
 const MANY: u64 = 1_000;
@@ -27,6 +26,9 @@ const TOO_MANY: u64 = 20_000;
 /// The most names in one change. More are shown in several.
 const NAMES: usize = 500;
 
+/// The most ended nodes that are remembered.
+const ENDED: usize = 4_096;
+
 /// The most lives that are remembered without members.
 const LIVES: usize = 1_024;
 
@@ -38,7 +40,7 @@ pub(crate) struct Fold {
     /// One map for all channels, because a map has much memory of its own.
     members: BTreeMap<Key, Vec<Held>>,
     lives: BTreeMap<Life, Heard>,
-    ended: Ended,
+    ended: Ended<ENDED>,
     /// Channels whose changes are yet to be shown.
     changed: BTreeSet<u32>,
 }

@@ -3,7 +3,6 @@
 //! Each node writes which members its own connections are, and reads what all nodes have written. So every node can say who is
 //! there, and no node asks another. The relay folds a record before any worker has it.
 
-mod ended;
 mod fold;
 mod local;
 mod name;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker_adapters::{Log, MessageId, NewRecord, Partition, PublishError};
+use broker_adapters::{Log, Partition, PublishError};
 use tokio::time::sleep;
 
 use super::record::{CHANNEL, Written};
@@ -24,9 +24,6 @@ const SPREAD: Duration = Duration::from_millis(500);
 
 /// The shortest time between two questions for the lists of a partition.
 const ASK: Duration = Duration::from_secs(10);
-
-/// How long a record may take.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the task needs.
 pub(crate) struct Writer {
@@ -152,9 +149,7 @@ impl Writer {
         partition: Partition,
         written: &Written,
     ) -> impl Future<Output = Result<(), PublishError>> + Send + use<> {
-        let json = serde_json::to_vec(written).unwrap_or_default();
-        let record = NewRecord::control(MessageId::random(), CHANNEL, json.into());
-        let published = self.log.publish_to(partition, record, tokio::time::Instant::now() + PATIENCE);
+        let published = cluster::publish_to(&self.log, partition, CHANNEL, written);
         async move {
             published
                 .await

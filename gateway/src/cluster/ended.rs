@@ -4,21 +4,19 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::cluster::Life;
+use super::life::Life;
 
-/// The most nodes that are remembered.
-const MOST: usize = 4_096;
-
-/// The last ended incarnation of each node.
+/// The last ended incarnation of each of at most `MOST` nodes.
 #[derive(Debug, Default)]
-pub(super) struct Ended {
+pub(crate) struct Ended<const MOST: usize> {
     last: HashMap<u64, u32>,
+    /// The same nodes, in the order of the log.
     order: VecDeque<u64>,
 }
 
-impl Ended {
+impl<const MOST: usize> Ended<MOST> {
     /// Ends a life and the earlier ones of its node.
-    pub(super) fn add(&mut self, life: Life) {
+    pub(crate) fn add(&mut self, life: Life) {
         if !self.last.contains_key(&life.node) {
             self.order.push_back(life.node);
             if self.order.len() > MOST
@@ -31,8 +29,14 @@ impl Ended {
         *last = (*last).max(life.incarnation);
     }
 
-    pub(super) fn covers(&self, life: Life) -> bool {
+    pub(crate) fn covers(&self, life: Life) -> bool {
         self.last.get(&life.node).is_some_and(|last| life.incarnation <= *last)
+    }
+
+    /// The lengths of its two tables.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.last.len(), self.order.len())
     }
 }
 
@@ -40,9 +44,11 @@ impl Ended {
 mod tests {
     use super::*;
 
+    const MOST: usize = 4_096;
+
     #[test]
     fn an_ended_life_ends_the_earlier_ones_of_its_node_and_no_later_one() {
-        let mut ended = Ended::default();
+        let mut ended = Ended::<MOST>::default();
         let life = |node, incarnation| Life { node, incarnation };
         ended.add(life(1, 3));
         ended.add(life(1, 2));
