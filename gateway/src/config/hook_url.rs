@@ -1,20 +1,20 @@
 //! The URL of a hook: a backend's own, from the configuration and from nowhere else.
 
-use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::{Host, Url};
 
-use super::redacted;
+use super::web_url::{Purpose, WebUrl};
 
 /// The endings of names that only a private network has (RFC 6762, RFC 8375, RFC 6761), and those of Kubernetes and clouds.
 const PRIVATE: [&str; 7] = [".local", ".home.arpa", ".localhost", ".internal", ".svc", ".lan", ".test"];
 
-/// The URL of a hook: https or http. `Debug` and `Serialize` give it without secrets in its query.
-#[derive(Clone, PartialEq, Eq)]
-pub struct HookUrl(Url);
+/// The URL of a hook: https or http.
+pub type HookUrl = WebUrl<Backend>;
+
+/// The purpose of the URL of a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backend;
 
 /// Why a text is not the URL of a hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -28,21 +28,6 @@ pub enum InvalidHookUrl {
 }
 
 impl HookUrl {
-    /// The URL with its query: for requests.
-    pub(crate) fn expose(&self) -> &str {
-        self.0.as_str()
-    }
-
-    /// The host: for logs and warnings.
-    pub(crate) fn host(&self) -> &str {
-        self.0.host_str().unwrap_or_default()
-    }
-
-    /// Whether it needs TLS.
-    pub(crate) fn is_private(&self) -> bool {
-        self.0.scheme() == "https"
-    }
-
     /// Whether others may read on the way what is asked and answered: http to a host that is probably not in a private network.
     pub(crate) fn is_exposed(&self) -> bool {
         let outside = |ip: IpAddr| match ip.to_canonical() {
@@ -59,37 +44,16 @@ impl HookUrl {
     }
 }
 
-impl FromStr for HookUrl {
-    type Err = InvalidHookUrl;
+impl Purpose for Backend {
+    type Error = InvalidHookUrl;
+    const FORM: InvalidHookUrl = InvalidHookUrl::Form;
+    const USER: InvalidHookUrl = InvalidHookUrl::User;
 
-    fn from_str(text: &str) -> Result<Self, InvalidHookUrl> {
-        let mut url = Url::parse(text).map_err(|_| InvalidHookUrl::Form)?;
-        if !matches!(url.scheme(), "https" | "http") || url.host().is_none() {
-            return Err(InvalidHookUrl::Form);
+    fn check(url: &Url) -> Result<(), InvalidHookUrl> {
+        match matches!(url.scheme(), "https" | "http") && url.host().is_some() {
+            true => Ok(()),
+            false => Err(InvalidHookUrl::Form),
         }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(InvalidHookUrl::User);
-        }
-        url.set_fragment(None);
-        Ok(Self(url))
-    }
-}
-
-impl fmt::Debug for HookUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", redacted(self.expose()))
-    }
-}
-
-impl Serialize for HookUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&redacted(self.expose()))
-    }
-}
-
-impl<'de> Deserialize<'de> for HookUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 

@@ -1,16 +1,15 @@
 //! The URL of a key set. Only over TLS, or on this machine, so that nobody on the way can replace the keys.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::{Host, Url};
 
-use super::redacted;
+use super::web_url::{Purpose, WebUrl};
 
-/// The URL of a key set: https, or http on this machine. `Debug` and `Serialize` give it without secrets in its query.
-#[derive(Clone, PartialEq, Eq)]
-pub struct JwksUrl(Url);
+/// The URL of a key set: https, or http on this machine.
+pub type JwksUrl = WebUrl<KeySet>;
+
+/// The purpose of the URL of a key set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeySet;
 
 /// Why a text is not the URL of a key set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,62 +25,23 @@ pub enum InvalidJwksUrl {
     User,
 }
 
-impl JwksUrl {
-    /// The URL with its query: for requests.
-    pub(crate) fn expose(&self) -> &str {
-        self.0.as_str()
-    }
+impl Purpose for KeySet {
+    type Error = InvalidJwksUrl;
+    const FORM: InvalidJwksUrl = InvalidJwksUrl::Form;
+    const USER: InvalidJwksUrl = InvalidJwksUrl::User;
 
-    /// The host: for logs.
-    pub(crate) fn host(&self) -> &str {
-        self.0.host_str().unwrap_or_default()
-    }
-
-    /// Whether it needs TLS.
-    pub(crate) fn is_private(&self) -> bool {
-        self.0.scheme() == "https"
-    }
-}
-
-impl FromStr for JwksUrl {
-    type Err = InvalidJwksUrl;
-
-    fn from_str(text: &str) -> Result<Self, InvalidJwksUrl> {
-        let mut url = Url::parse(text).map_err(|_| InvalidJwksUrl::Form)?;
+    fn check(url: &Url) -> Result<(), InvalidJwksUrl> {
         let local = match url.host().ok_or(InvalidJwksUrl::Form)? {
             Host::Domain(name) => name == "localhost",
             Host::Ipv4(ip) => ip.is_loopback(),
             Host::Ipv6(ip) => ip.is_loopback(),
         };
         match url.scheme() {
-            "https" => {}
-            "http" if local => {}
-            "http" => return Err(InvalidJwksUrl::Plain),
-            _ => return Err(InvalidJwksUrl::Form),
+            "https" => Ok(()),
+            "http" if local => Ok(()),
+            "http" => Err(InvalidJwksUrl::Plain),
+            _ => Err(InvalidJwksUrl::Form),
         }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(InvalidJwksUrl::User);
-        }
-        url.set_fragment(None);
-        Ok(Self(url))
-    }
-}
-
-impl fmt::Debug for JwksUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", redacted(self.expose()))
-    }
-}
-
-impl Serialize for JwksUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&redacted(self.expose()))
-    }
-}
-
-impl<'de> Deserialize<'de> for JwksUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 

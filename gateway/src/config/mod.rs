@@ -23,6 +23,7 @@ mod rules;
 mod sections;
 mod size;
 mod token_key;
+mod web_url;
 
 use std::{fmt, fs, process};
 
