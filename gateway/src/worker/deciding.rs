@@ -183,12 +183,13 @@ impl Worker {
 }
 
 /// The cost of a command, in units of the cheapest. Subscriptions cost more: they change tables and may read the
-/// window, and a client can subscribe and unsubscribe without end.
+/// window, as `history` and `presence` read many entries, and a client can subscribe and unsubscribe without end.
 fn cost(command: &Command<'_>) -> u32 {
     match command {
-        Command::Subscribe { .. } | Command::Unsubscribe { .. } | Command::History { .. } => 4,
-        // A page is built.
-        Command::Presence { .. } => 4,
+        Command::Subscribe { .. }
+        | Command::Unsubscribe { .. }
+        | Command::History { .. }
+        | Command::Presence { .. } => 4,
         // A signature is checked.
         Command::Connect { token: Some(_) } | Command::Refresh { .. } => 16,
         Command::Connect { token: None } | Command::Ping | Command::Pong | Command::Publish { .. } => 1,

@@ -3,6 +3,7 @@
 use broker_adapters::{Break, BreakReason, Check, Extensions, MessageId, Offset, Partition, PublishError};
 
 use super::*;
+use crate::protocol::{Command, Request, Start};
 
 fn position(offset: u64) -> Position {
     Position { partition: Partition(2), offset: Offset(offset), check: Check(0xab) }
