@@ -192,13 +192,7 @@ async fn the_members_of_a_killed_node_leave_once(broker: Broker) -> Result<()> {
     both.subscribe("room:1").await?;
     let other = user(&cluster, 3, &issuer, "ann").await?;
     other.subscribe("room:1").await?;
-    let address = url(&cluster, 3);
-    let clients = try_join_all((0..MEMBERS).map(async |_| {
-        let client = Client::native(&address).await?;
-        client.subscribe("room:1").await?;
-        anyhow::Ok(client)
-    }))
-    .await?;
+    let clients = crowd(&url(&cluster, 3), MEMBERS).await?;
     let whole = u64::try_from(MEMBERS + 3)?;
     for watcher in &watchers {
         counts(watcher, "room:1", whole).await?;
@@ -219,19 +213,23 @@ async fn the_members_of_a_killed_node_leave_once(broker: Broker) -> Result<()> {
     Ok(())
 }
 
+/// So many anonymous members of room:1 on one node.
+async fn crowd(address: &str, members: usize) -> Result<Vec<Client>> {
+    try_join_all((0..members).map(async |_| {
+        let client = Client::native(address).await?;
+        client.subscribe("room:1").await?;
+        anyhow::Ok(client)
+    }))
+    .await
+}
+
 async fn the_members_of_a_node_that_stood_still_leave_once_and_return(broker: Broker) -> Result<()> {
     const MEMBERS: usize = 20;
     let mut cluster = plan(broker).start().await?;
     let issuer = Issuer::new()?;
     let watcher = user(&cluster, 1, &issuer, "watcher").await?;
     watch(&watcher, "room:1").await?;
-    let address = url(&cluster, 3);
-    let clients = try_join_all((0..MEMBERS).map(async |_| {
-        let client = Client::native(&address).await?;
-        client.subscribe("room:1").await?;
-        anyhow::Ok(client)
-    }))
-    .await?;
+    let clients = crowd(&url(&cluster, 3), MEMBERS).await?;
     let whole = u64::try_from(MEMBERS + 1)?;
     counts(&watcher, "room:1", whole).await?;
     cluster.freeze_node("node-3").await?;

@@ -239,7 +239,7 @@ mod tests {
         assert!(four.as_mut().now_or_never().is_some(), "there is room for one");
         assert!(five.as_mut().now_or_never().is_none(), "it waits for room");
         store.remove_reader(slow);
-        assert!(five.as_mut().now_or_never().is_some(), "nobody else reads");
+        assert!(five.as_mut().now_or_never().is_some(), "no other reader is left");
         assert_eq!(texts(&store.read_on(quick, 10)), ["d", "e"]);
     }
 

@@ -15,8 +15,8 @@ pub struct Channel {
     /// for the user's own name, and at the end `*` for all further segments. "*" alone matches every channel.
     pub r#match: Pattern,
     /// Which clients may subscribe: "anyone", "user" (clients whose token names a user), "token" (clients whose token grants
-    /// it on this channel), "hook" (your backend is asked, at `hooks.subscribe`) or "nobody". What the hook `connect` answers
-    /// counts as a token. If a rule sets one of `subscribe`, `publish` and `history`, the ones that it leaves out
+    /// it on this channel), "hook" (your backend is asked, at `hooks.subscribe`) or "nobody". Rights that the hook `connect`
+    /// gives count as a token's. If a rule sets one of `subscribe`, `publish` and `history`, the ones that it leaves out
     /// are "token", and so is `see_presence`. If it sets none, all that is allowed without rules is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscribe: Option<Who>,
