@@ -209,6 +209,14 @@ impl Client {
         self.ended_as().is_none()
     }
 
+    /// The milliseconds after which it was asked to come back, as the last that came.
+    pub fn hint(&self) -> Result<u64> {
+        let frames = self.frames();
+        let Some(Frame::Other(last)) = frames.last() else { bail!("no hint, but {:?}", frames.last()) };
+        let hint: Value = serde_json::from_str(last)?;
+        hint["reconnect"]["after_ms"].as_u64().with_context(|| format!("no hint, but {last}"))
+    }
+
     /// How the connection ended, if it has.
     #[must_use]
     pub fn ended_as(&self) -> Option<Ended> {

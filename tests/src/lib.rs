@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod audience;
 pub mod backend;
 pub mod balancer;
 mod broker;

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::{join_all, try_join_all};
 use real_brokers::{Port, Redis, Server};
-use serde_json::Value;
 use tests::history::{Outcome, Run};
 use tests::tunnel::Tunnel;
 use tests::wire::{self, Frame, Head, Wire};
@@ -75,7 +74,7 @@ async fn hundreds_of_clients_are_sent_away_at_an_even_pace_and_nothing_acknowled
         let ended = client.ended().await?;
         ensure!(matches!(ended, Ended::Closed(RESTARTING, _)), "{number}: {ended:?}");
         if number % 2 == 0 {
-            ensure!(hint(client)? < 1000, "a native client is asked to wait for a moment");
+            ensure!(client.hint()? < 1000, "a native client is asked to wait for a moment");
         }
     }
     ends.sort_by_key(|(at, ..)| *at);
@@ -94,14 +93,6 @@ async fn hundreds_of_clients_are_sent_away_at_an_even_pace_and_nothing_acknowled
     listener.sees("the last").await?;
     run.judge([&listener], []).assert_whole();
     Ok(())
-}
-
-/// The milliseconds after which a client is asked to come back.
-fn hint(client: &Client) -> Result<u64> {
-    let frames = client.frames();
-    let Some(tests::Frame::Other(last)) = frames.last() else { anyhow::bail!("no hint, but {:?}", frames.last()) };
-    let hint: Value = serde_json::from_str(last)?;
-    hint["reconnect"]["after_ms"].as_u64().with_context(|| format!("no hint, but {last}"))
 }
 
 #[tokio::test]

@@ -6,23 +6,16 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use futures_util::stream::FuturesUnordered;
-use futures_util::{StreamExt, TryStreamExt, stream};
-use tests::history::{Outcome, Report, Run};
-use tests::{Client, Cluster, Ended, Returning};
+use tests::audience::Audience;
+use tests::{Cluster, Ended, Returning};
 use tokio::sync::watch;
-use tokio::time::interval;
 
 const SOCKETS: usize = 3000;
 const CHANNELS: usize = 100;
-/// Sockets that also publish, by turns.
-const PUBLISHERS: usize = 50;
 /// Between two messages: 200 per second.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Connections that a node takes per second.
 const ACCEPT_RATE: usize = 500;
-/// Sockets that connect at a time.
-const AT_ONCE: usize = 32;
 const SECOND: Duration = Duration::from_secs(1);
 /// The node is restarting.
 const RESTARTING: u16 = 1012;
@@ -36,9 +29,7 @@ async fn a_rolling_restart_under_load_loses_no_message_and_floods_no_node() -> R
         .set("FANFARE__HTTP__ACCEPT_RATE", &ACCEPT_RATE.to_string());
     let mut cluster = plan.start().await?;
     let url = cluster.gateway_url();
-    let runs: Vec<_> = (0..CHANNELS).map(|number| Run::on(&format!("channel-{number}"))).collect();
-    let one = async |number: usize| Returning::start(&url, &[runs[number % CHANNELS].channel()]).await;
-    let sockets: Vec<_> = stream::iter(0..SOCKETS).map(one).buffered(AT_ONCE).try_collect().await?;
+    let audience = Audience::connect(&url, SOCKETS, CHANNELS).await?;
 
     let (stop, stopped) = watch::channel(false);
     let begin = Instant::now();
@@ -47,22 +38,18 @@ async fn a_rolling_restart_under_load_loses_no_message_and_floods_no_node() -> R
         stop.send_replace(true);
         restarted
     };
-    let (published, restarted) = tokio::join!(publish(&runs, &sockets[..PUBLISHERS], stopped), restarts);
+    let (published, restarted) = tokio::join!(audience.publish(PAUSE, stopped), restarts);
     let (published, unknown) = published?;
     restarted?;
     println!("{published} messages, {unknown} with no answer, in {:?}", begin.elapsed());
     ensure!(published > 1000, "{published} messages");
 
-    all_have_the_last_word(&url, &runs, &sockets).await?;
-    let mut report = Report::default();
-    for (number, run) in runs.iter().enumerate() {
-        let audience = sockets.iter().skip(number).step_by(CHANNELS);
-        report += run.judge_views(audience.map(|socket| socket.view(run.channel())));
-    }
+    let report = audience.judge(&url).await?;
     println!("{report}");
     report.assert_whole();
     ensure!(report.delivered >= report.acked * (SOCKETS / CHANNELS), "{report}");
 
+    let sockets = &audience.sockets;
     let ends: Vec<_> = sockets.iter().flat_map(Returning::ends).collect();
     println!("{} connections ended", ends.len());
     ensure!(ends.len() >= SOCKETS, "every node had its clients, but only {} left", ends.len());
@@ -96,44 +83,6 @@ async fn restart_all(cluster: &mut Cluster) -> Result<()> {
         let early = log.lines().find(|line| line.contains(&down) && !line.contains(" 0 sessions active"));
         ensure!(early.is_none(), "{name} was down before it drained: {early:?}");
         println!("{name} ended after {took:?} and was back after {:?}", begin.elapsed());
-    }
-    Ok(())
-}
-
-/// Publishes on all channels by turns until it is stopped; gives how many messages, and how many had no answer.
-async fn publish(runs: &[Run], publishers: &[Returning], mut stopped: watch::Receiver<bool>) -> Result<(usize, usize)> {
-    let one = async |number: usize| {
-        let client = publishers[number % PUBLISHERS].client()?;
-        runs[number % CHANNELS].publish(&client, &format!("message {number}")).await
-    };
-    let (mut pace, mut under_way) = (interval(PAUSE), FuturesUnordered::new());
-    let (mut begun, mut unanswered) = (0, 0);
-    let mut ended = |outcome: Outcome| unanswered += usize::from(outcome != Outcome::Acknowledged);
-    loop {
-        tokio::select! {
-            _ = stopped.wait_for(|stopped| *stopped) => break,
-            _ = pace.tick() => {
-                under_way.push(one(begun));
-                begun += 1;
-            }
-            Some(outcome) = under_way.next() => ended(outcome?),
-        }
-    }
-    while let Some(outcome) = under_way.next().await {
-        ended(outcome?);
-    }
-    Ok((begun, unanswered))
-}
-
-/// Ends each channel with a message that all its audience waits for.
-async fn all_have_the_last_word(url: &str, runs: &[Run], sockets: &[Returning]) -> Result<()> {
-    const LAST: &str = "the last word";
-    let speaker = Client::native(url).await?;
-    for run in runs {
-        ensure!(run.publish(&speaker, LAST).await? == Outcome::Acknowledged, "{}", run.channel());
-    }
-    for socket in sockets {
-        socket.sees(LAST).await?;
     }
     Ok(())
 }
