@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
-use axum::http::{HeaderMap, HeaderValue, Request};
+use axum::http::response::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -19,6 +21,8 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 /// The time for one page, from the name's resolution to the last byte.
 const PAGE_TIME: Duration = Duration::from_secs(5);
+/// The time for one answer of a node's API, which may wait for the broker.
+const ASK_TIME: Duration = Duration::from_secs(15);
 /// The largest page, in bytes.
 const PAGE: usize = 256 * 1024;
 /// How long an idle connection is kept: less than common servers keep it (Node.js 5 s), so that it is not used just when the
@@ -119,26 +123,57 @@ impl Client {
         Ok(within(time, answer).await?.1)
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request with these headers, and JSON unless that is empty. Returns the status and the body, whatever they are; a
+    /// redirect is an error.
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &HeaderMap,
+        json: Bytes,
+    ) -> Result<(StatusCode, Bytes), FetchError> {
+        let mut request = Request::builder().method(method).uri(url).header(USER_AGENT, AGENT).header(ACCEPT, JSON);
+        if !json.is_empty() {
+            request = request.header(CONTENT_TYPE, JSON);
+        }
+        let mut request = request.body(Full::new(json)).map_err(|_| FetchError::Unreachable)?;
+        request.headers_mut().extend(headers.clone());
+        let answer = async {
+            let (head, body) = self.begin(request).await?;
+            Ok((head.status, whole(body, PAGE).await?))
+        };
+        within(ASK_TIME, answer).await
+    }
+
+    /// Sends a request and reads its answer, which has the status 200.
     async fn exchange(&self, request: Request<Full<Bytes>>, most: usize) -> Result<(HeaderMap, Bytes), FetchError> {
+        let (head, body) = self.begin(request).await?;
+        if head.status != 200 {
+            return Err(FetchError::Status(head.status.as_u16()));
+        }
+        Ok((head.headers, whole(body, most).await?))
+    }
+
+    /// Sends a request and reads the head of its answer.
+    async fn begin(&self, request: Request<Full<Bytes>>) -> Result<(Parts, Incoming), FetchError> {
         let lost = |error: hyper_util::client::legacy::Error| match error.is_connect() {
             true => FetchError::Unreachable,
             false => FetchError::Broken,
         };
-        let response = self.0.request(request).await.map_err(lost)?;
-        let (head, body) = response.into_parts();
+        let (head, body) = self.0.request(request).await.map_err(lost)?.into_parts();
         if head.status.is_redirection() {
             return Err(FetchError::Redirect(head.status.as_u16()));
         }
-        if head.status != 200 {
-            return Err(FetchError::Status(head.status.as_u16()));
-        }
-        let body = Limited::new(body, most).collect().await.map_err(|error| match error.is::<LengthLimitError>() {
-            true => FetchError::Large(most / 1024),
-            false => FetchError::Broken,
-        })?;
-        Ok((head.headers, body.to_bytes()))
+        Ok((head, body))
     }
+}
+
+async fn whole(body: Incoming, most: usize) -> Result<Bytes, FetchError> {
+    let body = Limited::new(body, most).collect().await.map_err(|error| match error.is::<LengthLimitError>() {
+        true => FetchError::Large(most / 1024),
+        false => FetchError::Broken,
+    })?;
+    Ok(body.to_bytes())
 }
 
 const JSON: &str = "application/json";

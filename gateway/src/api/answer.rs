@@ -69,6 +69,10 @@ impl Api {
                 authorise(admin)?;
                 self.unsubscribe(head, name, body).await
             }
+            Operation::Shed => {
+                authorise(admin)?;
+                self.shed(head, body).await
+            }
             Operation::Ticket => self.ticket(authorise(admin)?, head, body).await,
             Operation::Me => Ok(self.me(authorise(None)?)),
             Operation::Nodes => {
@@ -88,10 +92,9 @@ impl Api {
                 Ok(()) => text(StatusCode::OK, "ready\n".to_owned()),
                 Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
             },
-            Open::Metrics => text(
-                StatusCode::OK,
-                shared.metrics.text(&shared.log, self.health.ready().is_ok(), shared.cluster.size()),
-            ),
+            Open::Metrics => {
+                text(StatusCode::OK, shared.metrics.text(&shared.log, self.health.ready().is_ok(), &shared.cluster))
+            }
         }
     }
 

@@ -19,6 +19,7 @@ mod problem;
 mod publish;
 mod revoke;
 mod routes;
+mod shed;
 mod tickets;
 
 use std::sync::Arc;

@@ -20,13 +20,16 @@ impl Api {
 
     /// One node. Of this node itself the figures are those of now.
     fn node(&self, Live { node, heard }: &Live, this: bool, now: u64) -> Value {
-        let head = self.shared.cluster.head().filter(|_| this);
+        let cluster = &self.shared.cluster;
+        let head = cluster.head().filter(|_| this);
+        let clients = self.shared.metrics.clients();
         let mut document = json!({
             "name": node.name,
             "id": format!("{:016x}", node.life.node),
             "incarnation": node.life.incarnation,
             "version": node.version,
-            "connections": if this { self.shared.metrics.open() } else { node.connections },
+            "connections": if this { clients.open } else { node.connections },
+            "resumable": if this { clients.resumable } else { node.resumable },
             "capacity": node.capacity,
             "draining": node.draining,
             "silent_for": now.saturating_sub(*heard) / 1000,
@@ -37,6 +40,9 @@ impl Api {
             if let Some(text) = text {
                 document[name] = text.into();
             }
+        }
+        if let Some(shed) = if this { cluster.shed() } else { node.shed.clone() } {
+            document["shed"] = json!(shed);
         }
         document
     }

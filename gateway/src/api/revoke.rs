@@ -74,9 +74,14 @@ impl Api {
 
     /// Writes a record of the cluster. The answer has its position, if the broker names it.
     pub(super) async fn order(&self, control: Control) -> Result<Reply, Problem> {
-        let at = publish(&self.shared.log, &control).await.map_err(|error| Problem::from(Failure::from(error)))?;
-        let at = at.map_or_else(|| json!({}), |at| json!({ "at": at.to_string() }));
+        let at = self.write(&control).await?.map_or_else(|| json!({}), |at| json!({ "at": at }));
         Ok(json_reply(StatusCode::OK, at.to_string()))
+    }
+
+    /// Writes a record of the cluster. Returns its position, if the broker names it.
+    pub(super) async fn write(&self, control: &Control) -> Result<Option<String>, Problem> {
+        let at = publish(&self.shared.log, control).await.map_err(|error| Problem::from(Failure::from(error)))?;
+        Ok(at.map(|at| at.to_string()))
     }
 
     /// Seconds since 1970.

@@ -25,6 +25,8 @@ pub(super) enum Operation {
     DisconnectClient,
     /// Ends subscriptions of a user.
     Unsubscribe,
+    /// Moves clients from the fullest nodes to the others.
+    Shed,
     /// Makes a ticket.
     Ticket,
     /// Lists channels with subscribers.
@@ -55,7 +57,7 @@ pub(super) enum Open {
 }
 
 /// All routes: method, path, operation. A path has at most one segment in braces, which stands for any text.
-pub(super) const ROUTES: [(&str, &str, Operation); 19] = [
+pub(super) const ROUTES: [(&str, &str, Operation); 20] = [
     ("POST", "/v1/publish", Operation::Publish),
     ("POST", "/v1/batch", Operation::Batch),
     ("POST", "/v1/channels/{channel}/messages", Operation::Message),
@@ -75,6 +77,7 @@ pub(super) const ROUTES: [(&str, &str, Operation); 19] = [
     ("POST", "/v1/users/{user}/disconnect", Operation::DisconnectUser),
     ("POST", "/v1/users/{user}/unsubscribe", Operation::Unsubscribe),
     ("POST", "/v1/clients/{client}/disconnect", Operation::DisconnectClient),
+    ("POST", "/v1/shed", Operation::Shed),
 ];
 
 /// What a request's line leads to.

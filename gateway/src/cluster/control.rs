@@ -37,6 +37,57 @@ pub(crate) struct Control {
     /// Subscriptions that end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) unsubscribe: Vec<Unsubscribe>,
+    /// Clients that move to other nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shed: Option<Shed>,
+    /// Whether every node shall report at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) report: bool,
+}
+
+/// An order to move clients from the fullest nodes to the others, or to stop that. It ends the one before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Shed {
+    /// A random number, in hex, by which the reports of nodes name it.
+    pub(crate) id: String,
+    /// Clients a second, over all nodes; 0 stops the one before.
+    pub(crate) pace: u32,
+    /// A node that has up to this many percent more than its share keeps them.
+    pub(crate) tolerance: u32,
+    /// Whether clients move too whose protocol cannot resume.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) everyone: bool,
+}
+
+/// How far a node is with a shed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// The shed's id.
+    pub(crate) id: String,
+    pub(crate) state: Stage,
+    /// How many clients the node gives up at most, and how many it has given up.
+    pub(crate) gives: u64,
+    pub(crate) moved: u64,
+}
+
+/// The stages of a shed on one node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Stage {
+    /// It waits for the reports of the other nodes.
+    #[default]
+    Waiting,
+    /// It gives up clients.
+    Moving,
+    /// It has given up as many as it could, or its time is over.
+    Done,
+    /// Another order has ended it.
+    Stopped,
+    /// The node has begun to drain.
+    Draining,
+    /// A stage that a later release knows.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Connections that end: those of a user, or one.
@@ -74,12 +125,18 @@ pub(crate) struct Node {
     /// How many clients it has, and may have at most.
     pub(crate) connections: u64,
     pub(crate) capacity: u64,
+    /// Of its clients, those whose protocol can resume.
+    #[serde(default)]
+    pub(crate) resumable: u64,
     /// Whether it is about to leave.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) draining: bool,
     /// The position up to which it had read these records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) read: Option<String>,
+    /// The last shed that it has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shed: Option<Progress>,
 }
 
 /// A ticket. The nodes know its hash only.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use super::control::{Control, Node};
 use super::lives::{Change, Lives};
 use super::silence::{LEASE, REPORT};
-use super::{Cluster, Life, Live, publish};
+use super::{Clients, Cluster, Life, Live, publish};
 
 /// The longest random time before a node writes after a change: after a break all nodes do.
 const AT_ONCE: Duration = Duration::from_millis(100);
@@ -34,8 +34,8 @@ pub(crate) struct Member<C> {
     pub(crate) name: String,
     /// The address of the node's API.
     pub(crate) api: Option<String>,
-    /// How many clients the node has.
-    pub(crate) connections: C,
+    /// Which clients the node has.
+    pub(crate) clients: C,
     /// How many it may have.
     pub(crate) capacity: u64,
     /// `cluster.lease` and `broker.heartbeat`.
@@ -43,7 +43,7 @@ pub(crate) struct Member<C> {
     pub(crate) heartbeat: Duration,
 }
 
-impl<C: Fn() -> u64> Member<C> {
+impl<C: Fn() -> Clients> Member<C> {
     /// Runs for ever.
     pub(crate) async fn run(self) {
         let tick = self.lease.max(HEARTBEATS * self.heartbeat) / LEASE;
@@ -80,16 +80,19 @@ impl<C: Fn() -> u64> Member<C> {
     }
 
     fn report(&self) -> Control {
+        let (clients, shed) = ((self.clients)(), self.cluster.shedding.progress());
         let state = self.cluster.lock();
         let node = Node {
             life: state.lives.me(),
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             api: self.api.clone(),
-            connections: (self.connections)(),
+            connections: clients.open,
             capacity: self.capacity,
+            resumable: clients.resumable,
             draining: state.lives.draining,
             read: state.head.map(|at| at.to_string()),
+            shed,
         };
         Control { node: Some(node), ..Control::default() }
     }

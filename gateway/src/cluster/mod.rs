@@ -13,6 +13,8 @@ mod members;
 mod orders;
 mod redeem;
 mod revoked;
+mod shed;
+mod shedding;
 mod silence;
 mod tickets;
 
@@ -21,7 +23,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use broker_adapters::{Break, Partition, Position, Record};
 use tokio::sync::{Notify, watch};
 
-pub(crate) use self::control::{CHANNEL, Control, Disconnect, Revocation, Unsubscribe};
+pub(crate) use self::control::{CHANNEL, Control, Disconnect, Progress, Revocation, Shed, Stage, Unsubscribe};
 pub(crate) use self::ended::Ended;
 pub(crate) use self::keeper::{Keeper, publish, publish_to};
 pub(crate) use self::life::Life;
@@ -31,6 +33,9 @@ pub(crate) use self::members::Live;
 pub(crate) use self::orders::Orders;
 pub(crate) use self::redeem::made;
 use self::revoked::{Revoked, Written};
+pub(crate) use self::shed::{Part, Plan};
+use self::shedding::Shedding;
+pub(crate) use self::shedding::{Clients, Round, Shedder};
 use self::tickets::Tickets;
 pub(crate) use self::tickets::{LIFE, ticket_hash};
 use crate::gate::Identity;
@@ -49,6 +54,7 @@ pub(crate) struct Cluster {
     report: Notify,
     /// Counts the changes of the lives that this node knows, and of whether it knows all of them.
     lives_changed: watch::Sender<u64>,
+    shedding: Shedding,
 }
 
 #[derive(Debug)]
@@ -81,6 +87,7 @@ impl Cluster {
             changed: Notify::new(),
             report: Notify::new(),
             lives_changed: watch::Sender::default(),
+            shedding: Shedding::default(),
         }
     }
 
@@ -115,6 +122,12 @@ impl Cluster {
         self.fold_lives(&mut state.lives, &control, record.time.min(now), now);
         let is_new = state.read;
         drop(state);
+        if let Some(shed) = control.shed.clone().filter(|_| is_new) {
+            self.shedding.begin(shed, now);
+        }
+        if control.report {
+            self.report.notify_one();
+        }
         if !control.made.is_empty() || !control.used.is_empty() {
             self.changed.notify_waiters();
         }

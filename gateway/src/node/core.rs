@@ -12,7 +12,7 @@ use super::health::Health;
 use super::metrics::Metrics;
 use super::shared::Shared;
 use crate::auth::Auth;
-use crate::cluster::{self, Cluster, Keeper, Member};
+use crate::cluster::{self, Cluster, Keeper, Member, Shedder};
 use crate::config::Config;
 use crate::gate::{Judge, Limiter};
 use crate::presence::{Presence, Writer};
@@ -81,12 +81,19 @@ impl Core {
             log: Arc::clone(log),
             name: name.clone(),
             api: api.map(|api| api.to_string()),
-            connections: move || metrics.open(),
+            clients: move || metrics.clients(),
             capacity: capacity as u64,
             lease: config.cluster.lease,
             heartbeat: config.broker.heartbeat,
         };
         member.run()
+    }
+
+    /// Carries out this node's part of each shed, for as long as the node runs.
+    pub(crate) fn shedder(&self) -> impl Future<Output = ()> + use<> {
+        let Shared { cluster, metrics, .. } = &*self.shared;
+        let metrics = Arc::clone(metrics);
+        Shedder { cluster: Arc::clone(cluster), clients: move || metrics.clients() }.run()
     }
 
     /// Writes who is in which channel here, for as long as the node runs.

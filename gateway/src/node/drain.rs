@@ -1,4 +1,4 @@
-//! Draining a node: the phases that all its parts follow, and the pace at which clients are closed.
+//! Draining a node: the phases that all its parts follow, and the pace at which clients are closed, also by a shed.
 //!
 //! Pure. The pace is even over the available time, so that the other nodes take over the clients gradually. Few clients
 //! are closed faster than that, since the cluster can take them at once.
@@ -31,6 +31,16 @@ impl Pace {
     /// The pace for `clients` clients within `most` time.
     pub(crate) fn new(clients: usize, most: Duration) -> Self {
         Self { clients, span: most.min(Duration::from_secs_f64(clients as f64 / GENTLE)) }
+    }
+
+    /// The pace for `clients` clients over a whole span.
+    pub(crate) fn over(clients: usize, span: Duration) -> Self {
+        Self { clients, span }
+    }
+
+    /// How many clients must be closed in all.
+    pub(crate) fn clients(&self) -> usize {
+        self.clients
     }
 
     /// How many clients must be closed at `elapsed` after the start.

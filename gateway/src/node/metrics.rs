@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use broker_adapters::{Log, Position, PublishError};
 
 use crate::close::CloseReason;
+use crate::cluster::{Clients, Cluster};
 use crate::hooks::AllCounters;
 
 /// The node's counters.
@@ -17,6 +18,8 @@ use crate::hooks::AllCounters;
 pub(crate) struct Metrics {
     opened: AtomicU64,
     closed: Mutex<BTreeMap<&'static str, u64>>,
+    /// Of the open connections, those whose protocol can resume.
+    resumable: AtomicU64,
     refused: [AtomicU64; Refused::ALL.len()],
     made_room: AtomicU64,
     received: AtomicU64,
@@ -91,11 +94,15 @@ impl Metrics {
         Self { hooks, ..self }
     }
 
-    pub(crate) fn opened(&self) {
+    /// Counts a connection that has begun. `resumes` says whether its protocol can resume.
+    pub(crate) fn opened(&self, resumes: bool) {
         self.opened.fetch_add(1, Ordering::Relaxed);
+        self.resumable.fetch_add(resumes.into(), Ordering::Relaxed);
     }
 
-    pub(crate) fn closed(&self, reason: CloseReason) {
+    /// Counts a connection that has ended.
+    pub(crate) fn closed(&self, reason: CloseReason, resumes: bool) {
+        self.resumable.fetch_sub(resumes.into(), Ordering::Relaxed);
         *self.closed.lock().unwrap_or_else(PoisonError::into_inner).entry(reason.label()).or_default() += 1;
     }
 
@@ -142,12 +149,19 @@ impl Metrics {
 
     /// The number of open connections.
     pub(crate) fn open(&self) -> u64 {
-        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).values().sum();
-        self.opened.load(Ordering::Relaxed).saturating_sub(closed)
+        self.clients().open
     }
 
-    /// All metrics, as the answer to a scrape. `nodes` is how many nodes live.
-    pub(crate) fn text(&self, log: &Log, ready: bool, nodes: usize) -> String {
+    /// The clients of now, for reports and for a shed.
+    pub(crate) fn clients(&self) -> Clients {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, moved) = (closed.values().sum(), closed.get(CloseReason::Moved.label()).copied().unwrap_or_default());
+        let open = self.opened.load(Ordering::Relaxed).saturating_sub(all);
+        Clients { open, resumable: self.resumable.load(Ordering::Relaxed), moved }
+    }
+
+    /// All metrics, as the answer to a scrape.
+    pub(crate) fn text(&self, log: &Log, ready: bool, cluster: &Cluster) -> String {
         let mut out = String::new();
         let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (opened, open) = (self.opened.load(Ordering::Relaxed), self.open());
@@ -163,7 +177,9 @@ impl Metrics {
         let labelled = |label: &str, value: &str, n: u64| (format!("{{{label}=\"{value}\"}}"), n);
         family("ready", "gauge", "1 while the node should be sent new clients.", &plain(ready.into()));
         let help = "Nodes of the cluster that live, as this node knows; 0 before it has read the log.";
-        family("nodes", "gauge", help, &plain(nodes as u64));
+        family("nodes", "gauge", help, &plain(cluster.size() as u64));
+        let help = "Clients that this node has yet to move in the shed that is under way.";
+        family("shed_left", "gauge", help, &plain(cluster.shed_left()));
         family("connections", "gauge", "Open WebSocket connections.", &plain(open));
         family("connections_opened_total", "counter", "WebSocket connections since the start.", &plain(opened));
         let samples: Vec<_> = closed.iter().map(|(reason, n)| labelled("reason", reason, *n)).collect();

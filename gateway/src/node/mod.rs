@@ -178,6 +178,7 @@ impl Node {
         let (publisher, watched) = (Arc::clone(&core.shared.log), Arc::clone(vitals));
         tasks.spawn(vitals.keep("the keeper", core.keeper()));
         tasks.spawn(vitals.keep("the member of the cluster", core.member(api_at, capacity)));
+        tasks.spawn(vitals.keep("the shedder", core.shedder()));
         if let Some(hooks) = hooks {
             tasks.spawn(vitals.keep("the hooks", hooks.run()));
         }
@@ -340,7 +341,7 @@ fn with_probes(mut app: App, core: &Core) -> App {
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
     });
     let (health, shared) = (Arc::clone(&core.health), Arc::clone(&core.shared));
-    app.get("/metrics", async move || shared.metrics.text(&shared.log, health.ready().is_ok(), shared.cluster.size()));
+    app.get("/metrics", async move || shared.metrics.text(&shared.log, health.ready().is_ok(), &shared.cluster));
     app
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::{explain, genkey, manual, publish, revoke, subscribe, token};
+use super::{explain, genkey, manual, publish, revoke, shed, subscribe, token};
 use crate::config::Overrides;
 use crate::{capacity, probe};
 
@@ -47,6 +47,8 @@ pub enum Command {
     Capacity(capacity::Options),
     /// End tokens before they expire; see [`revoke`].
     Revoke(revoke::Options),
+    /// Move clients to emptier nodes; see [`shed`].
+    Shed(shed::Options),
     /// Make a token; see [`token::make`].
     Token(Box<token::Options>),
     /// Make a key for tokens or for the HTTP API; see [`genkey::make`].
@@ -113,6 +115,9 @@ enum Verb {
     Capacity(capacity::Options),
     /// End tokens before they expire: every node closes their connections with 4401.
     Revoke(revoke::Options),
+    /// Move clients from the fullest nodes to the others, such as after a node was added.
+    #[command(after_help = shed::EXIT)]
+    Shed(shed::Options),
     /// Make a token for a user, signed with a secret or a private key.
     Token(Box<token::Options>),
     /// Make a key for tokens (a secret or a key pair) or for the HTTP API, with the lines for the configuration.
@@ -180,6 +185,7 @@ pub fn parse(name: &Name, arguments: impl IntoIterator<Item = OsString>) -> Resu
         Some(Verb::Probe(options)) => Command::Probe(options),
         Some(Verb::Capacity(options)) => Command::Capacity(options),
         Some(Verb::Revoke(options)) => Command::Revoke(options),
+        Some(Verb::Shed(options)) => Command::Shed(options),
         Some(Verb::Token(options)) => Command::Token(options),
         Some(Verb::Genkey(options)) => Command::Genkey(options),
         Some(Verb::Completions { shell }) => Command::Print(manual::completions(command, shell)),

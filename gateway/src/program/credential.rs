@@ -1,4 +1,4 @@
-//! A token on a command line: itself, in a file, or on stdin.
+//! A token or a key on a command line: itself, in a file, or on stdin.
 
 use std::io;
 use std::io::Read as _;
@@ -7,26 +7,38 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use broker_adapters::read_file;
 
-/// The longest token that is read, in bytes: more than any node accepts.
+/// The longest one that is read, in bytes: more than any node accepts.
 const LONGEST: u64 = 64 << 10;
 
 /// The token that is meant by what was given. No error shows it.
 pub(super) fn token(given: &str, stdin: impl io::Read) -> anyhow::Result<String> {
+    read("token", given, stdin)
+}
+
+/// The same for a key of the HTTP API.
+pub(super) fn key(given: &str, stdin: impl io::Read) -> anyhow::Result<String> {
+    read("key", given, stdin)
+}
+
+fn read(what: &str, given: &str, stdin: impl io::Read) -> anyhow::Result<String> {
     let text = match given.strip_prefix('@') {
         Some(file) => {
-            let bytes = read_file(Path::new(file)).with_context(|| format!("cannot read the token from {file}"))?;
-            String::from_utf8(bytes).ok().with_context(|| format!("{file} does not hold a token"))?
+            let bytes = read_file(Path::new(file)).with_context(|| format!("cannot read the {what} from {file}"))?;
+            String::from_utf8(bytes).ok().with_context(|| format!("{file} does not hold a {what}"))?
         }
         None if given == "-" => {
             let mut text = String::new();
-            stdin.take(LONGEST).read_to_string(&mut text).context("cannot read the token from stdin")?;
+            stdin
+                .take(LONGEST)
+                .read_to_string(&mut text)
+                .with_context(|| format!("cannot read the {what} from stdin"))?;
             text
         }
         None => given.to_owned(),
     };
     let text = text.trim();
     if text.is_empty() {
-        bail!("the token is empty");
+        bail!("the {what} is empty");
     }
     Ok(text.to_owned())
 }

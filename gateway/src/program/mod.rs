@@ -1,5 +1,5 @@
 //! The command line of every program built on this library: serve, check, ready, subscribe, publish, explain, probe,
-//! capacity, token, genkey, revoke, completions, man.
+//! capacity, token, genkey, revoke, shed, completions, man.
 //!
 //! Only this module reads arguments, installs logging, prints and chooses the exit code.
 
@@ -12,6 +12,7 @@ pub mod publish;
 pub mod ready;
 pub mod revoke;
 mod serve;
+pub mod shed;
 mod signals;
 pub mod subscribe;
 mod telemetry;
@@ -95,6 +96,7 @@ async fn execute(app: App, address: &str) -> anyhow::Result<()> {
             let config = load(options.config.as_deref(), cli::environment(), overrides)?;
             print_line(&revoke::run(&options, &config).await?)
         }
+        Command::Shed(options) => shed::run(&options, &mut print_line).await,
         Command::Explain(options) => {
             let config = load(options.config.as_deref(), cli::environment(), Overrides::default())?;
             let auth = Auth::new(&config)?;

@@ -193,6 +193,11 @@ impl Format {
         }
     }
 
+    /// Whether its clients know where they are, and so can go on from there on another connection.
+    pub(crate) fn resumes(self) -> bool {
+        self != Self::RAW
+    }
+
     /// All formats of which a message has a form of its own.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         (0..u8::MAX).take(Self::COUNT).map(Self)

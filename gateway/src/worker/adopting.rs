@@ -48,7 +48,7 @@ impl Worker {
         let connection = Rc::new(connection);
         entry.insert(Rc::clone(&connection));
         drop(connections);
-        self.shared.metrics.opened();
+        self.shared.metrics.opened(connection.format.resumes());
         self.watch(&connection, now);
         (connection, channel)
     }

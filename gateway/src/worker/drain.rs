@@ -1,4 +1,5 @@
-//! A worker's part in draining its node: closes every client, in random order and at a steady pace.
+//! A worker's part in draining its node: closes every client, in random order and at a steady pace. A shed closes some in the same
+//! way.
 //!
 //! Loses no acknowledged message. A client whose publishes are unanswered gets the answers before its close frame.
 
@@ -10,12 +11,16 @@ use tokio::time::{interval, sleep, timeout};
 
 use super::Worker;
 use super::connection::{Connection, GRACE};
+use super::hub::Member;
 use crate::clock;
 use crate::close::CloseReason;
 use crate::node::drain::{Pace, Phase};
 
 /// The interval at which clients that are due are closed.
 const TICK: Duration = Duration::from_millis(10);
+
+/// The member and the serial of a client.
+type Numbers = (Member, u32);
 
 /// How long clients have to close after their close frame, if the operator has cut the drain short.
 const AT_ONCE: Duration = Duration::from_millis(100);
@@ -58,25 +63,54 @@ impl Worker {
 
     /// Closes all clients at the pace of the drain, and waits until they are gone.
     async fn close_all(&self) {
-        // Numbers instead of references, so that a connection that closes by itself is freed.
-        let mut open: Vec<_> = self.open().iter().map(|connection| (connection.member, connection.serial)).collect();
+        let open = self.numbers(|_| true);
+        let pace = Pace::new(open.len(), self.shared.config.timing.drain);
+        self.close_some(open, pace, CloseReason::Drain, || true).await;
+        self.empty().await;
+    }
+
+    /// Closes as many of these clients as the pace says. Before each one it asks whether it may: while it may not, the pace
+    /// stands still.
+    pub(super) async fn close_some(
+        &self,
+        mut open: Vec<Numbers>,
+        pace: Pace,
+        reason: CloseReason,
+        may: impl Fn() -> bool,
+    ) {
         // Clients that connected at the same time are often in the same region. In random order, no region reconnects
         // all at once.
         fastrand::shuffle(&mut open);
-        let pace = Pace::new(open.len(), self.shared.config.timing.drain);
-        let (begin, all) = (clock::now(), open.len());
+        let (mut begin, mut last, mut closed) = (clock::now(), clock::now(), 0);
         let mut tick = interval(TICK);
-        while !open.is_empty() {
+        while closed < pace.clients() {
             tick.tick().await;
-            let left = all - pace.due(clock::now() - begin);
-            for (member, serial) in open.drain(left.min(open.len())..) {
-                let connection = self.connections.borrow().get(member as usize).cloned();
-                if let Some(connection) = connection.filter(|connection| connection.serial == serial) {
-                    self.end(&connection, CloseReason::Drain);
+            let now = clock::now();
+            while closed < pace.due(now - begin) {
+                let Some(numbers) = open.pop() else { return };
+                let Some(connection) = self.find(numbers) else { continue };
+                if !may() {
+                    open.push(numbers);
+                    begin += now - last;
+                    break;
                 }
+                self.end(&connection, reason);
+                closed += 1;
             }
+            last = now;
         }
-        self.empty().await;
+    }
+
+    /// The clients that are wanted: numbers instead of references, so that a connection that closes by itself is freed.
+    pub(super) fn numbers(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Numbers> {
+        let connections = self.connections.borrow();
+        let wanted = connections.iter().filter(|(_, connection)| wanted(connection));
+        wanted.map(|(_, connection)| (connection.member, connection.serial)).collect()
+    }
+
+    fn find(&self, (member, serial): Numbers) -> Option<Rc<Connection>> {
+        let connection = self.connections.borrow().get(member as usize).cloned();
+        connection.filter(|connection| connection.serial == serial && !connection.is_ending())
     }
 
     /// Whether the node is draining and accepts no more clients.

@@ -33,6 +33,7 @@ mod redeeming;
 mod resume;
 mod search;
 mod seats;
+mod shed;
 mod timers;
 mod visitors;
 pub(crate) mod waiting;
@@ -151,6 +152,7 @@ impl Worker {
         let worker = Rc::new(Self::new(shared, workers));
         worker.run_essential(Rc::clone(&worker).relay(relayed));
         worker.run_essential(Rc::clone(&worker).keep_time());
+        worker.run_essential(Rc::clone(&worker).shed());
         worker
     }
 
@@ -324,7 +326,7 @@ impl Worker {
             self.emptied.notify_waiters();
         }
         drop(connections);
-        self.shared.metrics.closed(reason);
+        self.shared.metrics.closed(reason, connection.format.resumes());
         tracing::info!(peer = %connection.peer(), reason = reason.label(), code = reason.code(),
             seconds = connection.age(self.started).as_secs(), "connection closed");
     }
