@@ -14,6 +14,8 @@ use tokio::time::{sleep, timeout};
 /// Between two looks at something that a node must come to know.
 const GLANCE: Duration = Duration::from_millis(50);
 
+const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
+
 const RULES: &str =
     r#"[{ match = "room:*", presence = "members" }, { match = "count:*", presence = "counts" }, { match = "*" }]"#;
 
@@ -22,9 +24,8 @@ tests::on_brokers! { redis Redis, kafka Kafka, rabbitmq RabbitMq: {
     the_members_of_a_killed_node_leave_once,
     the_members_of_a_node_that_stood_still_leave_once_and_return,
     a_user_with_two_tabs_never_leaves_in_a_rolling_restart,
-} }
-tests::on_brokers! { redis_wiped Redis, rabbitmq_wiped RabbitMq: {
     no_member_leaves_while_the_broker_is_away_and_the_lists_are_right_after_it_is_wiped,
+    no_member_leaves_because_the_log_was_deleted_and_the_lists_are_right_again,
 } }
 tests::on_brokers! { memory Memory: { members_are_seen_on_all_nodes_and_come_and_leave_once } }
 
@@ -253,15 +254,7 @@ async fn no_member_leaves_while_the_broker_is_away_and_the_lists_are_right_after
     const AWAY: Duration = Duration::from_secs(6);
     let mut cluster = plan(broker).broker(broker).start().await?;
     let issuer = Issuer::new()?;
-    let mut clients = Vec::new();
-    for node in 1..=3 {
-        let client = user(&cluster, node, &issuer, &format!("user-{node}")).await?;
-        watch(&client, "room:1").await?;
-        clients.push(client);
-    }
-    for client in &clients {
-        counts(client, "room:1", 3).await?;
-    }
+    let clients = one_on_each(&cluster, &issuer).await?;
     cluster.broker().kill().await?;
     sleep(AWAY).await;
     // It subscribes while nothing can be written.
@@ -270,18 +263,67 @@ async fn no_member_leaves_while_the_broker_is_away_and_the_lists_are_right_after
     cluster.broker().start().await?;
     for client in &clients {
         counts(client, "room:1", 4).await?;
-        let left: Vec<_> = events(client, "room:1").into_iter().filter(|(_, joins)| !joins).collect();
-        ensure!(left.is_empty(), "{left:?}");
+        only_leave(client, &[])?;
     }
-    cluster.broker().wipe().await?;
+    // And it leaves while nothing can be written.
+    cluster.broker().kill().await?;
     late.close().await?;
+    cluster.broker().wipe().await?;
+    cluster.broker().start().await?;
     for client in &clients {
         counts(client, "room:1", 3).await?;
         leave(client, "room:1", 1).await?;
-        let left: Vec<_> = events(client, "room:1").into_iter().filter(|(_, joins)| !joins).collect();
-        assert_eq!(left, [("late".to_owned(), false)]);
+        only_leave(client, &["late"])?;
     }
     cluster.well();
+    Ok(())
+}
+
+async fn no_member_leaves_because_the_log_was_deleted_and_the_lists_are_right_again(broker: Broker) -> Result<()> {
+    let mut cluster = plan(broker).broker(broker).start().await?;
+    let issuer = Issuer::new()?;
+    let clients = one_on_each(&cluster, &issuer).await?;
+    let leaver = user(&cluster, 2, &issuer, "leaver").await?;
+    leaver.subscribe("room:1").await?;
+    for client in &clients {
+        counts(client, "room:1", 4).await?;
+    }
+    let server = cluster.broker();
+    match broker {
+        Broker::Redis => server.tool(&["FLUSHALL"]).await?,
+        Broker::Kafka => server.tool(&[TOPICS, "--delete", "--topic", "fanfare"]).await?,
+        // Its streams have one epoch, so this deletes all of them.
+        _ => server.tool(&["delete_queue", "fanfare.0"]).await?,
+    };
+    leaver.close().await?;
+    for client in &clients {
+        client.meets("the loss", |frame| matches!(frame, Frame::Lost { channel, .. } if channel == "room:1")).await?;
+        leave(client, "room:1", 1).await?;
+        counts(client, "room:1", 3).await?;
+        only_leave(client, &["leaver"])?;
+    }
+    cluster.well();
+    Ok(())
+}
+
+/// A user on each of three nodes, who watches room:1 and sees all of them.
+async fn one_on_each(cluster: &Cluster, issuer: &Issuer) -> Result<Vec<Client>> {
+    let mut clients = Vec::new();
+    for node in 1..=3 {
+        let client = user(cluster, node, issuer, &format!("user-{node}")).await?;
+        watch(&client, "room:1").await?;
+        clients.push(client);
+    }
+    for client in &clients {
+        counts(client, "room:1", 3).await?;
+    }
+    Ok(clients)
+}
+
+/// Only these members have left room:1, each once.
+fn only_leave(client: &Client, names: &[&str]) -> Result<()> {
+    let left: Vec<_> = events(client, "room:1").into_iter().filter(|(_, joins)| !joins).map(|(name, _)| name).collect();
+    ensure!(left == names, "{left:?} have left, and not {names:?}");
     Ok(())
 }
 
@@ -316,8 +358,7 @@ async fn a_user_with_two_tabs_never_leaves_in_a_rolling_restart(broker: Broker) 
         tabs = [elsewhere, moved?].into_iter().flatten().collect();
         cluster.start_node(&name).await?;
         counts(&watcher, "room:1", 2).await?;
-        let left: Vec<_> = events(&watcher, "room:1").into_iter().filter(|(_, joins)| !joins).collect();
-        ensure!(left.is_empty(), "{left:?}");
+        only_leave(&watcher, &[])?;
         watchers.push(watcher);
     }
     cluster.well();

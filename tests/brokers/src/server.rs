@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use async_trait::async_trait;
 
 use crate::port::established;
@@ -54,8 +54,9 @@ pub trait Server: Debug + Send + Sync {
     /// Has it end all its clients' connections; Kafka cannot do that, so each wire resets its own there.
     async fn close_connections(&self) -> Result<()>;
 
-    /// Loses all data, while it is down.
+    /// Loses all data, while it is down: one that runs would go on without its files, or end.
     async fn wipe(&self) -> Result<()> {
+        ensure!(self.process().pid().is_none(), "the broker still runs: kill it before it is wiped");
         self.process().remove(DATA)
     }
 
