@@ -13,17 +13,19 @@ use crate::protocol::{Format, Notice, Output};
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) record: Record,
-    frames: [OnceLock<Bytes>; Format::COUNT],
+    /// Nothing until the first is made: most messages of a cluster have no subscriber on this node.
+    frames: OnceLock<Box<[OnceLock<Bytes>; Format::COUNT]>>,
 }
 
 impl Message {
     pub(crate) fn new(record: Record) -> Self {
-        Self { record, frames: Default::default() }
+        Self { record, frames: OnceLock::new() }
     }
 
     /// The WebSocket frame in this format. It is made when the first subscriber needs it.
     pub(crate) fn frame(&self, format: Format) -> &Bytes {
-        self.frames[format.index()].get_or_init(|| format.protocol().message(&self.record).frame())
+        let frames = self.frames.get_or_init(Box::default);
+        frames[format.index()].get_or_init(|| format.protocol().message(&self.record).frame())
     }
 }
 

@@ -5,16 +5,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, Value};
-use tokio::io::{AsyncRead, AsyncWrite};
+use redis::{Pipeline, Value};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::diagnosis::{diagnose, is_about_certificate};
-use super::link::Link;
-use super::primary::Primary;
+use super::primary::{Place, Primary};
 use super::url::Address;
+use super::wire::{Stream, Wire};
 use super::words::{FOLLOW, refusal};
 use crate::broker::LinkError;
 
@@ -26,7 +24,6 @@ const HANDSHAKE: Duration = Duration::from_secs(1);
 const OLDEST: u32 = 5;
 
 /// The names under which a server knows the scripts.
-#[derive(Default)]
 pub(super) struct Scripts {
     agree: Vec<u8>,
     check: Vec<u8>,
@@ -52,8 +49,14 @@ enum Failure {
     Unclear(SocketAddr, String),
 }
 
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+/// A connection to a server that holds this node's log, or can.
+pub(super) struct Session {
+    pub(super) wire: Wire,
+    /// The scripts, as this server knows them.
+    pub(super) scripts: Scripts,
+    /// Where it leads.
+    pub(super) place: Place,
+}
 
 /// Makes connections to Redis.
 pub(super) struct Dialer {
@@ -68,9 +71,9 @@ impl Dialer {
     }
 
     /// Connects, logs in, and makes sure that this node fits to the log.
-    pub(super) async fn connect(&self) -> Result<Link, LinkError> {
+    pub(super) async fn connect(&self) -> Result<Session, LinkError> {
         let error = match timeout(DIAL, self.dial_each()).await {
-            Ok(Ok(link)) => return Ok(link),
+            Ok(Ok(session)) => return Ok(session),
             Ok(Err(Failure::Known(error))) => error,
             Ok(Err(Failure::Unreachable(why))) => LinkError::new(why),
             Ok(Err(Failure::Unclear(socket, why))) => {
@@ -87,14 +90,14 @@ impl Dialer {
     }
 
     /// Tries the addresses of the name in turn. A server's answer is a better reason than an address without a server.
-    async fn dial_each(&self) -> Result<Link, Failure> {
+    async fn dial_each(&self) -> Result<Session, Failure> {
         let Address { host, port, .. } = &self.address;
         let sockets = lookup_host((host.as_str(), *port)).await;
         let sockets = sockets.map_err(|error| Failure::Unreachable(format!("the name cannot be resolved: {error}")))?;
         let mut failure = Failure::Unreachable("the name has no address".into());
         for socket in sockets {
             match self.dial_one(socket).await {
-                Ok(link) => return Ok(link),
+                Ok(session) => return Ok(session),
                 Err(Failure::Unreachable(_)) if !matches!(failure, Failure::Unreachable(_)) => {}
                 Err(other) => failure = other,
             }
@@ -102,14 +105,14 @@ impl Dialer {
         Err(failure)
     }
 
-    async fn dial_one(&self, socket: SocketAddr) -> Result<Link, Failure> {
+    async fn dial_one(&self, socket: SocketAddr) -> Result<Session, Failure> {
         let unclear = |why: String| Failure::Unclear(socket, why);
         let stream = TcpStream::connect(socket).await.map_err(|error| Failure::Unreachable(error.to_string()))?;
         stream.set_nodelay(true).map_err(|error| Failure::Unreachable(error.to_string()))?;
-        let wire: Box<dyn Wire> = match &self.address.tls {
+        let stream: Box<dyn Stream> = match &self.address.tls {
             None => Box::new(stream),
             Some(tls) => match timeout(HANDSHAKE, tls.connector.connect(tls.name.clone(), stream)).await {
-                Ok(Ok(wire)) => Box::new(wire),
+                Ok(Ok(stream)) => Box::new(stream),
                 Ok(Err(error)) if is_about_certificate(&error) => {
                     return Err(Failure::Known(LinkError::set_up(format!("TLS failed: {error}"))));
                 }
@@ -117,20 +120,14 @@ impl Dialer {
                 Err(_) => return Err(unclear(format!("no TLS handshake within {HANDSHAKE:?}"))),
             },
         };
-        // The log-in is made here: the client library would not say why it fails.
-        let config = AsyncConnectionConfig::new().set_response_timeout(None);
-        let anonymous = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let connected = MultiplexedConnection::new_with_config(&anonymous, wire, config).await;
-        let (connection, driver) = connected.map_err(|error| unclear(error.to_string()))?;
-        let mut link = Link::new(connection, tokio::spawn(driver));
-        let (server, scripts) = self.log_in(&link).await.map_err(unclear)?.map_err(Failure::Known)?;
-        self.agree(&link, &scripts).await.map_err(unclear)?.map_err(Failure::Known)?;
-        (link.scripts, link.place) = (scripts, self.primary.arrived(server));
-        Ok(link)
+        let mut wire = Wire::new(stream);
+        let (server, scripts) = self.log_in(&mut wire).await.map_err(unclear)?.map_err(Failure::Known)?;
+        self.agree(&mut wire, &scripts).await.map_err(unclear)?.map_err(Failure::Known)?;
+        Ok(Session { wire, scripts, place: self.primary.arrived(server) })
     }
 
     /// Gives the id of the server's run and its names of the scripts.
-    async fn log_in(&self, link: &Link) -> Result<Result<(String, Scripts), LinkError>, String> {
+    async fn log_in(&self, wire: &mut Wire) -> Result<Result<(String, Scripts), LinkError>, String> {
         let login = &self.address.login;
         let mut pipeline = Pipeline::with_capacity(10);
         if let Some(password) = login.password() {
@@ -148,7 +145,7 @@ impl Dialer {
         for script in SCRIPTS {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(script);
         }
-        let mut answers = link.ask_for_ever(&pipeline).await?.into_iter();
+        let mut answers = wire.ask(&pipeline).await?.into_iter();
         let entered: Vec<_> = answers.by_ref().take(entry).collect();
         let info: String = answers.by_ref().take(4).filter_map(text).collect();
         let scripts: Vec<_> = answers.collect();
@@ -167,20 +164,20 @@ impl Dialer {
 
     /// Whether the keys are Fanfare's or free, whether the server takes writes, and whether the log has as many
     /// partitions as this node. Nothing is written if a key belongs to another program.
-    async fn agree(&self, link: &Link, scripts: &Scripts) -> Result<Result<(), LinkError>, String> {
+    async fn agree(&self, wire: &mut Wire, scripts: &Scripts) -> Result<Result<(), LinkError>, String> {
         let adopt = self.address.adopt();
         let mut pipeline = Pipeline::with_capacity(usize::from(self.partitions));
         for partition in 0..self.partitions {
             let keys = self.address.partition_keys(partition);
             pipeline.cmd("EVALSHA").arg(&scripts.check).arg(2).arg(&keys).arg(adopt);
         }
-        if let Some(refusal) = link.ask_for_ever(&pipeline).await?.iter().find_map(refusal) {
+        if let Some(refusal) = wire.ask(&pipeline).await?.iter().find_map(refusal) {
             return Ok(Err(refusal.into()));
         }
         let mut pipeline = Pipeline::with_capacity(1);
         let agree = pipeline.cmd("EVALSHA").arg(&scripts.agree).arg(1).arg(self.address.settings_key());
         agree.arg(self.partitions).arg(adopt);
-        let answer = link.ask_for_ever(&pipeline).await?.into_iter().next().unwrap_or(Value::Nil);
+        let answer = wire.ask(&pipeline).await?.into_iter().next().unwrap_or(Value::Nil);
         if let Some(refusal) = refusal(&answer) {
             return Ok(Err(refusal.into()));
         }

@@ -1,4 +1,4 @@
-//! Connections to Redis: never repaired; a broken one is replaced by its next user.
+//! Connections to Redis for many requests at a time: never repaired; a broken one is replaced by its next user.
 //!
 //! A connection that owes an answer for too long is given up, even if its socket is open. So is one that leads to another
 //! server than the newest.
@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, Value};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, Value};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::dial::{Dialer, Scripts};
+use super::dial::{Dialer, Scripts, Session};
 use super::primary::Place;
 use super::words::Refusal;
 use crate::broker::LinkError;
@@ -51,10 +51,15 @@ pub(super) enum NoAnswer {
 }
 
 impl Link {
-    /// Over a connection whose driver already runs. The server was not asked for its identity yet.
-    pub(super) fn new(connection: MultiplexedConnection, driver: JoinHandle<()>) -> Self {
-        let (scripts, place) = (Scripts::default(), Place::default());
-        Self { connection, driver, scripts, place, owed: AtomicUsize::new(0), given_up: AtomicBool::new(false) }
+    async fn over(session: Session) -> Result<Self, LinkError> {
+        let Session { wire, scripts, place } = session;
+        // The log-in was made already: the client library would not say why it fails.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let anonymous = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let connected = MultiplexedConnection::new_with_config(&anonymous, wire.into_stream(), config).await;
+        let (connection, driver) = connected.map_err(LinkError::new)?;
+        let (driver, given_up) = (tokio::spawn(driver), AtomicBool::new(false));
+        Ok(Self { connection, driver, scripts, place, owed: AtomicUsize::new(0), given_up })
     }
 
     /// Whether it may be used for a new request.
@@ -72,30 +77,16 @@ impl Link {
         let bytes = pipeline.cmd_iter().flat_map(Cmd::args_iter).map(|arg| size(&arg)).sum();
         let owed = Owed::new(&self.owed, bytes);
         let patience = Instant::now() + ANSWER + PER_BYTE * u32::try_from(owed.total).unwrap_or(u32::MAX);
-        let answer = timeout_at(deadline.min(patience), self.ask_for_ever(pipeline)).await;
-        let broken = match answer {
+        let mut connection = self.connection.clone();
+        let answer = connection.send_packed_commands(pipeline, 0, pipeline.len());
+        let broken = match timeout_at(deadline.min(patience), answer).await {
             Ok(Ok(values)) => return Ok(values),
-            Ok(Err(why)) => NoAnswer::Broken(why),
+            Ok(Err(error)) => NoAnswer::Broken(error.to_string()),
             Err(_) if deadline < patience => return Err(NoAnswer::Late),
             Err(_) => NoAnswer::Late,
         };
         self.give_up();
         Err(broken)
-    }
-
-    /// As [`ask`](Self::ask), without an end.
-    pub(super) async fn ask_for_ever(&self, pipeline: &Pipeline) -> Result<Vec<Value>, String> {
-        let answer = self.connection.clone().send_packed_commands(pipeline, 0, pipeline.len()).await;
-        answer.map_err(|error| error.to_string())
-    }
-
-    /// Sends one command that may block at the server, and waits for its answer.
-    pub(super) async fn wait_for(&self, command: &Cmd) -> Result<Value, LinkError> {
-        match self.connection.clone().send_packed_command(command).await {
-            Ok(Value::ServerError(error)) => Err(Refusal::new(&error).into()),
-            Ok(value) => Ok(value),
-            Err(error) => Err(LinkError::new(error)),
-        }
     }
 }
 
@@ -130,7 +121,7 @@ impl Dial for Dialer {
     const BROKER: &'static str = "Redis";
 
     async fn dial(&self) -> Result<Link, LinkError> {
-        self.connect().await
+        Link::over(self.connect().await?).await
     }
 
     fn serves(&self, link: &Link) -> bool {

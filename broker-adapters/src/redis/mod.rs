@@ -11,8 +11,10 @@ mod dial;
 mod link;
 mod primary;
 mod read;
+mod reply;
 mod url;
 mod value;
+mod wire;
 mod words;
 
 use std::sync::Arc;

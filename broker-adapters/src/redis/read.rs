@@ -1,16 +1,19 @@
 //! Reading: a blocking `XREAD` over all partitions of a reader, on a connection of its own; and back by pages.
 
+use bytes::{Bytes, BytesMut};
 use redis::{Cmd, Pipeline};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::dial::Dialer;
-use super::link::{Link, NoAnswer};
-use super::primary::{Current, outdated};
+use super::dial::{Dialer, Session};
+use super::link::NoAnswer;
+use super::primary::{Current, Place, outdated};
+use super::reply::Values;
 use super::value;
+use super::wire::Wire;
 use super::words::refusal;
 use crate::broker::{Entry, LinkError, OPEN_TIMEOUT, Opened, Reader, Standing, Start};
-use crate::line::{Dial, Line};
+use crate::line::Line;
 use crate::stored::position::{Offset, Partition};
 
 /// How long one `XREAD` waits at the server, in milliseconds.
@@ -19,17 +22,19 @@ const BLOCK: usize = 5000;
 const COUNT: usize = 512;
 /// Bytes per partition that one answer should not exceed by far.
 const BYTES: usize = 1 << 20;
+/// Bytes of small envelopes that share an allocation.
+const SHARED: usize = 16 << 10;
 
 pub(super) async fn open(dialer: &Dialer, from: &[(Partition, Start)]) -> Result<Opened, LinkError> {
-    let link = dialer.dial().await?;
+    let Session { mut wire, scripts, place } = dialer.connect().await?;
     let current = dialer.primary.watch();
     let mut pipeline = Pipeline::with_capacity(from.len());
     for (partition, _) in from {
         let keys = dialer.address.partition_keys(partition.0);
-        let open = pipeline.cmd("EVALSHA").arg(&link.scripts.open).arg(2).arg(&keys);
+        let open = pipeline.cmd("EVALSHA").arg(&scripts.open).arg(2).arg(&keys);
         open.arg(value::new_epoch()).arg(dialer.address.adopt());
     }
-    let answers = link.ask_for_ever(&pipeline).await.map_err(LinkError::new)?;
+    let answers = wire.ask(&pipeline).await.map_err(LinkError::new)?;
     let mut standings = Vec::with_capacity(from.len());
     let mut streams = Vec::with_capacity(from.len());
     for (&(partition, start), answer) in from.iter().zip(&answers) {
@@ -44,7 +49,9 @@ pub(super) async fn open(dialer: &Dialer, from: &[(Partition, Start)]) -> Result
         let [_, key] = dialer.address.partition_keys(partition.0);
         streams.push(Stream { partition, key: key.into_bytes(), after: start.first(next).0.saturating_sub(1) });
     }
-    Ok(Opened { standings, reader: Box::new(RedisReader { link, current, streams, count: COUNT / 8, spoilt: false }) })
+    let (count, copies) = (COUNT / 8, Copies::default());
+    let reader = RedisReader { wire, asked: false, place, current, streams, count, copies, spoilt: false };
+    Ok(Opened { standings, reader: Box::new(reader) })
 }
 
 struct Stream {
@@ -54,11 +61,33 @@ struct Stream {
     after: u64,
 }
 
+/// Copies of envelopes, without the bytes of the reply around them. Small ones share an allocation.
+#[derive(Default)]
+struct Copies(BytesMut);
+
+impl Copies {
+    fn of(&mut self, bytes: &[u8]) -> Bytes {
+        // A copy keeps the whole allocation alive, so it may not be large, nor be wasted on one.
+        if bytes.len() > SHARED / 4 {
+            return Bytes::copy_from_slice(bytes);
+        }
+        if self.0.capacity() < bytes.len() {
+            self.0 = BytesMut::with_capacity(SHARED);
+        }
+        self.0.extend_from_slice(bytes);
+        self.0.split().freeze()
+    }
+}
+
 struct RedisReader {
-    link: Link,
+    wire: Wire,
+    /// The answer to a command is still to come.
+    asked: bool,
+    place: Place,
     current: watch::Receiver<Current>,
     streams: Vec<Stream>,
     count: usize,
+    copies: Copies,
     /// Another program wrote an entry whose id leaves no room after it. When the reader is opened anew, another log begins.
     spoilt: bool,
 }
@@ -76,32 +105,45 @@ impl RedisReader {
         command
     }
 
-    fn take(&mut self, streams: Vec<(Vec<u8>, Vec<redis::Value>)>) -> Result<Vec<Entry>, LinkError> {
-        let mut entries = Vec::with_capacity(streams.iter().map(|(_, entries)| entries.len()).sum());
+    /// Waits for the answer to the command that was sent, and takes the new entries from it.
+    async fn take(&mut self) -> Result<Vec<Entry>, LinkError> {
+        let reply = self.wire.reply().await.map_err(LinkError::new)?;
+        self.asked = false;
+        if reply.starts_with(b"-") {
+            let answer = redis::parse_redis_value(reply).map_err(LinkError::new)?;
+            return Err(refusal(&answer).map_or_else(|| wrong("an error"), LinkError::from));
+        }
+        let mut values = Values::of(reply);
+        let answered = values.array().ok_or_else(|| wrong("something else"))?.unwrap_or(0);
+        let (mut entries, mut largest) = (Vec::new(), 0);
         // Redis answers in the order of the question.
         let mut asked = self.streams.iter_mut();
-        for (key, read) in streams {
-            let stream = asked.find(|stream| stream.key == key);
+        for _ in 0..answered {
+            let key = values.array().filter(|pair| *pair == Some(2)).and_then(|_| values.bulk());
+            let key = key.ok_or_else(|| wrong("a stream without a name"))?;
             let stream =
-                stream.ok_or_else(|| LinkError::protocol("Redis answered for a stream that was not asked for"))?;
-            for value in read {
-                let entry = value::entry(stream.partition, value);
-                let entry = entry.ok_or_else(|| LinkError::protocol("Redis gave an entry without a place"))?;
-                if entry.offset.0 >= value::LIMIT {
-                    self.spoilt = true;
-                    break;
-                }
+                asked.find(|stream| stream.key == key).ok_or_else(|| wrong("a stream that was not asked for"))?;
+            let count = values.array().flatten().ok_or_else(|| wrong("a stream without entries"))?;
+            let mut spoilt = false;
+            for _ in 0..count {
+                let found = value::next_entry(&mut values).ok_or_else(|| wrong("an entry without a place"))?;
+                spoilt |= found.offset.0 >= value::LIMIT;
                 // A foreign id `n-1` beside our `n-0` stands for nothing lost.
-                if entry.offset.0 > stream.after {
-                    stream.after = entry.offset.0;
-                    entries.push(entry);
+                if !spoilt && found.offset.0 > stream.after {
+                    stream.after = found.offset.0;
+                    largest = largest.max(found.bytes.len());
+                    entries.push(found.entry(stream.partition, self.copies.of(found.bytes)));
                 }
             }
+            self.spoilt |= spoilt;
         }
-        let largest = entries.iter().map(|entry| entry.bytes.len()).max().unwrap_or(0);
         self.count = (BYTES / largest.max(1)).clamp(1, COUNT);
         Ok(entries)
     }
+}
+
+fn wrong(what: &str) -> LinkError {
+    LinkError::protocol(format!("Redis answered XREAD with {what}"))
 }
 
 #[async_trait::async_trait]
@@ -111,14 +153,16 @@ impl Reader for RedisReader {
             if self.spoilt {
                 return Err(LinkError::new("another program wrote to the log with an id that leaves no room after it"));
             }
-            let command = self.command();
-            let answer = tokio::select! {
+            if !std::mem::replace(&mut self.asked, true) {
+                let command = self.command();
+                self.wire.send(&command);
+            }
+            let (mut current, place) = (self.current.clone(), self.place.clone());
+            let entries = tokio::select! {
                 biased;
-                why = outdated(&mut self.current, &self.link.place) => return Err(why),
-                answer = self.link.wait_for(&command) => answer?,
+                why = outdated(&mut current, &place) => return Err(why),
+                entries = self.take() => entries?,
             };
-            let streams = value::streams(answer).ok_or_else(|| LinkError::protocol("not an answer to XREAD"))?;
-            let entries = self.take(streams)?;
             if !entries.is_empty() {
                 return Ok(entries);
             }
@@ -149,8 +193,7 @@ pub(super) async fn read_back(
     };
     match answer {
         Some(redis::Value::Array(read)) => {
-            let mut entries: Vec<_> =
-                read.into_iter().rev().filter_map(|value| value::entry(partition, value)).collect();
+            let mut entries: Vec<_> = read.iter().rev().filter_map(|value| value::entry(partition, value)).collect();
             entries.dedup_by_key(|entry| entry.offset);
             Ok(entries)
         }

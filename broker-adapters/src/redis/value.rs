@@ -3,12 +3,16 @@
 use bytes::Bytes;
 use redis::Value;
 
+use super::reply::{Values, number};
 use crate::broker::Entry;
 use crate::stored::position::{Check, Epoch, Offset, Partition};
 use crate::stored::record::MessageId;
 
 /// From here on an id is no offset, as in the scripts.
 pub(super) const LIMIT: u64 = 1_000_000_000_000_000;
+
+/// The most fields and values of an entry of ours.
+const FIELDS: usize = 4;
 
 /// A new epoch, in the form in which Redis keeps it.
 pub(super) fn new_epoch() -> String {
@@ -19,10 +23,6 @@ fn epoch(text: &[u8]) -> Option<Epoch> {
     let plain = text.len() == 16 && text.iter().all(u8::is_ascii_hexdigit);
     let number = u64::from_str_radix(std::str::from_utf8(text).ok().filter(|_| plain)?, 16).ok()?;
     Some(Epoch(number))
-}
-
-fn number(text: &[u8]) -> Option<u64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// Epoch and last offset, as the scripts return them.
@@ -44,63 +44,89 @@ pub(super) fn report_damage(partition: Partition, answer: &Value) {
     }
 }
 
-/// The answer of `XREAD`: for each stream that has something, its key and its entries.
-pub(super) fn streams(answer: Value) -> Option<Vec<(Vec<u8>, Vec<Value>)>> {
-    let streams = match answer {
-        Value::Nil => return Some(Vec::new()),
-        Value::Array(streams) => streams,
-        _ => return None,
-    };
-    streams
-        .into_iter()
-        .map(|stream| pair(stream).and_then(|(key, entries)| Some((bulk(key)?, array(entries)?))))
-        .collect()
+/// An entry of a stream, in the bytes of a reply.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found<'a> {
+    pub(super) offset: Offset,
+    pub(super) bytes: &'a [u8],
+    epoch: Option<Epoch>,
+    previous: Option<Check>,
 }
 
-/// One entry of a stream. An entry of another shape than ours keeps its place and is unreadable.
-pub(super) fn entry(partition: Partition, value: Value) -> Option<Entry> {
-    let (id, fields) = pair(value)?;
-    let id = bulk(id)?;
+impl Found<'_> {
+    /// The entry, with its envelope in memory that stays.
+    pub(super) fn entry(&self, partition: Partition, bytes: Bytes) -> Entry {
+        Entry { partition, epoch: self.epoch, offset: self.offset, previous: self.previous, bytes }
+    }
+}
+
+/// The entry that comes next in a reply; `None` if there is no entry.
+pub(super) fn next_entry<'a>(values: &mut Values<'a>) -> Option<Found<'a>> {
+    let Some(2) = values.array()? else { return None };
+    let id = values.bulk()?;
+    let (mut ahead, mut fields) = (*values, [[].as_slice(); FIELDS]);
+    match next_fields(&mut ahead, &mut fields) {
+        Some(count) => {
+            *values = ahead;
+            found(id, &fields[..count])
+        }
+        None => {
+            values.skip()?;
+            found(id, &[])
+        }
+    }
+}
+
+/// The number of fields and values that come next, if they may be ours.
+fn next_fields<'a>(values: &mut Values<'a>, fields: &mut [&'a [u8]; FIELDS]) -> Option<usize> {
+    let count = values.array()??;
+    for field in fields.get_mut(..count)? {
+        *field = values.bulk()?;
+    }
+    Some(count)
+}
+
+/// One entry of a stream, in a tree of values.
+pub(super) fn entry(partition: Partition, value: &Value) -> Option<Entry> {
+    let Value::Array(pair) = value else { return None };
+    let [Value::BulkString(id), fields] = &pair[..] else { return None };
+    let fields = match fields {
+        Value::Array(fields) => fields.iter().map(bulk).collect::<Option<Vec<_>>>().unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let found = found(id, &fields)?;
+    Some(found.entry(partition, Bytes::copy_from_slice(found.bytes)))
+}
+
+/// An entry of another shape than ours keeps its place and is unreadable.
+fn found<'a>(id: &[u8], fields: &[&'a [u8]]) -> Option<Found<'a>> {
     let dash = id.iter().position(|&byte| byte == b'-')?;
     let offset = Offset(number(&id[..dash])?);
-    let ours = array(fields).filter(|_| &id[dash..] == b"-0");
-    let (epoch, bytes, previous) = ours.and_then(record).unwrap_or_default();
-    Some(Entry { partition, epoch, offset, previous, bytes })
+    let ours = content(fields).filter(|_| &id[dash..] == b"-0");
+    let (epoch, bytes, previous) = ours.unwrap_or_default();
+    Some(Found { offset, bytes, epoch, previous })
 }
 
 /// The fields of an entry: its log's epoch with the envelope, then `before` with id and time of the record before it, where
 /// that is known.
-fn record(fields: Vec<Value>) -> Option<(Option<Epoch>, Bytes, Option<Check>)> {
-    let mut fields = fields.into_iter().map(bulk);
-    let (field, bytes) = (fields.next()??, fields.next()??);
-    let previous = match (fields.next(), fields.next()) {
-        (None, _) => None,
-        (Some(name), Some(tail)) if name.as_deref() == Some(b"before") => {
-            let (id, time) = tail.as_deref()?.split_first_chunk()?;
-            Some(MessageId(u128::from_be_bytes(*id)).check(u64::from_be_bytes(time.try_into().ok()?)))
+fn content<'a>(fields: &[&'a [u8]]) -> Option<(Option<Epoch>, &'a [u8], Option<Check>)> {
+    let (log, bytes, previous) = match *fields {
+        [log, bytes] => (log, bytes, None),
+        [log, bytes, b"before", tail] => {
+            let (id, time) = tail.split_first_chunk()?;
+            let time = u64::from_be_bytes(time.try_into().ok()?);
+            (log, bytes, Some(MessageId(u128::from_be_bytes(*id)).check(time)))
         }
         _ => return None,
     };
-    Some((Some(epoch(&field)?), Bytes::from(bytes), previous))
+    Some((Some(epoch(log)?), bytes, previous))
 }
 
-fn array(value: Value) -> Option<Vec<Value>> {
-    match value {
-        Value::Array(values) => Some(values),
-        _ => None,
-    }
-}
-
-fn bulk(value: Value) -> Option<Vec<u8>> {
+fn bulk(value: &Value) -> Option<&[u8]> {
     match value {
         Value::BulkString(bytes) => Some(bytes),
         _ => None,
     }
-}
-
-fn pair(value: Value) -> Option<(Value, Value)> {
-    let pair: [Value; 2] = array(value)?.try_into().ok()?;
-    Some(pair.into())
 }
 
 #[cfg(test)]
@@ -130,11 +156,11 @@ mod tests {
         let bytes = Bytes::from_static(b"bytes");
         let read =
             Entry { partition: Partition(3), epoch: Some(Epoch(255)), offset: Offset(12), previous: None, bytes };
-        assert_eq!(entry(Partition(3), value), Some(read.clone()));
+        assert_eq!(entry(Partition(3), &value), Some(read.clone()));
         let tail = [&7_u128.to_be_bytes()[..], &9_u64.to_be_bytes()[..]].concat();
         let fields = list([text("00000000000000ff"), text("bytes"), text("before"), Value::BulkString(tail)]);
         let read = Entry { previous: Some(MessageId(7).check(9)), ..read };
-        assert_eq!(entry(Partition(3), list([text("12-0"), fields])), Some(read));
+        assert_eq!(entry(Partition(3), &list([text("12-0"), fields])), Some(read));
     }
 
     #[test]
@@ -147,23 +173,12 @@ mod tests {
             ("7-0", Value::Nil),
             ("7-1", ours()),
         ] {
-            let entry = entry(Partition(0), list([text(id), fields])).expect("it has a place");
+            let value = list([text(id), fields]);
+            let entry = entry(Partition(0), &value).expect("it has a place");
             assert_eq!((entry.epoch, entry.offset, entry.bytes), (None, Offset(7), Bytes::new()));
         }
         for id in ["7", "x-0", "-0", "99999999999999999999-0"] {
-            assert_eq!(entry(Partition(0), list([text(id), ours()])), None, "{id}");
-        }
-    }
-
-    #[test]
-    fn no_stream_is_not_taken_for_no_answer() {
-        assert_eq!(streams(Value::Nil), Some(Vec::new()));
-        assert_eq!(
-            streams(list([list([text("key"), list([Value::Int(1)])])])),
-            Some(vec![(b"key".to_vec(), vec![Value::Int(1)])])
-        );
-        for wrong in [Value::Okay, list([Value::Int(1)]), list([list([text("key")])])] {
-            assert_eq!(streams(wrong), None);
+            assert_eq!(entry(Partition(0), &list([text(id), ours()])), None, "{id}");
         }
     }
 }

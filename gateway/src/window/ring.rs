@@ -5,13 +5,15 @@
 //! limits the age of records; its owner limits the bytes and evicts. It returns only messages that provably follow the
 //! client's position. For a position before the oldest record the answer is `Older`.
 
+mod newest;
 mod preceding;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use broker_adapters::{Check, Offset, Position, Seen};
 
+use self::newest::Newest;
 pub(crate) use self::preceding::{Edge, Gathered, Preceding, Rest};
 use crate::message::Message;
 
@@ -77,8 +79,8 @@ pub(crate) struct Ring {
     /// The offset of the front of `slots`.
     first: u64,
     bytes: usize,
-    /// The offset of the last message of each channel in the ring.
-    last: HashMap<Box<str>, u64>,
+    /// The last message of each channel in the ring.
+    last: Newest,
     /// From this offset on the repeated messages are known. Records before it cannot be served.
     repeats_known_from: u64,
     /// Repeated messages from there to the front of `slots`, by offset: a record that is read back does not show that it is
@@ -99,7 +101,7 @@ struct Slot {
 
 impl Ring {
     pub(crate) fn new(age: u64) -> Self {
-        let (slots, last, repeated) = (VecDeque::new(), HashMap::new(), BTreeMap::new());
+        let (slots, last, repeated) = (VecDeque::new(), Newest::default(), BTreeMap::new());
         Self { age, slots, first: 0, bytes: 0, last, repeats_known_from: 0, repeated, breaks: 0 }
     }
 
@@ -164,10 +166,8 @@ impl Ring {
         if recent.repeated {
             self.repeated.insert(self.first, recent.check);
         }
-        if let Some(message) = &recent.message
-            && self.last.get(message.record.channel()) == Some(&self.first)
-        {
-            self.last.remove(message.record.channel());
+        if let Some(message) = &recent.message {
+            self.last.remove(&message.record.channel, self.first);
         }
         self.first += 1;
         if self.repeated.len() > REPEATED
@@ -234,13 +234,18 @@ impl Ring {
             return (slot.next > 0).then(|| offset + u64::from(slot.next));
         }
         let mut found = None;
-        let mut next = self.last.get(channel).copied();
+        let mut next = self.last(channel);
         while let Some(at) = next.filter(|&at| at > offset) {
             found = Some(at);
             let previous = self.at(at).map_or(0, |slot| slot.previous);
             next = (previous > 0).then(|| at - u64::from(previous));
         }
         found
+    }
+
+    /// The offset of the last message of a channel.
+    fn last(&self, channel: &str) -> Option<u64> {
+        self.last.get(channel.as_bytes(), |at| channel_of(&self.slots, self.first, at))
     }
 
     fn next(&self) -> u64 {
@@ -253,14 +258,11 @@ impl Ring {
 
     fn push(&mut self, recent: Recent) {
         let offset = recent.offset.0;
-        let mut previous = None;
-        if let Some(message) = &recent.message {
-            let channel = message.record.channel();
-            match self.last.get_mut(channel) {
-                Some(last) => previous = Some(std::mem::replace(last, offset)),
-                None => drop(self.last.insert(channel.into(), offset)),
-            }
-        }
+        let (slots, first) = (&self.slots, self.first);
+        let previous = recent
+            .message
+            .as_ref()
+            .and_then(|message| self.last.replace(&message.record.channel, offset, |at| channel_of(slots, first, at)));
         // Cannot overflow: more than 2^32 records do not fit into memory.
         let distance = previous.map_or(0, |previous| u32::try_from(offset - previous).unwrap_or(0));
         let before = previous.and_then(|previous| index(previous, self.first)).and_then(|at| self.slots.get_mut(at));
@@ -270,6 +272,12 @@ impl Ring {
         self.bytes += recent.bytes();
         self.slots.push_back(Slot { recent, previous: distance, next: 0 });
     }
+}
+
+/// The channel of the message at an offset; empty if there is none.
+fn channel_of(slots: &VecDeque<Slot>, first: u64, offset: u64) -> &[u8] {
+    let slot = index(offset, first).and_then(|at| slots.get(at));
+    slot.and_then(|slot| slot.recent.message.as_ref()).map_or(&[], |message| &message.record.channel)
 }
 
 fn index(offset: u64, first: u64) -> Option<usize> {

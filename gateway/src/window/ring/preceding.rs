@@ -141,7 +141,7 @@ impl Ring {
         if slot.recent.message.as_ref().is_some_and(|message| message.record.channel() == channel) {
             return if edge.inclusive { Some(offset) } else { back(offset, slot) };
         }
-        let mut next = self.last.get(channel).copied();
+        let mut next = self.last(channel);
         while let Some(at) = next.filter(|&at| at >= offset) {
             next = self.at(at).and_then(|slot| back(at, slot));
         }

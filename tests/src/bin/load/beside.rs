@@ -18,7 +18,7 @@ use crate::subject::{self, Subject};
 
 const WARM_UP: Duration = Duration::from_secs(1);
 /// How long the API may take to answer.
-const ANSWER: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 
 /// Fan-out at a fixed rate, without and with publishes by the HTTP API on another channel
 #[derive(Debug, Args)]
@@ -101,11 +101,7 @@ impl Shape {
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let body = r#"{"channel":"beside","data":"0123456789012345678901234567890123456789"}"#;
         let (api, key) = (self.api, &self.key);
-        let request = format!(
-            "POST /v1/publish HTTP/1.1\r\nHost: {api}\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let request = post(api, key, "/v1/publish", body);
         let every = Duration::from_secs_f64(self.connections as f64 / self.publishes);
         let start = |_| {
             let mut connection = BufReader::new(TcpStream::connect(api).context("no API there")?);
@@ -117,7 +113,7 @@ impl Shape {
                 while !stop.load(Ordering::Relaxed) {
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));
                     due += every;
-                    publish(&mut connection, &request)?;
+                    send(&mut connection, &request)?;
                     count.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(())
@@ -146,8 +142,17 @@ impl Publishers {
     }
 }
 
-/// Publishes one message, and reads the answer, which must be 200.
-fn publish(connection: &mut BufReader<TcpStream>, request: &str) -> Result<()> {
+/// A request to the API.
+pub(crate) fn post(api: SocketAddr, key: &str, path: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: {api}\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Sends one request, and reads the body of the answer, which must be 200.
+pub(crate) fn send(connection: &mut BufReader<TcpStream>, request: &str) -> Result<String> {
     connection.get_mut().write_all(request.as_bytes())?;
     let (mut line, mut length) = (String::new(), 0);
     connection.read_line(&mut line)?;
@@ -159,8 +164,9 @@ fn publish(connection: &mut BufReader<TcpStream>, request: &str) -> Result<()> {
             length = value.trim().parse()?;
         }
     }
-    connection.read_exact(&mut vec![0; length])?;
-    Ok(())
+    let mut body = vec![0; length];
+    connection.read_exact(&mut body)?;
+    Ok(String::from_utf8(body)?)
 }
 
 impl fmt::Display for Outcome {

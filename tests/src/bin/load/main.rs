@@ -9,6 +9,7 @@ mod connect;
 mod ended;
 mod fanout;
 mod floor;
+mod foreign;
 mod frame;
 mod helpers;
 mod histogram;
@@ -43,6 +44,7 @@ enum Command {
     Idle(idle::Options),
     Stalled(stalled::Options),
     Beside(beside::Options),
+    Foreign(foreign::Options),
     Connect(connect::Options),
     Suite(suite::Options),
     #[command(hide = true)]
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Idle(options) => options.run(),
         Command::Stalled(options) => options.run(),
         Command::Beside(options) => options.run(),
+        Command::Foreign(options) => options.run(),
         Command::Connect(options) => options.run(),
         Command::Suite(options) => options.run(),
         Command::Listen(options) => options.run(),
