@@ -6,6 +6,8 @@
 
 mod broker;
 mod connect;
+#[cfg(any(feature = "redis", feature = "kafka"))]
+mod copies;
 mod file;
 #[cfg(feature = "kafka")]
 pub mod kafka;

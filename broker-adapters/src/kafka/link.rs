@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
@@ -18,6 +17,7 @@ use super::ours;
 use super::watch::Watch;
 use super::words::{explain, failed};
 use crate::broker::{Entry, LinkError, Start};
+use crate::copies::Copies;
 use crate::stored::position::{Epoch, Offset, Partition};
 
 /// The longest wait for one answer about offsets.
@@ -132,7 +132,7 @@ impl Link {
         self.consumer.assign(&list).map_err(failed)
     }
 
-    pub(super) fn entry(&self, message: &BorrowedMessage<'_>) -> Result<Entry, LinkError> {
+    pub(super) fn entry(&self, message: &BorrowedMessage<'_>, copies: &mut Copies) -> Result<Entry, LinkError> {
         let (partition, offset) = (u16::try_from(message.partition()), u64::try_from(message.offset()));
         let (Ok(partition), Ok(offset)) = (partition, offset) else {
             return Err(self.dialer.named(LinkError::protocol("it gave a record without a place")));
@@ -142,7 +142,7 @@ impl Link {
             epoch: Some(self.epoch),
             offset: Offset(offset.saturating_add(1)),
             previous: None,
-            bytes: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
+            bytes: copies.of(message.payload().unwrap_or_default()),
         })
     }
 

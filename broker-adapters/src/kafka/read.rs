@@ -14,6 +14,7 @@ use super::dial::Dialer;
 use super::line::Line;
 use super::link::{Extent, Link};
 use crate::broker::{Append, AppendError, Entry, LinkError, Opened, Reader, Standing, Start};
+use crate::copies::Copies;
 use crate::log::wall_clock;
 use crate::stored::envelope;
 use crate::stored::position::{Offset, Partition};
@@ -150,10 +151,11 @@ impl Link {
 
     /// Reads until it fails or the records are not wanted any more.
     fn follow(self, batches: &mpsc::Sender<Batch>) {
+        let mut copies = Copies::default();
         while !batches.is_closed() {
             let batch = match self.dialer.known.writes.refusal() {
                 Some(refusal) => Err(self.dialer.named(refusal)),
-                None => self.batch(),
+                None => self.batch(&mut copies),
             };
             let failed = batch.is_err();
             if matches!(&batch, Ok(entries) if entries.is_empty()) {
@@ -166,7 +168,7 @@ impl Link {
     }
 
     /// The records that are there, after a short wait for the first one.
-    fn batch(&self) -> Batch {
+    fn batch(&self, copies: &mut Copies) -> Batch {
         let (mut entries, mut bytes, mut wait) = (Vec::new(), 0, IDLE);
         while entries.len() < COUNT && bytes < BYTES {
             match self.consumer.poll(std::mem::take(&mut wait)) {
@@ -176,7 +178,7 @@ impl Link {
                         return Err(self.dialer.named("the topic was deleted and made anew"));
                     }
                     bytes += message.payload_len();
-                    entries.push(self.entry(&message)?);
+                    entries.push(self.entry(&message, copies)?);
                 }
                 Some(Err(error)) => self.judge(&error)?,
             }
@@ -197,11 +199,11 @@ impl Link {
             return Ok(Vec::new());
         }
         link.assign(std::iter::once((partition, begin)))?;
-        let mut entries = Vec::new();
+        let (mut entries, mut copies) = (Vec::new(), Copies::default());
         loop {
             match link.consumer.poll(IDLE) {
                 Some(Ok(message)) => {
-                    let entry = link.entry(&message)?;
+                    let entry = link.entry(&message, &mut copies)?;
                     let last = entry.offset.0 + 1 >= end;
                     if entry.offset.0 < end {
                         entries.push(entry);

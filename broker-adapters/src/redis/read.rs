@@ -1,6 +1,5 @@
 //! Reading: a blocking `XREAD` over all partitions of a reader, on a connection of its own; and back by pages.
 
-use bytes::{Bytes, BytesMut};
 use redis::{Cmd, Pipeline};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -13,6 +12,7 @@ use super::value;
 use super::wire::Wire;
 use super::words::refusal;
 use crate::broker::{Entry, LinkError, OPEN_TIMEOUT, Opened, Reader, Standing, Start};
+use crate::copies::Copies;
 use crate::line::Line;
 use crate::stored::position::{Offset, Partition};
 
@@ -22,8 +22,6 @@ const BLOCK: usize = 5000;
 const COUNT: usize = 512;
 /// Bytes per partition that one answer should not exceed by far.
 const BYTES: usize = 1 << 20;
-/// Bytes of small envelopes that share an allocation.
-const SHARED: usize = 16 << 10;
 
 pub(super) async fn open(dialer: &Dialer, from: &[(Partition, Start)]) -> Result<Opened, LinkError> {
     let Session { mut wire, scripts, place } = dialer.connect().await?;
@@ -59,24 +57,6 @@ struct Stream {
     key: Vec<u8>,
     /// The last offset that was read.
     after: u64,
-}
-
-/// Copies of envelopes, without the bytes of the reply around them. Small ones share an allocation.
-#[derive(Default)]
-struct Copies(BytesMut);
-
-impl Copies {
-    fn of(&mut self, bytes: &[u8]) -> Bytes {
-        // A copy keeps the whole allocation alive, so it may not be large, nor be wasted on one.
-        if bytes.len() > SHARED / 4 {
-            return Bytes::copy_from_slice(bytes);
-        }
-        if self.0.capacity() < bytes.len() {
-            self.0 = BytesMut::with_capacity(SHARED);
-        }
-        self.0.extend_from_slice(bytes);
-        self.0.split().freeze()
-    }
 }
 
 struct RedisReader {
