@@ -148,7 +148,8 @@ async fn the_share_rises(broker: Broker, dies: bool) -> Result<()> {
             Client::native(&other).await
         };
         let gone = try_join_all(clients.iter().map(one)).await?;
-        anyhow::Ok(drop(gone))
+        drop(gone);
+        anyhow::Ok(())
     };
     let shedding = async {
         // Its end is known at two leases at the latest, when a few clients have moved.
