@@ -3,6 +3,8 @@
 //! Runs on the node's main runtime, never on a worker's: its connections live on the runtime that sends the request. Its errors
 //! name no URL, since a query may hold a secret.
 
+mod reach;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+
+pub(crate) use self::reach::Reach;
+use self::reach::{Resolver, is_out_of_reach};
 
 /// The time for one page, from the name's resolution to the last byte.
 const PAGE_TIME: Duration = Duration::from_secs(5);
@@ -35,6 +40,8 @@ const AGENT: &str = concat!("fanfare/", env!("CARGO_PKG_VERSION"));
 pub(crate) enum FetchError {
     #[error("it cannot be reached, or its certificate is not trusted")]
     Unreachable,
+    #[error("its name leads to a network that requests may not go to")]
+    OutOfReach,
     #[error("there was no whole answer within {0:?}")]
     Slow(Duration),
     #[error("it redirects (status {0}), and redirects are not followed: configure the final URL")]
@@ -54,7 +61,7 @@ pub(crate) struct Page {
 }
 
 /// An HTTP client.
-pub(crate) struct Client(hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub(crate) struct Client(hyper_util::client::legacy::Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>);
 
 /// The system has no CA certificates, so nothing could be trusted.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +71,11 @@ impl Client {
     /// A client that trusts the system's CAs (or those in the file that the variable `SSL_CERT_FILE` names). They are read
     /// only if they are needed. Keeps so many idle connections to each server.
     pub(crate) fn new(over_tls: bool, idle: usize) -> Result<Self, NoRoots> {
+        Self::within(Reach::ANYWHERE, over_tls, idle)
+    }
+
+    /// The same, for addresses within reach. An address in a URL is not checked.
+    pub(crate) fn within(reach: Reach, over_tls: bool, idle: usize) -> Result<Self, NoRoots> {
         let mut roots = RootCertStore::empty();
         if over_tls {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -71,16 +83,16 @@ impl Client {
                 return Err(NoRoots);
             }
         }
-        Ok(Self::trusting(roots, idle))
+        Ok(Self::trusting(roots, reach, idle))
     }
 
-    fn trusting(roots: RootCertStore, idle: usize) -> Self {
+    fn trusting(roots: RootCertStore, reach: Reach, idle: usize) -> Self {
         let tls = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring has cipher suites for TLS 1.2 and 1.3")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let mut connector = HttpConnector::new();
+        let mut connector = HttpConnector::new_with_resolver(Resolver::new(reach));
         connector.enforce_http(false);
         connector.set_nodelay(true);
         let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
@@ -106,14 +118,7 @@ impl Client {
         json: Bytes,
         (time, most): (Duration, usize),
     ) -> Result<Bytes, FetchError> {
-        let request = || {
-            let mut request = Request::post(url).body(Full::new(json.clone())).map_err(|_| FetchError::Unreachable)?;
-            request.headers_mut().extend(headers.clone());
-            request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
-            request.headers_mut().insert(ACCEPT, HeaderValue::from_static(JSON));
-            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-            Ok(request)
-        };
+        let request = || posted(url, headers, json.clone());
         let answer = async {
             match self.exchange(request()?, most).await {
                 Err(FetchError::Broken) => self.exchange(request()?, most).await,
@@ -121,6 +126,23 @@ impl Client {
             }
         };
         Ok(within(time, answer).await?.1)
+    }
+
+    /// Posts JSON, with these headers. Any status of success is well; what the answer says beside it is ignored.
+    pub(crate) async fn notify(
+        &self,
+        url: &str,
+        headers: &HeaderMap,
+        json: Bytes,
+        time: Duration,
+    ) -> Result<(), FetchError> {
+        let answered = async {
+            let (head, body) = self.begin(posted(url, headers, json)?).await?;
+            // A body that was read leaves the connection for the next request.
+            let _ = whole(body, PAGE).await;
+            if head.status.is_success() { Ok(()) } else { Err(FetchError::Status(head.status.as_u16())) }
+        };
+        within(time, answered).await
     }
 
     /// Sends a request with these headers, and JSON unless that is empty. Returns the status and the body, whatever they are; a
@@ -157,6 +179,7 @@ impl Client {
     /// Sends a request and reads the head of its answer.
     async fn begin(&self, request: Request<Full<Bytes>>) -> Result<(Parts, Incoming), FetchError> {
         let lost = |error: hyper_util::client::legacy::Error| match error.is_connect() {
+            true if is_out_of_reach(&error) => FetchError::OutOfReach,
             true => FetchError::Unreachable,
             false => FetchError::Broken,
         };
@@ -166,6 +189,15 @@ impl Client {
         }
         Ok((head, body))
     }
+}
+
+fn posted(url: &str, headers: &HeaderMap, json: Bytes) -> Result<Request<Full<Bytes>>, FetchError> {
+    let mut request = Request::post(url).body(Full::new(json)).map_err(|_| FetchError::Unreachable)?;
+    request.headers_mut().extend(headers.clone());
+    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static(JSON));
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+    Ok(request)
 }
 
 async fn whole(body: Incoming, most: usize) -> Result<Bytes, FetchError> {

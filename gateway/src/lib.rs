@@ -29,7 +29,7 @@
 //! - [`app`]: the API above. [`program`]: the command line around it. [`config`]: the settings.
 //! - [`node`]: builds all parts of a node and stops them in order.
 //! - `door`, [`http`], `gate`: what comes before a connection speaks: sockets and TLS, requests and handshakes, decisions.
-//! - `auth`: a token's text to a proven identity. `hooks`: the application's backend, asked by the gate. `api`: the HTTP API for backends.
+//! - `auth`: a token's text to a proven identity. `hooks`: the application's backend, asked by the gate. `webhooks`: the same, notified. `api`: the HTTP API for backends.
 //! - [`codec`], `protocol`: bytes to events to commands, and back. Pure.
 //! - `worker`: one thread with its connections. `relay`, `window`, `message`: records on their way from the log to the workers.
 //! - [`close`]: the table of all ends. [`client`]: a WebSocket from the client's side. [`probe`], [`capacity`]: the commands that
@@ -65,6 +65,7 @@ mod relay;
 #[cfg(test)]
 mod simulation;
 mod sparingly;
+mod webhooks;
 mod window;
 mod worker;
 
@@ -80,3 +81,4 @@ pub use axum;
 pub use axum::response::{Html, Redirect};
 pub use door::ingress::TlsError;
 pub use hooks::HooksError;
+pub use webhooks::WebhooksError;

@@ -15,6 +15,7 @@ use crate::message::{Event, Message};
 use crate::node::health::Health;
 use crate::node::vitals::ROUND;
 use crate::presence::{self, Change, Presence};
+use crate::webhooks::{self, Webhooks};
 use crate::window::{Recent, Window};
 
 /// An event for the workers, in the order of the log.
@@ -43,6 +44,7 @@ pub(crate) struct Relay {
     pub(crate) window: Arc<Window>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) presence: Arc<Presence>,
+    pub(crate) webhooks: Arc<Webhooks>,
     /// Milliseconds since 1970.
     pub(crate) clock: fn() -> u64,
     pub(crate) workers: Vec<mpsc::Sender<Arc<[Relayed]>>>,
@@ -83,17 +85,20 @@ impl Relay {
                         up[usize::from(at.partition.0)] = true;
                         self.cluster.up(at.partition);
                         self.presence.up(at.partition);
+                        self.webhooks.up(at.partition);
                         relayed.push(Relayed::Up(at));
                     }
                     TailEvent::Lost(lost) => {
                         self.window.clear(lost.at.partition);
                         self.cluster.lost(lost);
                         self.presence.lost(lost.at, clock::now());
+                        self.webhooks.lost(lost);
                         relayed.push(Relayed::Lost(lost));
                     }
                     TailEvent::Down { why } => {
                         up.fill(false);
                         self.cluster.down();
+                        self.webhooks.down();
                         self.health.set_down(&why);
                         if !std::mem::replace(&mut degraded, true) {
                             relayed.push(Relayed::Degraded(true));
@@ -141,8 +146,13 @@ impl Relay {
                     let control = controls.next_if(|record| record.offset == at.offset);
                     relayed.push(match control {
                         Some(record) if record.channel() == presence::CHANNEL => {
-                            self.presence.apply(&record, clock::now());
+                            let steps = self.presence.apply(&record, clock::now());
+                            self.webhooks.note(&record, &steps, (self.clock)());
                             changes = true;
+                            Relayed::At(at)
+                        }
+                        Some(record) if record.channel() == webhooks::CHANNEL => {
+                            self.webhooks.apply(&record);
                             Relayed::At(at)
                         }
                         Some(record) => match self.cluster.apply(&record, (self.clock)()) {
@@ -157,6 +167,7 @@ impl Relay {
         if let Some(last) = last {
             self.cluster.advance(last);
             self.presence.advance(partition, last.offset);
+            self.webhooks.advance(partition, last.offset);
         }
         if changes {
             let changes = self.presence.changes(partition, clock::now());

@@ -22,6 +22,8 @@ pub struct Question {
     pub head: String,
     /// The request's body.
     pub json: Value,
+    /// The same as it came.
+    pub body: Vec<u8>,
     /// The number of the connection that it came on, from 0.
     pub connection: usize,
 }
@@ -140,8 +142,8 @@ async fn serve(mut stream: TcpStream, state: &State, connection: usize) -> Resul
             ensure!(stream.read_buf(&mut bytes).await? > 0, "the connection ended");
         }
         let rest = bytes.split_off(length);
-        let json = serde_json::from_slice(&std::mem::replace(&mut bytes, rest))?;
-        let question = Question { head, json, connection };
+        let body = std::mem::replace(&mut bytes, rest);
+        let question = Question { head, json: serde_json::from_slice(&body)?, body, connection };
         state.questions.send_modify(|all| all.push(question.clone()));
         state.held.subscribe().wait_for(|held| !held).await?;
         let answers = Arc::clone(&state.answers.lock().unwrap_or_else(PoisonError::into_inner));

@@ -66,7 +66,7 @@ pub(crate) fn pair(kind: Kind) -> Result<Pair, NoRandomness> {
     Ok(Pair { private: pem("PRIVATE KEY", &private), public: pem("PUBLIC KEY", &public) })
 }
 
-fn random<const BYTES: usize>() -> Result<[u8; BYTES], NoRandomness> {
+pub(crate) fn random<const BYTES: usize>() -> Result<[u8; BYTES], NoRandomness> {
     let mut bytes = [0; BYTES];
     SystemRandom::new().fill(&mut bytes)?;
     Ok(bytes)

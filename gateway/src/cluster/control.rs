@@ -131,6 +131,9 @@ pub(crate) struct Node {
     /// Whether it is about to leave.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) draining: bool,
+    /// Whether it has all events in hand that no webhook has delivered yet. `None` if it delivers none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) webhooks: Option<bool>,
     /// The position up to which it had read these records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) read: Option<String>,

@@ -20,6 +20,8 @@ pub(super) struct Lives {
     /// Whether this node is about to leave, and whether its end is already written.
     pub(super) draining: bool,
     pub(super) ended: bool,
+    /// What its report says of webhooks.
+    pub(super) webhooks: Option<bool>,
 }
 
 /// What a record changed.
@@ -38,7 +40,7 @@ impl Lives {
     pub(super) fn new(node: u64) -> Self {
         let me = Life { node, incarnation: 1 };
         let (members, silence, unaware) = (Members::default(), Silence::default(), BTreeSet::new());
-        Self { me, members, silence, unaware, draining: false, ended: false }
+        Self { me, members, silence, unaware, draining: false, ended: false, webhooks: None }
     }
 
     /// This node's own life.

@@ -91,6 +91,7 @@ impl<C: Fn() -> Clients> Member<C> {
             capacity: self.capacity,
             resumable: clients.resumable,
             draining: state.lives.draining,
+            webhooks: state.lives.webhooks,
             read: state.head.map(|at| at.to_string()),
             shed,
         };
@@ -144,6 +145,13 @@ impl Cluster {
     pub(crate) fn drain(&self) {
         self.lock().lives.draining = true;
         self.report.notify_one();
+    }
+
+    /// Notes whether this node has all events in hand that no webhook has delivered yet.
+    pub(crate) fn has_events(&self, all: bool) {
+        if self.lock().lives.webhooks.replace(all) != Some(all) {
+            self.report.notify_one();
+        }
     }
 
     /// Writes that this node's life has ended, unless the broker is away. Nothing that it writes later counts.

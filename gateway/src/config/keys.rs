@@ -157,10 +157,10 @@ mod tests {
         let keys = Keys(&table);
         for section in [
             "node", "http", "auth", "tls", "limits", "timing", "broker", "window", "cluster", "presence", "log",
-            "agent", "api", "hooks",
+            "agent", "api", "hooks", "webhooks",
         ] {
             assert!(keys.all().iter().any(|path| path.len() == 2 && path[0] == section), "{section}");
         }
-        assert_eq!(keys.0.len(), 15, "and a list of tables");
+        assert_eq!(keys.0.len(), 16, "and a list of tables");
     }
 }

@@ -244,7 +244,8 @@ fn wrong(key: String, value: &Value, place: Place, error: &toml::de::Error) -> C
 
 /// A value for a message. The lists of keys have secrets, and a misspelt field may have one too.
 fn shown(key: &str, value: &str) -> String {
-    let has_secrets = ["auth.keys", "api.keys", "hooks.secret"].iter().any(|secret| key.starts_with(secret));
+    let has_secrets =
+        ["auth.keys", "api.keys", "hooks.secret", "webhooks.secrets"].iter().any(|secret| key.starts_with(secret));
     if has_secrets && value != "[]" { "***".to_owned() } else { redacted(value) }
 }
 

@@ -24,6 +24,7 @@ mod sections;
 mod size;
 mod token_key;
 mod web_url;
+mod webhook_url;
 
 use std::{fmt, fs, process};
 
@@ -41,10 +42,11 @@ pub use self::{
     network::Network,
     sections::{
         Agent, Anonymous, Api, ApiListen, Auth, Broker, Channel, Cluster, Hook, Hooks, Http, Limits, Log, Node,
-        Presence, Timing, Tls, Who, Window,
+        Presence, Timing, Tls, WebhookEvent, Webhooks, Who, Window,
     },
     size::ByteSize,
     token_key::{InvalidSecret, Secret, TokenKey},
+    webhook_url::{InvalidWebhookSecret, InvalidWebhookUrl, WebhookSecret, WebhookUrl},
 };
 pub use crate::gate::{Attendance, InvalidPattern, Pattern, Right, Slow};
 
@@ -82,6 +84,8 @@ pub struct Config {
     pub api: Api,
     /// Your backend, asked before clients connect, subscribe and publish.
     pub hooks: Hooks,
+    /// Your backend, notified of who comes and goes.
+    pub webhooks: Webhooks,
 }
 
 impl Config {

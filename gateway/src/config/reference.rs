@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use super::{Config, environment};
 
 /// Every section and its source, in the order of the pages.
-const SECTIONS: [(&str, &str); 14] = [
+const SECTIONS: [(&str, &str); 15] = [
     ("node", include_str!("sections/node.rs")),
     ("http", include_str!("sections/http.rs")),
     ("auth", include_str!("sections/auth.rs")),
@@ -26,6 +26,7 @@ const SECTIONS: [(&str, &str); 14] = [
     ("agent", include_str!("sections/agent.rs")),
     ("api", include_str!("sections/api.rs")),
     ("hooks", include_str!("sections/hooks.rs")),
+    ("webhooks", include_str!("sections/webhooks.rs")),
 ];
 
 /// The lists of tables, their sources, and an example with every key.

@@ -43,12 +43,23 @@ async fn a_page_comes_over_tls_from_a_server_that_is_trusted() {
     let url = server().await;
     let mut roots = RootCertStore::empty();
     roots.add(certificate()).expect("a certificate");
-    let trusting = Client::trusting(roots, 0);
+    let trusting = Client::trusting(roots, Reach::ANYWHERE, 0);
     let page = trusting.get(&format!("https://{url}")).await.expect("a page");
     assert_eq!((&page.body[..], page.max_age), (&b"page"[..], Some(Duration::from_secs(90))));
-    let stranger = Client::trusting(RootCertStore::empty(), 0);
+    let stranger = Client::trusting(RootCertStore::empty(), Reach::ANYWHERE, 0);
     assert_eq!(stranger.get(&format!("https://{url}")).await.map(drop), Err(FetchError::Unreachable));
     assert!(trusting.get(&format!("http://{url}")).await.is_err(), "the server speaks TLS only");
+}
+
+#[tokio::test]
+async fn a_name_that_leads_out_of_reach_is_not_asked() {
+    let (error, other) = (std::io::Error::other(reach::OutOfReach), std::io::Error::other("refused"));
+    assert!(is_out_of_reach(&error) && !is_out_of_reach(&other));
+    let url = server().await;
+    let headers = HeaderMap::new();
+    let nowhere = Client::trusting(RootCertStore::empty(), Reach { private: false, public: false }, 0);
+    let notified = nowhere.notify(&format!("https://{url}"), &headers, Bytes::new(), PAGE_TIME).await;
+    assert_eq!(notified, Err(FetchError::Unreachable), "this machine is in reach; its certificate is not trusted");
 }
 
 #[test]

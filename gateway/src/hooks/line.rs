@@ -267,6 +267,6 @@ fn came(answer: &Result<(Answer, usize), Trouble>) -> Came {
         Err(Trouble::Invalid(_) | Trouble::Fetch(FetchError::Large(_))) => Came::Invalid,
         Err(Trouble::Fetch(FetchError::Slow(_))) => Came::Timeout,
         Err(Trouble::Fetch(FetchError::Status(_) | FetchError::Redirect(_))) => Came::Status,
-        Err(Trouble::Fetch(FetchError::Unreachable | FetchError::Broken)) => Came::Unreachable,
+        Err(Trouble::Fetch(FetchError::Unreachable | FetchError::OutOfReach | FetchError::Broken)) => Came::Unreachable,
     }
 }

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::gate::{Judge, Limiter};
 use crate::presence::{Presence, Writer};
 use crate::relay::{Relay, Relayed};
+use crate::webhooks::{Delivery, Endpoint, Webhooks};
 use crate::window::Window;
 
 /// The number of records of each partition that a node reads before it is ready. It equals the number of ids that
@@ -46,6 +47,8 @@ impl Core {
         let health = Arc::new(Health::new(set.heartbeat));
         let cluster = Arc::new(Cluster::new(log.partition_of(cluster::CHANNEL)));
         let presence = Presence::new(&config, log.partitions(), Arc::clone(&cluster));
+        let webhooks = Webhooks::new(&config, log.partitions(), Arc::clone(&cluster));
+        let metrics = metrics.with_webhooks(webhooks.counters());
         let (log, window, metrics) = (Arc::new(log), Arc::new(window), Arc::new(metrics));
         let limiter = Limiter::new(&config.limits, crate::clock::now());
         let shared = Shared {
@@ -57,6 +60,7 @@ impl Core {
             window,
             cluster,
             presence: Arc::new(presence),
+            webhooks: Arc::new(webhooks),
             metrics,
             clock,
             config,
@@ -103,12 +107,28 @@ impl Core {
         Writer { presence: Arc::clone(presence), log: Arc::clone(log), kept }.run()
     }
 
+    /// Notifies the application's backend, for as long as the node runs.
+    pub(crate) fn delivery(&self, endpoint: Endpoint) -> impl Future<Output = ()> + use<> {
+        let Shared { log, presence, webhooks, clock, config, .. } = &*self.shared;
+        let delivery = Delivery {
+            webhooks: Arc::clone(webhooks),
+            presence: Arc::clone(presence),
+            log: Arc::clone(log),
+            endpoint,
+            retry: config.webhooks.retry,
+            kept: config.broker.retention.min(HISTORY),
+            clock: *clock,
+        };
+        delivery.run()
+    }
+
     /// Relays the log to these workers, until the log is closed or all workers have ended.
     pub(crate) fn relay(&self, workers: Vec<mpsc::Sender<Arc<[Relayed]>>>) -> impl Future<Output = ()> + use<> {
-        let Shared { log, window, cluster, presence, clock, .. } = &*self.shared;
-        let presence = Arc::clone(presence);
+        let Shared { log, window, cluster, presence, webhooks, clock, .. } = &*self.shared;
+        let (presence, webhooks) = (Arc::clone(presence), Arc::clone(webhooks));
         let (health, window, cluster) = (Arc::clone(&self.health), Arc::clone(window), Arc::clone(cluster));
-        let relay = Relay { partitions: log.partitions(), health, window, cluster, presence, clock: *clock, workers };
+        let (partitions, clock) = (log.partitions(), *clock);
+        let relay = Relay { partitions, health, window, cluster, presence, webhooks, clock, workers };
         relay.run(log.tail_all(Resume::Recent(HISTORY)))
     }
 }

@@ -12,6 +12,7 @@ use broker_adapters::{Log, Position, PublishError};
 use crate::close::CloseReason;
 use crate::cluster::{Clients, Cluster};
 use crate::hooks::AllCounters;
+use crate::webhooks;
 
 /// The node's counters.
 #[derive(Debug, Default)]
@@ -29,6 +30,7 @@ pub(crate) struct Metrics {
     published: [AtomicU64; OUTCOMES.len()],
     log_lines_dropped: Arc<AtomicU64>,
     hooks: Arc<AllCounters>,
+    webhooks: Arc<webhooks::Counters>,
 }
 
 /// Why a connection was refused.
@@ -92,6 +94,11 @@ impl Metrics {
     /// The same, with what hooks count.
     pub(crate) fn with_hooks(self, hooks: Arc<AllCounters>) -> Self {
         Self { hooks, ..self }
+    }
+
+    /// The same, with what webhooks count.
+    pub(crate) fn with_webhooks(self, webhooks: Arc<webhooks::Counters>) -> Self {
+        Self { webhooks, ..self }
     }
 
     /// Counts a connection that has begun. `resumes` says whether its protocol can resume.
@@ -216,6 +223,7 @@ impl Metrics {
         let help = "Requests to the broker for records older than the window.";
         family("broker_read_backs_total", "counter", help, &plain(counters.read_backs.value()));
         out += &self.hooks.text();
+        out += &self.webhooks.text();
         out
     }
 }

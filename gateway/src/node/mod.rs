@@ -44,6 +44,7 @@ use crate::hooks::{AllCounters, Asking, Gate, Hooks, HooksError};
 use crate::http::handshake::{HostError, Hosts, OriginError, Origins};
 use crate::http::refusals::Refusals;
 use crate::http::site::{PROBES, Site};
+use crate::webhooks::{Endpoint, WebhooksError};
 
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +70,9 @@ pub enum StartError {
     /// The backend cannot be asked.
     #[error(transparent)]
     Hooks(#[from] HooksError),
+    /// The backend cannot be notified.
+    #[error(transparent)]
+    Webhooks(#[from] WebhooksError),
     /// The node cannot listen on an address.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -124,7 +128,7 @@ impl Node {
     }
 
     fn on(
-        Prepared { origins, hosts, tls, auth, gate, hooks, hook_counters, broker, api }: Prepared,
+        Prepared { origins, hosts, tls, auth, gate, hooks, hook_counters, webhooks, broker, api }: Prepared,
         app: App,
         config: Config,
         name: String,
@@ -183,6 +187,9 @@ impl Node {
             tasks.spawn(vitals.keep("the hooks", hooks.run()));
         }
         tasks.spawn(vitals.keep("the writer of presence", core.attendance()));
+        if let Some(endpoint) = webhooks {
+            tasks.spawn(vitals.keep("the webhooks", core.delivery(endpoint)));
+        }
         tasks.spawn(vitals.keep("the reader of keys", core.shared.auth.clone().run()));
         tasks.spawn(vitals.keep("the publisher", async move { publisher.publishing_ended().await }));
         tasks.spawn(vitals.keep("the health watch", async move { watched.watch().await }));
@@ -270,6 +277,7 @@ struct Prepared {
     gate: Box<dyn Judge>,
     hooks: Option<Asking>,
     hook_counters: Arc<AllCounters>,
+    webhooks: Option<Endpoint>,
     broker: Arc<dyn Broker>,
     api: Option<ApiPlan>,
 }
@@ -319,7 +327,8 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
         Some((hooks, asking)) => (Box::new(Gate::new(rules, hooks, config.limits.message.bytes())), Some(asking)),
         None => (Box::new(rules), None),
     };
-    Ok(Prepared { origins, hosts, tls, auth, gate, hooks, hook_counters, broker, api })
+    let webhooks = Endpoint::new(&config.webhooks)?;
+    Ok(Prepared { origins, hosts, tls, auth, gate, hooks, hook_counters, webhooks, broker, api })
 }
 
 /// Checks whether a node could be started with this configuration. Reads the certificate; uses neither the network nor

@@ -10,6 +10,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::gate::{Judge, Limiter};
 use crate::presence::Presence;
+use crate::webhooks::Webhooks;
 use crate::window::Window;
 
 /// One value per node, used by all threads.
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) window: Arc<Window>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) presence: Arc<Presence>,
+    pub(crate) webhooks: Arc<Webhooks>,
     /// Milliseconds since 1970.
     pub(crate) clock: fn() -> u64,
     pub(crate) metrics: Arc<Metrics>,

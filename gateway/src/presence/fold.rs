@@ -12,6 +12,7 @@ use slab::Slab;
 
 use super::name::Name;
 use super::record::{Info, OnChannel, Written};
+use super::step::{Noted, Step, What};
 use crate::cluster::{Ended, Life};
 
 /// The number of members from which changes of a channel are shown together, once in [`TOGETHER`].
@@ -43,6 +44,8 @@ pub(crate) struct Fold {
     ended: Ended<ENDED>,
     /// Channels whose changes are yet to be shown.
     changed: BTreeSet<u32>,
+    /// What the record that is being folded changes, if somebody wants to know.
+    noted: Option<Noted>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,6 +115,11 @@ pub(crate) struct Page {
 }
 
 impl Fold {
+    /// A fold that says what each record changes.
+    pub(crate) fn noting() -> Self {
+        Self { noted: Some(Noted::default()), ..Self::default() }
+    }
+
     /// Folds a record that stands at this offset.
     pub(crate) fn apply(&mut self, record: &Written, offset: u64) {
         for life in &record.ended {
@@ -258,12 +266,29 @@ impl Fold {
         id
     }
 
+    /// Notes whether a channel had members before the record, when the record first concerns it.
+    fn touch(&mut self, channel: u32) {
+        if let Some(noted) = &mut self.noted {
+            noted.touch(channel, self.channels[channel as usize].count() > 0);
+        }
+    }
+
+    /// What the last record changed, in an order that depends on the records alone.
+    pub(crate) fn steps(&mut self) -> Vec<Step> {
+        let of = |id: u32| (&*self.channels[id as usize].name, self.channels[id as usize].count() > 0);
+        self.noted.as_mut().map(|noted| noted.take(of)).unwrap_or_default()
+    }
+
     fn hold(&mut self, channel: u32, name: Name, held: Held) {
+        self.touch(channel);
         let of = &mut self.channels[channel as usize];
         let life = held.life;
         let entries = self.members.entry(Key { channel, name: name.clone() }).or_insert_with(|| Vec::with_capacity(1));
         let before = shown(entries);
         of.members += u64::from(before.is_none());
+        if let Some(noted) = self.noted.as_mut().filter(|_| before.is_none()) {
+            noted.add(channel, What::Joined(name.clone(), held.info.clone()));
+        }
         match entries.binary_search_by_key(&life, |held| held.life) {
             Ok(index) => entries[index] = held,
             Err(index) => {
@@ -280,6 +305,7 @@ impl Fold {
 
     /// Drops those of a member's entries that `gone` picks by life and offset.
     fn let_go(&mut self, key: Key, gone: impl Fn(Life, u64) -> bool) {
+        self.touch(key.channel);
         let Some(entries) = self.members.get_mut(&key) else { return };
         let before = shown(entries);
         entries.retain(|held| {
@@ -297,12 +323,16 @@ impl Fold {
         if after.is_none() {
             channel.members -= 1;
             self.members.remove(&key);
+            if let Some(noted) = &mut self.noted {
+                noted.add(key.channel, What::Left(key.name.clone()));
+            }
         }
         self.changed.insert(key.channel);
         channel.before.entry(key.name).or_insert(before);
     }
 
     fn count(&mut self, channel: u32, counted: Counted) {
+        self.touch(channel);
         let counts = &mut self.channels[channel as usize].counts;
         let life = counted.life;
         let before = counts.len();
@@ -323,11 +353,14 @@ impl Fold {
         let keys: Vec<_> = concerned.map(|(key, _)| key.clone()).collect();
         keys.into_iter().for_each(|key| self.let_go(key, &gone));
         for (id, channel) in &mut self.channels {
-            let lives = &mut self.lives;
+            let (id, lives, before) = (u32::try_from(id).unwrap_or(u32::MAX), &mut self.lives, channel.count() > 0);
             channel.counts.retain(|counted| {
                 let goes = gone(counted.life, counted.at);
                 if goes {
-                    self.changed.insert(u32::try_from(id).unwrap_or(u32::MAX));
+                    self.changed.insert(id);
+                    if let Some(noted) = &mut self.noted {
+                        noted.touch(id, before);
+                    }
                     if let Some(heard) = lives.get_mut(&counted.life) {
                         heard.held -= 1;
                     }

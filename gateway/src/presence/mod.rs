@@ -8,6 +8,7 @@ mod local;
 mod name;
 mod record;
 mod snapshot;
+mod step;
 mod writer;
 mod writing;
 
@@ -24,6 +25,7 @@ pub(crate) use self::name::{InvalidName, Name};
 use self::record::Written;
 pub(crate) use self::record::{CHANNEL, Info};
 pub(crate) use self::snapshot::Snapshot;
+pub(crate) use self::step::{Step, What};
 pub(crate) use self::writer::Writer;
 use self::writing::Writing;
 use crate::cluster::{Cluster, Life, Live};
@@ -79,7 +81,9 @@ impl Presence {
     pub(crate) fn new(config: &Config, partitions: u16, cluster: Arc<Cluster>) -> Self {
         let used = config.channels.iter().any(|rule| rule.presence != Attendance::Off);
         let linger = config.presence.linger;
-        let section = || Section { reading: Mutex::default(), writing: Mutex::new(Writing::new(linger)) };
+        let fold = || if config.webhooks.endpoint.is_some() { Fold::noting() } else { Fold::default() };
+        let reading = || Mutex::new(Reading { fold: fold(), ..Reading::default() });
+        let section = || Section { reading: reading(), writing: Mutex::new(Writing::new(linger)) };
         Self { used, cluster, sections: (0..partitions).map(|_| section()).collect(), due: Notify::new() }
     }
 
@@ -142,23 +146,30 @@ impl Presence {
         (all, partial && self.used)
     }
 
-    /// Folds a record of [`CHANNEL`].
-    pub(crate) fn apply(&self, record: &Record, now: Instant) {
+    /// Folds a record of [`CHANNEL`]. Returns what it changed, if there are webhooks.
+    pub(crate) fn apply(&self, record: &Record, now: Instant) -> Vec<Step> {
         let written: Written = match serde_json::from_slice(record.payload.bytes()) {
             Ok(written) => written,
             Err(_) => {
                 tracing::warn!(offset = record.offset.0, "a record of presence is from a newer release, or damaged");
-                return;
+                return Vec::new();
             }
         };
         let mut reading = self.reading(record.partition);
         reading.fold.apply(&written, record.offset.0);
+        let steps = reading.fold.steps();
         reading.at = Some(record.position());
         drop(reading);
         if written.ask && self.used {
             self.writing(record.partition).ask(now);
             self.due.notify_one();
         }
+        steps
+    }
+
+    /// Whether the members of all these lives are known in a partition.
+    pub(crate) fn knows(&self, partition: Partition, lives: &[Life]) -> bool {
+        self.reading(partition).fold.unknown(lives).is_empty()
     }
 
     /// The changes of a partition that subscribers are to be shown now, and the record up to which each is true.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::{explain, genkey, manual, publish, revoke, shed, subscribe, token};
+use super::{explain, genkey, manual, publish, revoke, shed, subscribe, token, webhook_test};
 use crate::config::Overrides;
 use crate::{capacity, probe};
 
@@ -51,8 +51,10 @@ pub enum Command {
     Shed(shed::Options),
     /// Make a token; see [`token::make`].
     Token(Box<token::Options>),
-    /// Make a key for tokens or for the HTTP API; see [`genkey::make`].
+    /// Make a key for tokens, for the HTTP API or for webhooks; see [`genkey::make`].
     Genkey(genkey::Options),
+    /// Show, check or send a signed request of webhooks; see [`webhook_test`].
+    WebhookTest(webhook_test::Options),
     /// Print this text: completions for a shell, or the man pages.
     Print(String),
 }
@@ -120,8 +122,10 @@ enum Verb {
     Shed(shed::Options),
     /// Make a token for a user, signed with a secret or a private key.
     Token(Box<token::Options>),
-    /// Make a key for tokens (a secret or a key pair) or for the HTTP API, with the lines for the configuration.
+    /// Make a key for tokens (a secret or a key pair), for the HTTP API or for webhooks, with the lines for the configuration.
     Genkey(genkey::Options),
+    /// Show a signed request of webhooks, check one, or send one to your backend; exit with 1 if it is not genuine or not accepted.
+    WebhookTest(webhook_test::Options),
     /// Print completions for a shell.
     #[command(after_help = manual::COMPLETIONS)]
     Completions {
@@ -188,6 +192,7 @@ pub fn parse(name: &Name, arguments: impl IntoIterator<Item = OsString>) -> Resu
         Some(Verb::Shed(options)) => Command::Shed(options),
         Some(Verb::Token(options)) => Command::Token(options),
         Some(Verb::Genkey(options)) => Command::Genkey(options),
+        Some(Verb::WebhookTest(options)) => Command::WebhookTest(options),
         Some(Verb::Completions { shell }) => Command::Print(manual::completions(command, shell)),
         Some(Verb::Man { command: about }) => Command::Print(manual::page(command, about.as_deref())?),
     })

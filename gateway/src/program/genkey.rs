@@ -1,4 +1,4 @@
-//! `genkey`: makes a key for tokens or for the HTTP API, with the lines for the configuration.
+//! `genkey`: makes a key for tokens, for the HTTP API or for webhooks, with the lines for the configuration.
 //!
 //! Never prints and never exits: [`program`](crate::program) does. Never overwrites a file.
 
@@ -10,13 +10,13 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use crate::auth::generate::{self, Kind};
-use crate::config::KeyHash;
+use crate::config::{KeyHash, WebhookSecret};
 
 /// The flags of `genkey`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Options {
     /// What to make: a secret that your backend and the nodes share (hs256), or a key pair, whose private key only your backend
-    /// has (es256, eddsa); or a key for the HTTP API (api).
+    /// has (es256, eddsa); or a key for the HTTP API (api), or a secret that signs webhooks (webhook).
     #[arg(value_enum, default_value = "hs256")]
     kind: Wanted,
 }
@@ -27,6 +27,7 @@ enum Wanted {
     Es256,
     Eddsa,
     Api,
+    Webhook,
 }
 
 /// Makes the key, and returns the lines to paste into a configuration. A key pair is written to two files in the current
@@ -51,6 +52,13 @@ pub fn make(options: &Options) -> anyhow::Result<String> {
                 "# For your backend, as a header of its requests: keep it like a password. It is not shown again.\n\
                  #   Authorization: Bearer {kid}.{secret}\n\
                  [[api.keys]]\nid = \"{kid}\"\nhash = \"{hash}\"\ncan = [\"publish\", \"read\"]\nchannels = [\"*\"]"
+            ));
+        }
+        Wanted::Webhook => {
+            let secret = WebhookSecret::text(&generate::random::<32>()?);
+            return Ok(format!(
+                "# Signs webhooks. Who has the secret can make events that your backend believes: keep it like a password.\n\
+                 [webhooks]\nsecrets = [\"{secret}\"]"
             ));
         }
         Wanted::Es256 => Kind::Es256,

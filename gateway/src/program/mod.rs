@@ -1,5 +1,5 @@
 //! The command line of every program built on this library: serve, check, ready, subscribe, publish, explain, probe,
-//! capacity, token, genkey, revoke, shed, completions, man.
+//! capacity, token, genkey, revoke, shed, webhook-test, completions, man.
 //!
 //! Only this module reads arguments, installs logging, prints and chooses the exit code.
 
@@ -17,6 +17,7 @@ mod signals;
 pub mod subscribe;
 mod telemetry;
 pub mod token;
+pub mod webhook_test;
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
@@ -31,7 +32,7 @@ use self::cli::{Command, Name};
 use crate::app::App;
 use crate::auth::{Auth, Verification};
 use crate::config::{Config, Overrides, load};
-use crate::{capacity, gate, hooks, node, probe};
+use crate::{capacity, gate, hooks, node, probe, webhooks};
 
 impl App {
     /// Runs the process's command line, which by default serves until a signal to stop. The command line, the environment
@@ -81,7 +82,9 @@ async fn execute(app: App, address: &str) -> anyhow::Result<()> {
             let config = load(file.as_deref(), cli::environment(), Overrides::default())?;
             node::check(&config)?;
             telemetry::filter(&config.log.level)?;
-            for warning in gate::warnings(&config).into_iter().chain(hooks::warnings(&config)) {
+            for warning in
+                gate::warnings(&config).into_iter().chain(hooks::warnings(&config)).chain(webhooks::warnings(&config))
+            {
                 telemetry::print_error(&format!("warning: {warning}\n"));
             }
             print_line(&"Configuration file is valid")
@@ -123,6 +126,10 @@ async fn execute(app: App, address: &str) -> anyhow::Result<()> {
             print_line(&token::make(&options, &config)?)
         }
         Command::Genkey(options) => print_line(&genkey::make(&options)?),
+        Command::WebhookTest(options) => {
+            let config = load(options.config.as_deref(), cli::environment(), Overrides::default())?;
+            print_line(&webhook_test::run(&options, &config).await?)
+        }
         Command::Print(text) => print_line(&text.trim_end()),
     }
 }

@@ -114,11 +114,11 @@ fn an_unknown_name_in_the_file_is_reported_with_its_line_and_the_nearest_name() 
         ("[htpp]\nlisten = 3", "unknown section `[htpp]` in FILE (line 1): did you mean `[http]`?"),
         (
             "[redis]\nurl = 3",
-            "unknown section `[redis]` in FILE (line 1): the sections are [agent], [api], [auth], [broker], [cluster], [hooks], [http], [limits], [log], [node], [presence], [timing], [tls], [window], [[channels]]",
+            "unknown section `[redis]` in FILE (line 1): the sections are [agent], [api], [auth], [broker], [cluster], [hooks], [http], [limits], [log], [node], [presence], [timing], [tls], [webhooks], [window], [[channels]]",
         ),
         (
             "zzzzzz = 3",
-            "unknown key `zzzzzz` in FILE (line 1): the sections are [agent], [api], [auth], [broker], [cluster], [hooks], [http], [limits], [log], [node], [presence], [timing], [tls], [window], [[channels]]",
+            "unknown key `zzzzzz` in FILE (line 1): the sections are [agent], [api], [auth], [broker], [cluster], [hooks], [http], [limits], [log], [node], [presence], [timing], [tls], [webhooks], [window], [[channels]]",
         ),
         (
             "http = 3",
@@ -216,7 +216,7 @@ fn an_unknown_variable_is_reported_with_the_nearest_name() {
         ("FANFARE__LOG", "unknown environment variable `FANFARE__LOG`: there are FANFARE__LOG__LEVEL"),
         (
             "FANFARE__",
-            "unknown environment variable `FANFARE__`: the sections are [agent], [api], [auth], [broker], [cluster], [hooks], [http], [limits], [log], [node], [presence], [timing], [tls], [window], [[channels]]",
+            "unknown environment variable `FANFARE__`: the sections are [agent], [api], [auth], [broker], [cluster], [hooks], [http], [limits], [log], [node], [presence], [timing], [tls], [webhooks], [window], [[channels]]",
         ),
     ] {
         assert_eq!(error(from_environment(&[(name, "hunter2")])), message);

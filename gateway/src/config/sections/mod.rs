@@ -17,6 +17,7 @@ mod node;
 mod presence;
 mod timing;
 mod tls;
+mod webhooks;
 mod window;
 
 pub use self::{
@@ -34,5 +35,6 @@ pub use self::{
     presence::Presence,
     timing::Timing,
     tls::Tls,
+    webhooks::{WebhookEvent, Webhooks},
     window::Window,
 };
