@@ -64,6 +64,18 @@ fn an_explanation_names_the_rule_and_its_exit_code_is_the_answer() -> Result<()>
 }
 
 #[test]
+fn of_a_rule_that_asks_a_hook_the_explanation_names_the_url_and_the_exit_code_is_another_one() -> Result<()> {
+    let mut command = Command::new(binary("fanfare")?);
+    command.args(["explain", "room:1", "subscribe"]).env("FANFARE__HOOKS__SUBSCRIBE", "https://app.example/hooks");
+    let output = command.env("FANFARE__CHANNELS", "[{ match = \"*\", subscribe = \"hook\" }]").output()?;
+    let text = String::from_utf8(output.stdout)?.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("answer your backend decides each time"), "{text}");
+    assert!(text.contains("`hooks.subscribe`, https://app.example/hooks"), "{text}");
+    assert_eq!((output.status.code(), String::from_utf8(output.stderr)?.as_str()), (Some(3), "a hook decides\n"));
+    Ok(())
+}
+
+#[test]
 fn a_token_that_is_not_accepted_is_not_shown() -> Result<()> {
     const CANARY: &str = "canary.canary.canary";
     for (given, stdin) in [(CANARY, ""), ("-", CANARY)] {

@@ -36,6 +36,11 @@ impl<P> WebUrl<P> {
         self.0.as_str()
     }
 
+    /// The URL without secrets in its query: for people.
+    pub(crate) fn shown(&self) -> String {
+        redacted(self.expose())
+    }
+
     /// The host: for logs and warnings.
     pub(crate) fn host(&self) -> &str {
         self.0.host_str().unwrap_or_default()
@@ -63,13 +68,13 @@ impl<P: Purpose> FromStr for WebUrl<P> {
 
 impl<P> fmt::Debug for WebUrl<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", redacted(self.expose()))
+        write!(f, "{:?}", self.shown())
     }
 }
 
 impl<P> Serialize for WebUrl<P> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&redacted(self.expose()))
+        serializer.serialize_str(&self.shown())
     }
 }
 

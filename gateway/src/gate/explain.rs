@@ -7,19 +7,17 @@ use std::fmt;
 use broker_adapters::Payload;
 use bytes::Bytes;
 
+use super::Question;
 use super::identity::Identity;
 use super::pattern::Name;
 use super::rights::{Rights, Verb};
 use super::rules::{Ask, Rules, Ruling, ask, said};
-use super::{Question, Verdict};
 use crate::columns::wrapped;
-use crate::config::{Channel, Config, Who};
+use crate::config::{Channel, Config, Hook, Who};
 use crate::protocol::Failure;
 
 /// A message whose size no rule forbids.
 const EMPTY: Payload = Payload::Text(Bytes::new());
-/// The code of a decision that is the backend's. No client gets it.
-const UNDECIDED: &str = "hook";
 /// The column in which texts begin.
 const INDENT: usize = 10;
 
@@ -31,7 +29,16 @@ pub(crate) struct Explanation<'a> {
     channel: &'a str,
     /// The number of the rule that decides, from 0.
     deciding: Option<usize>,
-    pub(crate) verdict: Verdict,
+    ruling: Result<Ruling, Failure>,
+}
+
+/// Whether a client may do something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Yes,
+    No,
+    /// The backend decides, each time.
+    Hook,
 }
 
 /// Decides and explains.
@@ -44,18 +51,25 @@ pub(crate) fn explain<'a>(config: &'a Config, identity: &'a Identity, verb: Verb
         Verb::History => Question::History { channel },
     };
     let deciding = rules.deciding(&Name::new(channel), identity.user());
-    let verdict = match rules.rule(identity, question) {
-        Ok(Ruling::Allowed(policy)) => Ok(policy),
-        Ok(Ruling::Ask(_)) => {
-            let url = format!("the backend at `hooks.{}` decides, and this command does not ask it", verb.name());
-            Err(Failure::for_now(UNDECIDED, url))
-        }
-        Err(failure) => Err(failure),
-    };
-    Explanation { config, identity, verb, channel, deciding, verdict }
+    let ruling = rules.rule(identity, question);
+    Explanation { config, identity, verb, channel, deciding, ruling }
 }
 
 impl Explanation<'_> {
+    pub(crate) fn answer(&self) -> Answer {
+        match self.ruling {
+            Ok(Ruling::Allowed(_)) => Answer::Yes,
+            Ok(Ruling::Ask(_)) => Answer::Hook,
+            Err(_) => Answer::No,
+        }
+    }
+
+    /// Which backend decides. The configuration has a URL for each hook that a rule asks.
+    fn backend(&self) -> String {
+        let hook = if self.verb == Verb::Publish { Hook::Publish } else { Hook::Subscribe };
+        let url = self.config.hooks.url(hook).map_or_else(String::new, |url| format!(", {}", url.shown()));
+        format!("your backend decides each time: the node asks `hooks.{}`{url}", hook.name())
+    }
     fn client(&self) -> String {
         match (self.identity.user(), self.identity.token) {
             (Some(user), _) => format!("user {user:?}"),
@@ -126,9 +140,9 @@ impl Explanation<'_> {
 
 impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let answer = match &self.verdict {
-            Ok(_) => "yes".to_owned(),
-            Err(Failure { code: UNDECIDED, message, .. }) => message.clone(),
+        let answer = match &self.ruling {
+            Ok(Ruling::Allowed(_)) => "yes".to_owned(),
+            Ok(Ruling::Ask(_)) => self.backend(),
             Err(failure) => format!("no ({}): {}", failure.code, failure.message),
         };
         let lines = [
@@ -170,6 +184,10 @@ mod tests {
         [[channels]]\nmatch = \"chat:*\"\npublish = \"user\"\nsubscribe = \"token\"\n\
         [[channels]]\nmatch = \"plain:*\"\nslow = \"latest\"\n";
 
+    const ASKING: &str = "\
+        [hooks]\nsubscribe = \"https://app.example/s?token=canary\"\npublish = \"https://app.example/p\"\n\
+        [[channels]]\nmatch = \"*\"\nsubscribe = \"hook\"\npublish = \"hook\"\nhistory = \"nobody\"\n";
+
     fn token(user: &str, rights: Option<&str>) -> Identity {
         let grant = |pattern: &str| super::super::Grant {
             pattern: pattern.parse().expect("a pattern"),
@@ -209,6 +227,24 @@ mod tests {
             for line in lines {
                 assert!(text.contains(line), "{line} in\n{text}");
             }
+        }
+    }
+
+    #[test]
+    fn a_rule_that_asks_a_hook_is_neither_a_yes_nor_a_no_and_names_the_url_without_its_secret() {
+        let config: Config = toml::from_str(ASKING).expect("valid");
+        let nameless = Identity::default();
+        for (verb, channel, answer, words) in [
+            (Verb::Subscribe, "a", Answer::Hook, "asks `hooks.subscribe`, https://app.example/s?token=***"),
+            (Verb::Publish, "a", Answer::Hook, "asks `hooks.publish`, https://app.example/p"),
+            (Verb::History, "a", Answer::No, "answer    no (forbidden)"),
+            (Verb::Subscribe, "a b", Answer::No, "answer    no (bad_channel)"),
+        ] {
+            let explanation = explain(&config, &nameless, verb, channel);
+            let text = explanation.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(explanation.answer(), answer, "{text}");
+            assert!(text.contains(&words) && !text.contains("canary"), "{words} in {text}");
         }
     }
 }

@@ -27,7 +27,7 @@ use tokio::time::timeout;
 pub(crate) use self::allowance::{Allowance, Limiter, Refusal};
 pub(crate) use self::backend::Backend;
 pub use self::backend::Right;
-pub(crate) use self::explain::explain;
+pub(crate) use self::explain::{Answer, explain};
 pub(crate) use self::guesses::Guesses;
 pub(crate) use self::identity::Token;
 pub(crate) use self::identity::{Extras, Identity};

@@ -1,8 +1,10 @@
 //! What the gate makes of a backend that does not answer, and of settings that cannot be used.
 
+use std::cell::Cell;
 use std::net::TcpListener;
 
 use broker_adapters::Payload;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::gate::{Decision, Identity, Judge, Question, Rules, Visitor};
@@ -11,6 +13,10 @@ use crate::protocol::Failure;
 /// A configuration whose backend is a port of this machine that nothing listens on.
 fn unreachable(lines: &str) -> Config {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    backend_at(port, lines)
+}
+
+fn backend_at(port: u16, lines: &str) -> Config {
     let url = format!("http://127.0.0.1:{port}/");
     let rules = "[[channels]]\nmatch = \"free\"\nsubscribe = \"anyone\"\n\
                  [[channels]]\nmatch = \"*\"\nsubscribe = \"hook\"\npublish = \"hook\"\n";
@@ -68,6 +74,49 @@ async fn a_question_that_nobody_asks_the_backend_ends_by_its_own_time_also_if_it
     let begin = tokio::time::Instant::now();
     let refused = ask(&gate, Question::Subscribe { channel: "chat" }).await.expect_err("nothing is asked");
     assert_eq!((refused.code, begin.elapsed().as_secs()), ("overloaded", 3));
+}
+
+/// Answers all questions about `chat`, for ever, and counts them.
+async fn answering(listener: tokio::net::TcpListener, count: &Cell<usize>, answer: &str) {
+    let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len());
+    loop {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut bytes = Vec::new();
+        // The node may close a connection that it does not need.
+        while stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
+            if bytes.ends_with(b"\"channel\":\"chat\"}") {
+                bytes.clear();
+                count.set(count.get() + 1);
+                stream.write_all(reply.as_bytes()).await.expect("it is read");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn equal_questions_at_one_time_are_one_request_though_no_answer_is_kept() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let config = backend_at(listener.local_addr().expect("a port").port(), "");
+    let (gate, asking) = gate(&config).expect("usable");
+    let question = Question::Subscribe { channel: "chat" };
+    // Nothing is sent before all have asked.
+    let all = (0..100).map(|_| gate.judge(&Identity::anonymous(), question)).map(|decision| match decision {
+        Decision::Later(pending) => pending,
+        Decision::Now(verdict) => panic!("decided without the backend: {verdict:?}"),
+    });
+    let all: Vec<_> = all.collect();
+    let count = Cell::new(0);
+    let asked = async {
+        assert!(join_all(all).await.iter().all(Result::is_ok));
+        assert_eq!(count.get(), 1);
+        assert_eq!(ask(&gate, question).await, Ok(()));
+        assert_eq!(count.get(), 2, "the answer was not kept");
+    };
+    tokio::select! {
+        () = asking.run() => unreachable!("it runs for ever"),
+        () = answering(listener, &count, "{\"allow\":true,\"ttl\":0}") => unreachable!("it runs for ever"),
+        () = asked => {}
+    }
 }
 
 #[test]

@@ -108,7 +108,8 @@ enum Verb {
     /// Publish a message, or each line of stdin.
     #[command(after_help = publish::EXIT)]
     Publish(Box<publish::Options>),
-    /// Explain which rule decides what a client may do on a channel; exit with 1 if it may not.
+    /// Explain which rule decides what a client may do on a channel.
+    #[command(after_help = explain::EXIT)]
     Explain(explain::Options),
     /// Test a WebSocket from outside, step by step; exit with 1 if a step fails.
     #[command(after_help = probe::EXIT)]

@@ -1,4 +1,6 @@
 //! `fanfare explain`: which rule decides what a client may do, and what it decides.
+//!
+//! It asks no hook: a question may cost the backend something, and here the client is not connected.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,8 +9,19 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use crate::config::Config;
-use crate::gate::{self, Identity};
+use crate::gate::{self, Answer, Identity};
 use crate::program::credential::token;
+
+/// The exit code if a hook decides.
+pub const UNDECIDED: u8 = 3;
+/// The exit codes of `fanfare explain`, for its help.
+pub const EXIT: &str = "Exit code: 0 the client may; 1 it may not, or the token is refused; 2 a mistake in this command line; 3 a hook \
+                        decides: the rule asks your backend each time, which this command does not.";
+
+/// A hook decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a hook decides")]
+pub struct Undecided;
 
 /// What to explain.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -39,12 +52,12 @@ pub enum Verb {
     Presence,
 }
 
-/// Explains a decision. `identify` verifies the token. Returns the explanation, and whether the client may.
+/// Explains a decision. `identify` verifies the token. Returns the explanation and the answer.
 pub(super) fn explain(
     options: &Options,
     config: &Config,
     identify: impl Fn(&str) -> Result<Arc<Identity>, String>,
-) -> anyhow::Result<(String, bool)> {
+) -> anyhow::Result<(String, Answer)> {
     let identity = match &options.token {
         None => Identity::anonymous(),
         Some(given) => identify(&token(given, io::stdin())?).map_err(anyhow::Error::msg)?,
@@ -56,7 +69,7 @@ pub(super) fn explain(
         Verb::Presence => gate::Verb::Presence,
     };
     let explanation = gate::explain(config, &identity, verb, &options.channel);
-    Ok((explanation.to_string(), explanation.verdict.is_ok()))
+    Ok((explanation.to_string(), explanation.answer()))
 }
 
 #[cfg(test)]
@@ -67,8 +80,8 @@ mod tests {
     fn without_a_token_the_client_is_anonymous_and_with_one_it_is_identified() {
         let mut options = Options { config: None, token: None, channel: "news".to_owned(), verb: Verb::Publish };
         let refuse = |_: &str| Err("the token has expired".to_owned());
-        let (text, allowed) = explain(&options, &Config::default(), refuse).expect("no token to refuse");
-        assert!(allowed && text.contains("anonymous"), "{text}");
+        let (text, answer) = explain(&options, &Config::default(), refuse).expect("no token to refuse");
+        assert!(answer == Answer::Yes && text.contains("anonymous"), "{text}");
         options.token = Some("canary".to_owned());
         let error = explain(&options, &Config::default(), refuse).expect_err("it is refused");
         assert_eq!(format!("{error:#}"), "the token has expired");

@@ -32,7 +32,8 @@ use self::cli::{Command, Name};
 use crate::app::App;
 use crate::auth::{Auth, Verification};
 use crate::config::{Config, Overrides, load};
-use crate::{capacity, gate, hooks, node, probe, webhooks};
+use crate::gate::{self, Answer};
+use crate::{capacity, hooks, node, probe, webhooks};
 
 impl App {
     /// Runs the process's command line, which by default serves until a signal to stop. The command line, the environment
@@ -67,7 +68,11 @@ pub async fn run(app: App, address: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             telemetry::print_error(&format!("{error:#}\n"));
-            if error.is::<publish::Unknown>() { ExitCode::from(publish::UNKNOWN) } else { ExitCode::FAILURE }
+            match error {
+                error if error.is::<publish::Unknown>() => ExitCode::from(publish::UNKNOWN),
+                error if error.is::<explain::Undecided>() => ExitCode::from(explain::UNDECIDED),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -109,10 +114,13 @@ async fn execute(app: App, address: &str) -> anyhow::Result<()> {
                     Err("the token's key is in `auth.jwks`, which this command does not read".to_owned())
                 }
             };
-            let (text, allowed) = explain::explain(&options, &config, identify)?;
+            let (text, answer) = explain::explain(&options, &config, identify)?;
             print_line(&text)?;
-            anyhow::ensure!(allowed, "not allowed");
-            Ok(())
+            match answer {
+                Answer::Yes => Ok(()),
+                Answer::No => anyhow::bail!("not allowed"),
+                Answer::Hook => Err(explain::Undecided.into()),
+            }
         }
         Command::Subscribe(options) => subscribe::run(&options).await,
         Command::Publish(options) => publish::run(&options).await,

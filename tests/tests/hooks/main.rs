@@ -2,6 +2,7 @@
 
 mod commands;
 mod connect;
+mod ends;
 mod outage;
 
 use anyhow::{Context, Result};
