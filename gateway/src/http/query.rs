@@ -22,6 +22,8 @@ pub(super) struct Query {
     pub(super) last: Option<u32>,
     /// Whether the data of an event is the message as JSON, not its payload only.
     pub(super) as_messages: bool,
+    /// Whether the client wants to know who is in the channels.
+    pub(super) presence: bool,
 }
 
 /// Why a request cannot be understood.
@@ -39,6 +41,8 @@ pub(super) enum Bad {
     Last,
     #[error("`data` is `payload`, which is the default, or `message`")]
     Data,
+    #[error("`presence` is `1`, or left out")]
+    Presence,
     #[error("send Last-Event-ID once, as the server sent the id")]
     LastEventId,
 }
@@ -55,7 +59,7 @@ pub(super) fn read(
         let channel = percent_decode_str(value).decode_utf8().map_err(|_| Bad::NotUtf8("the channel in the path"))?;
         channels.push(channel.into_owned());
     }
-    let (mut since, mut last, mut as_messages) = (None, None, false);
+    let (mut since, mut last, mut as_messages, mut presence) = (None, None, false, false);
     for pair in query.unwrap_or_default().split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         match &*decode(name).unwrap_or_default() {
@@ -69,6 +73,8 @@ pub(super) fn read(
             "since" => since = Some(decode(value).ok_or(Bad::NotUtf8("`since`"))?),
             "last" => last = Some(number(value).ok_or(Bad::Last)?),
             "data" => as_messages = is_message(value).ok_or(Bad::Data)?,
+            "presence" if value == "1" => presence = true,
+            "presence" => return Err(Bad::Presence),
             _ => {}
         }
         if channels.len() > most.min(MOST_CHANNELS) {
@@ -81,7 +87,7 @@ pub(super) fn read(
     if let Some(id) = last_event_id(headers)? {
         since = Some(id);
     }
-    Ok(Query { channels, since: since.filter(|since| !since.is_empty()), last, as_messages })
+    Ok(Query { channels, since: since.filter(|since| !since.is_empty()), last, as_messages, presence })
 }
 
 /// The number of last messages that the query of a WebSocket asks for.
@@ -136,9 +142,11 @@ mod tests {
 
     #[test]
     fn channels_come_in_their_order_each_once() {
-        let query = of("channel=b&channel=room%3A1&_=17&channel=b&last=5&data=message&since=x", &[]).expect("valid");
+        let query = of("channel=b&channel=room%3A1&_=17&channel=b&last=5&data=message&since=x&presence=1", &[]);
+        let query = query.expect("valid");
         assert_eq!(query.channels, ["b", "room:1"]);
         assert_eq!((query.last, query.as_messages, query.since.as_deref()), (Some(5), true, Some("x")));
+        assert!(query.presence && !of("channel=a", &[]).expect("valid").presence);
         let path = vec![("channel".to_owned(), "a%2Fb".to_owned())];
         assert_eq!(read(&path, None, &HeaderMap::new(), 64).expect("valid").channels, ["a/b"]);
         assert_eq!(read(&path, Some("channel=c"), &HeaderMap::new(), 64), Err(Bad::BothWays));
@@ -163,6 +171,7 @@ mod tests {
             ("channel=a&last=1001", Bad::Last),
             ("channel=a&last=x", Bad::Last),
             ("channel=a&data=json", Bad::Data),
+            ("channel=a&presence=yes", Bad::Presence),
             (&many.join("&"), Bad::TooMany(64)),
         ] {
             assert_eq!(of(query, &[]), Err(bad), "{query}");

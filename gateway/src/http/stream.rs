@@ -105,7 +105,12 @@ async fn agree(
         if !worker.knows_position(channel) {
             return Err(later("the broker has not been reached yet: retry"));
         }
-        channels.push(Wanted { channel: channel.to_owned(), since, policy });
+        let presence = match query.presence {
+            true => Some(worker.permit(&identity, Question::Presence { channel }).await),
+            false => None,
+        };
+        let presence = presence.map(|verdict| verdict.map(drop).map_err(|failure| failure.code));
+        channels.push(Wanted { channel: channel.to_owned(), since, policy, presence });
     }
     // The socket's own address was counted when the socket was accepted.
     let place = match client == entrant.client() {

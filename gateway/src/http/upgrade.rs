@@ -127,7 +127,7 @@ async fn listening(
     if last.is_some() {
         worker.take_visit(identity, refusing.client(), Verb::Subscribe, 1).map_err(limited)?;
     }
-    let channels = vec![Wanted { channel: channel.to_owned(), since: None, policy }];
+    let channels = vec![Wanted { channel: channel.to_owned(), since: None, policy, presence: None }];
     Ok(Listening { opening: Bytes::new(), channels, last })
 }
 
@@ -241,7 +241,8 @@ pub(super) fn connect(worker: &Rc<Worker>, stream: Stream, mut admission: Admiss
             (Format::RAW, Box::new(raw::ToHandler), Some(Box::default()), Some(app.channel.clone()))
         }
         (Endpoint::Handler(app), Some(since)) => {
-            let wanted = Wanted { channel: app.channel.clone(), since: since.route, policy: Policy::default() };
+            let wanted =
+                Wanted { channel: app.channel.clone(), since: since.route, policy: Policy::default(), presence: None };
             let opening = placed::greeting(&worker.shared.name).frame();
             listening = Some(Listening { opening, channels: vec![wanted], last: None });
             (Format::PLACED, Box::new(raw::ToHandler), Some(Box::default()), None)

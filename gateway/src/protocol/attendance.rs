@@ -50,15 +50,30 @@ pub(super) fn page(channel: &str, of: &Snapshot) -> String {
 }
 
 /// A change. Lists without entries are left out.
-pub(super) fn change(change: &Change, at: Position) -> String {
-    let Change { channel, joined, left, count } = change;
+pub(super) fn change(of: &Change, at: Position) -> String {
+    format!("{{\"channel\":{},\"presence\":{{{}}}}}", quoted(&of.channel), changed(of, at))
+}
+
+/// The fields of a change.
+fn changed(change: &Change, at: Position) -> String {
+    let Change { joined, left, count, .. } = change;
     let left: Vec<_> = left.iter().map(|name| (name.clone(), None)).collect();
     let named = |key: &str, members: &[_]| match members {
         [] => String::new(),
         members => format!("\"{key}\":[{}],", list(members)),
     };
     let (joined, left) = (named("joined", joined), named("left", &left));
-    format!("{{\"channel\":{},\"presence\":{{{joined}{left}\"count\":{count},\"at\":\"{at}\"}}}}", quoted(channel))
+    format!("{joined}{left}\"count\":{count},\"at\":\"{at}\"")
+}
+
+/// A list as the data of an event, whose name says what it is.
+pub(super) fn list_event(channel: &str, of: &Snapshot) -> String {
+    format!("{{\"channel\":{},{}}}", quoted(channel), snapshot(of))
+}
+
+/// A change as the data of an event.
+pub(super) fn change_event(of: &Change, at: Position) -> String {
+    format!("{{\"channel\":{},{}}}", quoted(&of.channel), changed(of, at))
 }
 
 /// The end of a client's right to see who is there.

@@ -30,9 +30,10 @@ impl<'a> Body<'a> {
         Self { opcode: None, content: content.into() }
     }
 
-    /// The same content as one line of a stream.
+    /// The same content, which is JSON, as one line of a stream. Ends of lines in JSON stand between its tokens only.
     pub(crate) fn into_line(self) -> Body<'static> {
         let mut content = self.content.into_owned();
+        content.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
         content.push(b'\n');
         Body::stream(content)
     }

@@ -3,6 +3,8 @@
 //! Pure. The `id:` line comes first in an event, so that a connection with several channels can put its own in its place.
 //! Ends of lines in a payload reach the client as `\n`: the format has no other.
 
+use std::fmt::Display;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use broker_adapters::{Payload, Record};
@@ -10,7 +12,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::places::Places;
-use super::{Body, Incoming, Input, Notice, Output, Protocol, Reply, Session};
+use super::{Body, Incoming, Input, Notice, Output, Protocol, Reply, Session, attendance};
 use crate::close::CloseReason;
 
 /// The first bytes of the line with an event's id.
@@ -73,10 +75,13 @@ impl Protocol for Sse {
 
     fn reply(&self, _id: Option<u64>, reply: &Reply<'_>) -> Output {
         match reply {
-            Reply::Subscribed { channel, at, recovered: Some(false), .. } => {
-                event(&format!("{ID}{at}\n"), "lost", &json!({ "channel": channel, "reason": "not_held" }))
+            Reply::Subscribed { channel, at, recovered, presence, .. } => {
+                let lost = json!({ "channel": channel, "reason": "not_held" });
+                let lost = (*recovered == Some(false)).then(|| written("lost", &lost));
+                let list = presence.map(|of| written("presence", &attendance::list_event(channel, of)));
+                let events: String = lost.into_iter().chain(list).collect();
+                text(format!("{ID}{at}\n{}", if events.is_empty() { "\n" } else { &events }))
             }
-            Reply::Subscribed { at, .. } => text(format!("{ID}{at}\n\n")),
             // The client comes back by itself, and is then answered with a status.
             Reply::Failed(failure) if failure.code == "rate_limited" => Output::Close(CloseReason::RateLimited),
             Reply::Failed(_) => Output::Close(CloseReason::Overload),
@@ -95,9 +100,11 @@ impl Protocol for Sse {
             Notice::Unsubscribed { channel, reason } => {
                 event("", "unsubscribed", &json!({ "channel": channel, "reason": reason }))
             }
+            Notice::Presence { change, at } => text(written("presence", &attendance::change_event(change, at))),
+            Notice::Unseen { channel, reason } => {
+                event("", "presence", &json!({ "channel": channel, "ended": reason }))
+            }
             // A comment, which keeps proxies from ending the connection. The id lets the client resume a quiet channel.
-            // Clients that listen cannot ask for it.
-            Notice::Presence { .. } | Notice::Unseen { .. } => Output::Nothing,
             Notice::Ping([(_, at)]) => text(format!("{ID}{at}\n:\n\n")),
             Notice::Ping(_) => text(":\n\n".to_owned()),
             Notice::Degraded(degraded) => event("", "degraded", &json!({ "degraded": degraded })),
@@ -157,7 +164,13 @@ fn write_data(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 fn event(first: &str, name: &str, what: &serde_json::Value) -> Output {
-    text(format!("{first}event: {name}\ndata: {what}\n\n"))
+    text(first.to_owned() + &written(name, what))
+}
+
+/// An event with JSON as its data. Ends of lines in JSON stand between its tokens only.
+fn written(name: &str, what: &impl Display) -> String {
+    let json = what.to_string().replace(['\n', '\r'], " ");
+    format!("event: {name}\ndata: {json}\n\n")
 }
 
 fn text(text: String) -> Output {
@@ -169,6 +182,7 @@ mod tests {
     use broker_adapters::{Check, MessageId, Offset, Partition, Position};
 
     use super::*;
+    use crate::presence::{Change, Name, Snapshot};
 
     fn shown(output: Output) -> String {
         match output {
@@ -214,6 +228,18 @@ mod tests {
             shown(Sse.reply(None, &subscribed(Some(false)))),
             "id: 02.1.3\nevent: lost\ndata: {\"channel\":\"a\",\"reason\":\"not_held\"}\n\n"
         );
+        let (joined, info) = (vec![(Name::user("ann"), Some("{\"a\":\r\n1}".into()))], "\"info\":{\"a\":  1}");
+        let list = Snapshot { members: joined.clone(), count: 1, ..Snapshot::default() };
+        let listed = Reply::Subscribed { channel: "a", at, recovered: Some(false), last: None, presence: Some(&list) };
+        let list = format!(
+            "event: presence\ndata: {{\"channel\":\"a\",\"members\":[{{\"user\":\"ann\",{info}}}],\"count\":1}}\n\n"
+        );
+        let lost = "event: lost\ndata: {\"channel\":\"a\",\"reason\":\"not_held\"}\n\n";
+        assert_eq!(shown(Sse.reply(None, &listed)), format!("id: 02.1.3\n{lost}{list}"));
+        let change = Change { channel: "a".into(), joined, left: Vec::new(), count: 2 };
+        let change = shown(Sse.notice(Notice::Presence { change: &change, at }));
+        let members = format!("\"joined\":[{{\"user\":\"ann\",{info}}}],\"count\":2,\"at\":\"02.1.3\"");
+        assert_eq!(change, format!("event: presence\ndata: {{\"channel\":\"a\",{members}}}\n\n"));
         assert_eq!(shown(Sse.notice(Notice::Ping(&[("a", at)]))), "id: 02.1.3\n:\n\n");
         assert_eq!(shown(Sse.notice(Notice::Ping(&[]))), ":\n\n");
     }

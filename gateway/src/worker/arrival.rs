@@ -48,4 +48,6 @@ pub(crate) struct Wanted {
     pub(crate) channel: String,
     pub(crate) since: Option<Position>,
     pub(crate) policy: Policy,
+    /// Whether the client wants to know who is there; and if it may not, the code that says why.
+    pub(crate) presence: Option<Result<(), &'static str>>,
 }

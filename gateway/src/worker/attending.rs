@@ -22,6 +22,9 @@ use crate::protocol::{Format, Notice, Reply};
 /// The most members in the reply to `subscribe`. A client asks for more with `presence`.
 const FIRST: usize = 100;
 
+/// The same for a client of an event stream, which can ask for nothing.
+const FIRST_OF_STREAM: usize = 500;
+
 /// How a connection subscribes: what the channel's rule says, and what the client asked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Seating {
@@ -107,7 +110,8 @@ impl Worker {
         if !seating.watches {
             return None;
         }
-        let snapshot = self.members(channel, None, FIRST);
+        let most = if connection.format.is_stream() { FIRST_OF_STREAM } else { FIRST };
+        let snapshot = self.members(channel, None, most);
         let watch = Watch { serial: connection.serial, from: snapshot.at.map_or(0, |at| at.offset.0) };
         let mut attending = self.attending.borrow_mut();
         attending.watching.entry(channel.into()).or_default().insert(connection.member, watch);

@@ -24,10 +24,15 @@ impl Worker {
         if !opening.is_empty() {
             self.send(connection, opening);
         }
-        for Wanted { channel, since, policy } in channels {
-            let command = Command::Subscribe { channel: Cow::Borrowed(&channel), since, last, presence: false };
+        for Wanted { channel, since, policy, presence: sees } in channels {
+            let command =
+                Command::Subscribe { channel: Cow::Borrowed(&channel), since, last, presence: sees == Some(Ok(())) };
             match self.carry_out(connection, Request { id: None, command }, policy) {
-                Ok(()) => {}
+                Ok(()) => {
+                    if let Some(Err(reason)) = sees {
+                        self.notify(connection, Notice::Unseen { channel: &channel, reason });
+                    }
+                }
                 // A WebSocket's protocol closes the connection, with a code that says why.
                 Err(failure) if failure.retry || !connection.format.is_stream() => {
                     self.fail(connection, None, &failure)
