@@ -10,6 +10,42 @@ export interface Message<T = any> {
   readonly from?: { readonly user?: string; readonly client: string };
 }
 
+/** Who is in a channel: a user with all its connections, or a client without a user. */
+export interface Member<I = any> {
+  readonly user?: string;
+  readonly client?: string;
+  /** What the user's token says of it. */
+  readonly info?: I;
+}
+
+/** Who is in a channel, as far as the node knows. */
+export interface Presence {
+  /** Empty on a channel that tells numbers only, and from 20,000 members on. */
+  readonly members: readonly Member[];
+  readonly count: number;
+  /** Whether members may be missing, or may have left: the list is read again. */
+  readonly partial: boolean;
+  /** Why there is no list, or none that is sure: `forbidden` if this client may not see it. */
+  readonly error?: Error;
+}
+
+export interface PresencePage {
+  readonly members: Member[];
+  readonly count: number;
+  /** For the next call, as `after`; missing on the last page. */
+  readonly next?: string;
+  readonly partial?: boolean;
+  /** The names of the nodes whose members may be missing. */
+  readonly missing?: string[];
+}
+
+export interface PresenceOptions {
+  after?: string;
+  /** 1 to 1000; the default is 100. */
+  limit?: number;
+  timeout?: number;
+}
+
 export type State = "connecting" | "open" | "waiting" | "idle" | "closed";
 
 export interface StateEvent {
@@ -48,6 +84,8 @@ export interface ChannelOptions {
   last?: number;
   /** Begin after this position. */
   since?: Position;
+  /** Keep a list of who is there. Such a room is subscribed until it is left. */
+  presence?: boolean;
 }
 
 export interface RoomEvents<T = any> {
@@ -61,6 +99,11 @@ export interface RoomEvents<T = any> {
   subscribed: { readonly channel: string; readonly at: Position; readonly recovered?: boolean };
   /** The node has lost its broker (true), or has it again (false). */
   degraded: boolean;
+  /** With `presence`: someone has come or left since the first list. */
+  join: Member;
+  leave: Member;
+  /** With `presence`: the list was read, or has changed. */
+  presence: Presence;
 }
 
 export interface PublishOptions {
@@ -93,6 +136,12 @@ export interface Room<T = any> extends AsyncIterable<Message<T>> {
   /** Publishes any JSON. Resolves when the broker has stored it. */
   publish(data: T, options?: PublishOptions): Promise<{ readonly at?: Position }>;
   history(options?: HistoryOptions): Promise<Page<T>>;
+  /** Who is there now, if a room of this channel has `presence`. */
+  readonly members: readonly Member[];
+  readonly count: number;
+  readonly partial: boolean;
+  /** A page of who is there, in the order of names. Needs neither a subscription nor the option. */
+  presence(options?: PresenceOptions): Promise<PresencePage>;
   /**
    * Loads state that goes with the messages: gives `load` a position, and then the messages after it, once its result is there.
    * If the result has a text `at`, messages up to that position are left out.

@@ -53,7 +53,7 @@ async fn behind_nginx_sockets_reach_the_nodes_and_pages_the_web_server() -> Resu
         "X-Forwarded-Proto: http",
         "X-Forwarded-Host: forged.example",
     ];
-    for path in ["/fanfare.js", "/fanfare-share.js", "/fanfare.d.ts"] {
+    for path in ["/fanfare.js", "/fanfare-members.js", "/fanfare-share.js", "/fanfare.d.ts"] {
         let answer = door.page(path).await?;
         ensure!(answer.status == 200 && answer.body.contains("export"), "{path}: {}", answer.head);
     }

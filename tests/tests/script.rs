@@ -14,8 +14,12 @@ async fn ask(node: &Program, method: &str, path: &str, headers: &str) -> Result<
 async fn a_node_serves_the_client_that_the_repository_has() -> Result<()> {
     let node = wire::serve("fanfare", &[]).await?;
     let javascript = "text/javascript; charset=utf-8";
-    let files =
-        [("fanfare.js", javascript), ("fanfare-share.js", javascript), ("fanfare.d.ts", "text/plain; charset=utf-8")];
+    let files = [
+        ("fanfare.js", javascript),
+        ("fanfare-members.js", javascript),
+        ("fanfare-share.js", javascript),
+        ("fanfare.d.ts", "text/plain; charset=utf-8"),
+    ];
     for (name, kind) in files {
         let answer = ask(&node, "GET", &format!("/{name}"), "Origin: https://other.example\r\n").await?;
         let text = std::fs::read_to_string(format!("{}/../clients/js/{name}", env!("CARGO_MANIFEST_DIR")))?;

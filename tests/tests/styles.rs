@@ -64,7 +64,7 @@ impl Site {
 
     /// The JavaScript client, from a node.
     async fn serves_the_client(&self, host: &str) -> Result<()> {
-        for path in ["/fanfare.js", "/fanfare-share.js", "/fanfare.d.ts"] {
+        for path in ["/fanfare.js", "/fanfare-members.js", "/fanfare-share.js", "/fanfare.d.ts"] {
             let answer = self.door(host)?.page(path).await?;
             ensure!(answer.status == 200 && answer.body.contains("export"), "{path}: {}", answer.head);
         }

@@ -21,14 +21,14 @@ export class Client extends Emitter {
     if (keep) this._keep = new Keep(base, () => this._channels.values());
   }
 
-  channel(name, { since, last } = {}) {
+  channel(name, { since, last, presence } = {}) {
     if (this._closed) throw new FanfareError("closed");
     let channel = this._channels.get(name);
     if (!channel) {
       channel = new Channel(this, name, this._keep?._take(name) ?? since, last);
       this._channels.set(name, channel);
     }
-    return new Room(this, channel);
+    return new Room(this, channel, presence);
   }
 
   close() {
@@ -53,44 +53,40 @@ export class Client extends Emitter {
     if (this._requests.size >= this._most) throw new FanfareError("queue_full", `${this._most} wait`, true);
     return new Promise((resolve, reject) => {
       const id = ++this._id;
-      const request = { _frame: { id, ...command }, _resolve: resolve, _reject: reject, _tries: 0 };
-      request._deadline = setTimeout(() => this._expire(request), Math.min(timeout, LONGEST_TIMER));
-      this._requests.set(id, request);
-      if (this._up) this._send(request);
+      const { publish } = command;
+      let tries = 0;
+      let sent, unsure, refused, timer; // on this connection; whether an earlier try may have stored it; the last answer
+      const settle = (error, value) => {
+        clearTimeout(deadline);
+        clearTimeout(timer);
+        this._requests.delete(id);
+        if (!error) return resolve(value);
+        // With the key the application can repeat it later, and it is still delivered once.
+        if (publish) error.key = publish.key;
+        reject(error);
+      };
+      const deadline = setTimeout(() => {
+        // An answered try is over; another one may have stored the message.
+        const unknown = publish && (sent || unsure);
+        const silent = { code: unknown ? "unknown" : "timeout", message: "no answer in time", retry: true };
+        settle(failure((!unknown && refused) || silent));
+      }, Math.min(timeout, LONGEST_TIMER));
+      const send = () => {
+        clearTimeout(timer);
+        sent = true;
+        this._line.send({ id, ...command });
+      };
+      const answer = ({ ok, error }) => {
+        if (!error?.retry) return settle(error && failure(error), ok);
+        sent = false;
+        unsure ||= error.code === "unknown";
+        refused = error;
+        timer = setTimeout(() => this._up && send(), error.retry_after_ms ?? backoff(tries++));
+      };
+      this._requests.set(id, { _send: send, _answer: answer, _settle: settle, _cut: () => (unsure ||= sent) });
+      if (this._up) send();
       else this._line.wake();
     });
-  }
-
-  _send(request) {
-    clearTimeout(request._timer);
-    request._sent = true;
-    this._line.send(request._frame);
-  }
-
-  _settle(request, error, value) {
-    clearTimeout(request._deadline);
-    clearTimeout(request._timer);
-    this._requests.delete(request._frame.id);
-    if (!error) return request._resolve(value);
-    // With the key the application can repeat it later, and it is still delivered once.
-    if (request._frame.publish) error.key = request._frame.publish.key;
-    request._reject(error);
-  }
-
-  _expire(request) {
-    const { _frame, _sent, _unsure, _error } = request;
-    // An answered try is over; another one may have stored the message.
-    const code = _frame.publish && (_sent || _unsure) ? "unknown" : "timeout";
-    this._settle(request, failure(code === "timeout" && _error ? _error : { code, message: "no answer in time", retry: true }));
-  }
-
-  _answer(request, { ok, error }) {
-    if (ok) return this._settle(request, undefined, ok);
-    if (!error.retry) return this._settle(request, failure(error));
-    request._sent = false;
-    request._unsure ||= error.code === "unknown";
-    request._error = error;
-    request._timer = setTimeout(() => this._up && this._send(request), error.retry_after_ms ?? backoff(request._tries++));
   }
 
   /** Everything that the line has to say. */
@@ -101,7 +97,7 @@ export class Client extends Emitter {
       const request = this._requests.get(id);
       const reply = this._asks.get(id);
       this._asks.delete(id);
-      if (request) this._answer(request, frame);
+      if (request) request._answer(frame);
       else reply?.(frame.ok, frame.error);
     } else if (ping) {
       for (const name in ping.at) this._channels.get(name)?._reach(ping.at[name]);
@@ -118,7 +114,7 @@ export class Client extends Emitter {
     if (this._closed) return;
     this._up = state.state === "open";
     this._asks.clear();
-    for (const request of this._requests.values()) request._unsure ||= request._sent;
+    for (const request of this._requests.values()) request._cut();
     for (const channel of this._channels.values()) channel._cut();
     if (state.state === "closed") return this._finish(state.error);
     this.state = state.state;
@@ -126,9 +122,10 @@ export class Client extends Emitter {
     if (this._up) {
       for (const channel of this._channels.values()) {
         channel._refused = false;
+        channel._sees = !!channel._list;
         channel._sync();
       }
-      for (const request of this._requests.values()) this._send(request);
+      for (const request of this._requests.values()) request._send();
     } else if (state.state === "idle" && (this._requests.size || [...this._channels.values()].some(({ _uses }) => _uses))) {
       this._line.wake();
     }
@@ -141,9 +138,12 @@ export class Client extends Emitter {
     this._up = false;
     this._line.close();
     for (const request of [...this._requests.values()]) {
-      this._settle(request, new FanfareError(error?.code ?? "closed", error?.message));
+      request._settle(new FanfareError(error?.code ?? "closed", error?.message));
     }
-    for (const { _rooms } of this._channels.values()) for (const room of [..._rooms]) room._end(error);
+    for (const channel of this._channels.values()) {
+      channel._cut();
+      for (const room of [...channel._rooms]) room._end(error);
+    }
     this.state = "closed";
     this._emit("state", { state: "closed", error });
   }

@@ -1,7 +1,7 @@
 // The Fanfare client. `npm run build` makes clients/js/fanfare.js from these files.
 
 import { Client } from "./client.js";
-import { Line } from "./line.js";
+import { openLine } from "./line.js";
 
 export { FanfareError } from "./errors.js";
 
@@ -11,7 +11,7 @@ export const connect = (url = ".", options = {}) => {
   // "https://host", ".../ws" and "wss://host/" are one place.
   const base = href.replace(/^ws/, "http").replace(/[?#].*/, "").replace(/(\/ws)?\/?$/, "/");
   const client = new Client(base, options);
-  const newLine = (out) => new Line(base, options, out);
+  const newLine = (out) => openLine(base, options, out);
   const out = (frame) => client._receive(frame);
   // Web Locks exist only on pages with TLS and on localhost. Elsewhere each tab has its own connection.
   if (options.share && globalThis.navigator?.locks && globalThis.BroadcastChannel) {

@@ -1,6 +1,6 @@
 // What an application holds of a channel, and the subscription that all its rooms share.
 
-import { Emitter, FanfareError, backoff, unique } from "./errors.js";
+import { Emitter, FanfareError, backoff, failure, unique } from "./errors.js";
 
 // Messages that may wait in one iterator or snapshot. Above it the channel is unsubscribed, and resumed once they are taken.
 const MOST_WAITING = 1024;
@@ -20,12 +20,27 @@ export class Room extends Emitter {
   _held = null;
   _left = false;
 
-  constructor(client, channel) {
+  /** With `presence` it is subscribed until it is left. */
+  constructor(client, channel, presence) {
     super();
     this.name = channel.name;
     this._client = client;
     this._channel = channel;
+    this._presence = presence;
     channel._rooms.add(this);
+    if (presence) channel._follow();
+  }
+
+  get members() {
+    return this._channel._shown.members;
+  }
+
+  get count() {
+    return this._channel._shown.count;
+  }
+
+  get partial() {
+    return !this._channel._live || this._channel._shown.partial;
   }
 
   on(event, listener) {
@@ -46,6 +61,10 @@ export class Room extends Emitter {
   async history({ timeout, ...which } = {}) {
     const page = await this._client._request({ history: { channel: this.name, ...which } }, timeout);
     return { ...page, messages: page.messages.map((found) => message(this.name, found)) };
+  }
+
+  presence({ timeout, ...which } = {}) {
+    return this._channel._page(which, timeout);
   }
 
   /** Calls `load` with a position, holds later messages back until its result is there, and then gives those after it. */
@@ -95,7 +114,7 @@ export class Room extends Emitter {
 
   /** Whether this room needs the subscription. */
   get _uses() {
-    return !this._left && !!(this._listeners.message?.size || this._iterators.size || this._held);
+    return !this._left && !!(this._presence || this._listeners.message?.size || this._iterators.size || this._held);
   }
 
   /** Whether so much waits here that no more should come. */
@@ -192,6 +211,7 @@ export class Channel {
   _live = false; // whether that command was answered
   _floor; // messages up to it were given
   _tries = 0;
+  _shown = { members: [], count: 0, partial: true };
 
   constructor(client, name, at, last) {
     this._client = client;
@@ -224,11 +244,35 @@ export class Channel {
   _subscribe() {
     clearTimeout(this._timer);
     const last = this._seen ? undefined : this._last;
-    const id = (this._asked = this._client._ask({ subscribe: { channel: this.name, since: this._at, last } }, (ok, error) => {
+    const presence = this._sees;
+    const id = (this._asked = this._client._ask({ subscribe: { channel: this.name, since: this._at, last, presence } }, (ok, error) => {
       if (this._asked !== id) return;
       if (error) this._deny(error);
       else this._begin(ok);
     }));
+  }
+
+  /** A room wants to know who is there. */
+  _follow() {
+    if (!this._list) {
+      if (this._asked) this._unsubscribe();
+      this._sees = true;
+      this._list = import("./fanfare-members.js").then(({ follow }) => follow((which) => this._page(which), (shown, event, value) => {
+        this._shown = shown;
+        this._all(event, value);
+      }, failure));
+    }
+    this._sync();
+  }
+
+  /** A page of who is there. */
+  _page(which, timeout) {
+    return this._client._request({ presence: { channel: this.name, ...which } }, timeout);
+  }
+
+  /** News of who is there, for the part that keeps the list. */
+  _take(news) {
+    this._list?.then((take) => take(news), (error) => this._all("presence", { ...this._shown, error }));
   }
 
   _unsubscribe() {
@@ -241,9 +285,10 @@ export class Channel {
     clearTimeout(this._timer);
     this._asked = 0;
     this._live = false;
+    this._take({ over: true });
   }
 
-  _begin({ at, recovered }) {
+  _begin({ at, recovered, presence }) {
     this._live = this._seen = true;
     this._tries = 0;
     const after = this._at;
@@ -251,12 +296,21 @@ export class Channel {
     if (recovered === false) this._all("lost", { channel: this.name, after, reason: "not_recovered" });
     this._all("subscribed", { channel: this.name, at, recovered });
     for (const room of this._rooms) room._waits?._resolve(at);
+    if (this._sees) this._take(presence);
   }
 
   _deny(error) {
     this._cut();
-    if (error.retry) this._timer = setTimeout(() => this._sync(), error.retry_after_ms ?? backoff(this._tries++));
-    else this._refuse(error.code, error.message);
+    if (error.retry) {
+      this._timer = setTimeout(() => this._sync(), error.retry_after_ms ?? backoff(this._tries++));
+    } else if (this._sees) {
+      // The messages may be allowed without the list.
+      this._sees = false;
+      this._take({ error });
+      this._sync();
+    } else {
+      this._refuse(error.code, error.message);
+    }
   }
 
   _refuse(reason, text) {
@@ -279,6 +333,9 @@ export class Channel {
     } else if (frame.lost) {
       this._floor = undefined; // the log may be another one, whose positions do not compare
       this._all("lost", { channel: this.name, ...frame.lost });
+      this._take(frame);
+    } else if (frame.presence) {
+      this._take(frame.presence);
     } else if (frame.skipped) {
       this._all("skipped", { channel: this.name, count: frame.skipped });
     } else if (frame.at && !(frame.at <= this._floor)) {

@@ -97,19 +97,23 @@ class Hub {
       const pinged = this._channels.get(name);
       if (pinged?.live && frame.ping.at[name] > pinged.at) pinged.at = frame.ping.at[name];
     }
+    if (frame.presence?.ended && channel) channel.presence = false;
     if (frame.unsubscribed) this._channels.delete(frame.unsubscribed.channel);
     this._post(undefined, frame);
   }
 
-  _subscribe(tab, id, { channel: name, since, last }) {
+  _subscribe(tab, id, { channel: name, since, last, presence }) {
     let channel = this._channels.get(name);
     if (!channel) this._channels.set(name, (channel = { name, tabs: new Set(), waiting: [] }));
     channel.tabs.add(tab);
-    const again = () => this._subscribe(tab, id, { channel: name, since, last });
+    const again = () => this._subscribe(tab, id, { channel: name, since, last, presence });
     if (channel.asked && !channel.live) channel.waiting.push(again);
-    else if (channel.live && !last && !(since < channel.at)) {
+    else if (channel.live && !last && !(since < channel.at) && (!presence || channel.presence)) {
       this._post(tab, { id, ok: { channel: name, at: since ?? channel.at, recovered: since ? true : undefined } });
-    } else this._ask(channel, { channel: name, since, last }, (answer) => this._post(tab, { ...answer, id }), tab);
+    } else {
+      presence ||= channel.presence;
+      this._ask(channel, { channel: name, since, last, presence }, (answer) => this._post(tab, { ...answer, id }), tab);
+    }
   }
 
   /** Subscribes on the line. If others had the channel already, it goes back for one: they leave out what they have. */
@@ -124,10 +128,14 @@ class Hub {
       answer(frame);
       if (this._channels.get(channel.name) !== channel) return; // all tabs have left it meanwhile
       if (error) channel.tabs.delete(tab);
+      else channel.presence = subscribe.presence;
+      // The changes of the time between were lost to the other tabs.
+      if (ok?.presence) this._post(undefined, { channel: channel.name, presence: ok.presence });
       if (before && channel.tabs.size && (error || ok.recovered === false || ok.at > before)) {
         // What the others have not got begins earlier.
         channel.at = before;
-        this._ask(channel, { channel: channel.name, since: before }, (other) => this._restored(channel, other, before));
+        const { name, presence } = channel;
+        this._ask(channel, { channel: name, since: before, presence }, (other) => this._restored(channel, other, before));
       } else if (error) {
         channel.asked = channel.live = false;
         if (!channel.tabs.size) this._channels.delete(channel.name);

@@ -61,7 +61,11 @@ export const openStream = (base, token, retry, { _open, _frame, _close }) => {
       // The request has one number for all channels: this one may have asked for fewer.
       channel.skip = frame.ok.last - (channel.last ?? 0);
       if (id) _frame({ id, ok: frame.ok });
-      else if (frame.ok.recovered === false) _frame({ channel: about, lost: { after, reason: "not_held" } });
+      else {
+        const { recovered, presence } = frame.ok;
+        if (recovered === false) _frame({ channel: about, lost: { after, reason: "not_held" } });
+        if (presence) _frame({ channel: about, presence });
+      }
       return;
     }
     if (channel && frame.at) {
@@ -82,6 +86,7 @@ export const openStream = (base, token, retry, { _open, _frame, _close }) => {
     if (wanted.some(([, { at }]) => at)) query.set("since", wanted.map(([, { at = "" }]) => at).join());
     const last = Math.max(...wanted.map(([, { at, last = 0 }]) => (at ? 0 : last)));
     if (last) query.set("last", last);
+    if (wanted.some(([, { presence }]) => presence)) query.set("presence", 1);
     try {
       const response = await ask(`sse?${query}`, mine.signal);
       if (mine !== current) return;
@@ -107,16 +112,15 @@ export const openStream = (base, token, retry, { _open, _frame, _close }) => {
     let answer;
     try {
       const response = await ask("publish", AbortSignal.timeout(POST_TIME), { method: "POST", body: JSON.stringify(body) });
+      const { status, headers, ok } = response;
       const json = await response.json().catch(() => ({}));
-      const { code } = json;
-      const wait = response.headers.get("retry-after") * 1000 || undefined;
-      if (response.ok) answer = { ok: json };
-      else if (code) answer = { error: { ...json, message: json.detail, retry_after_ms: wait } };
-      else if (response.status === 404) answer = refusal("http.publish is off");
-      else if (response.status === 401) return close({ code: 4401, text: "" });
-      else answer = { error: { code: "unknown", message: `HTTP ${response.status}`, retry: true } };
-    } catch {
-      answer = { error: { code: "unknown", message: "unreachable", retry: true } };
+      if (ok) answer = { ok: json };
+      else if (json.code) answer = { error: { ...json, message: json.detail, retry_after_ms: headers.get("retry-after") * 1000 || undefined } };
+      else if (status === 404) answer = refusal("http.publish is off");
+      else if (status === 401) return close({ code: 4401 });
+      else throw new Error(`HTTP ${status}`);
+    } catch ({ message }) {
+      answer = { error: { code: "unknown", message, retry: true } };
     }
     if (!ended.signal.aborted) _frame({ id, ...answer });
   };
@@ -130,17 +134,18 @@ export const openStream = (base, token, retry, { _open, _frame, _close }) => {
   );
   return {
     _kind: "stream",
-    _send({ id, subscribe, unsubscribe, publish: body, history, ping }) {
+    _send({ id, subscribe, unsubscribe, publish: body, ping }) {
       if (subscribe) {
-        channels.set(subscribe.channel, { at: subscribe.since, last: subscribe.last, id });
+        const { channel, since, last, presence } = subscribe;
+        channels.set(channel, { at: since, last, id, presence });
         plan();
       } else if (unsubscribe) {
         if (channels.delete(unsubscribe.channel)) plan();
       } else if (body) {
         publish(id, body);
-      } else if (history) {
-        queueMicrotask(() => _frame({ id, ...refusal("history needs a WebSocket") }));
-      } else if (ping && !channels.size) {
+      } else if (!ping) {
+        queueMicrotask(() => _frame({ id, ...refusal("this needs a WebSocket") }));
+      } else if (!channels.size) {
         queueMicrotask(() => _frame({ ok: {} })); // nothing is open that could have died
       }
       return 0;

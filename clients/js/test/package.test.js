@@ -25,7 +25,7 @@ test("the built files are those of the source", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "fanfare-build-"));
   t.after(() => rm(folder, { recursive: true }));
   await run(process.execPath, ["build.js", folder], { cwd: here });
-  for (const name of ["fanfare.js", "fanfare-share.js"]) {
+  for (const name of ["fanfare.js", "fanfare-members.js", "fanfare-share.js"]) {
     assert.ok((await readFile(join(folder, name), "utf8")) === (await text(name)), `${name}: run npm run build`);
   }
 });
@@ -39,7 +39,7 @@ test("npm packs what an application needs, and it works from there", async (t) =
   t.after(() => rm(folder, { recursive: true }));
   const { stdout } = await run("npm", ["pack", "--json", "--pack-destination", folder], { cwd: here });
   const [{ filename, files }] = Object.values(JSON.parse(stdout));
-  const names = ["README.md", "fanfare-share.js", "fanfare.d.ts", "fanfare.js", "node-socket.js", "node.js", "package.json", "react.d.ts", "react.js"];
+  const names = ["README.md", "fanfare-members.js", "fanfare-share.js", "fanfare.d.ts", "fanfare.js", "node-socket.js", "node.js", "package.json", "react.d.ts", "react.js"];
   assert.deepEqual(files.map(({ path }) => path).sort(), names.sort());
   await writeFile(join(folder, "package.json"), '{"type":"module"}');
   await run("npm", ["install", "--offline", "--no-audit", "--legacy-peer-deps", join(folder, filename)], { cwd: folder });

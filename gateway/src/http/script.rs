@@ -1,4 +1,4 @@
-//! The JavaScript client, served by every node: `/fanfare.js`, its part for shared tabs, and its types.
+//! The JavaScript client, served by every node: `/fanfare.js`, its parts for presence and for shared tabs, and its types.
 //!
 //! The files are those of `clients/js`, by links in `gateway/src/page`, so that a packed crate contains them.
 
@@ -25,8 +25,9 @@ pub(crate) struct Script {
 }
 
 /// All files of the client.
-pub(crate) const SCRIPTS: [Script; 3] = [
+pub(crate) const SCRIPTS: [Script; 4] = [
     Script { path: "/fanfare.js", kind: JAVASCRIPT, text: include_str!("../page/fanfare.js") },
+    Script { path: "/fanfare-members.js", kind: JAVASCRIPT, text: include_str!("../page/fanfare-members.js") },
     Script { path: "/fanfare-share.js", kind: JAVASCRIPT, text: include_str!("../page/fanfare-share.js") },
     Script { path: "/fanfare.d.ts", kind: "text/plain; charset=utf-8", text: include_str!("../page/fanfare.d.ts") },
 ];

@@ -20,6 +20,11 @@ room.on("skipped", ({ count }) => console.log(count + 1));
 room.on("unsubscribed", ({ reason }) => console.log(reason));
 room.on("subscribed", ({ at, recovered }) => console.log(at, recovered));
 room.on("degraded", (degraded: boolean) => console.log(degraded));
+room.on("join", ({ user, client, info }) => console.log(user ?? client, info));
+room.on("presence", ({ members, count, partial, error }) => console.log(members[0]?.user, count + 1, partial, error?.message));
+fan.channel("chat:1", { presence: true }).members.map(({ user }) => user?.length);
+// @ts-expect-error: the list is the client's
+room.members.push({ user: "ann" });
 // @ts-expect-error: there is no such event
 room.on("massage", () => {});
 fan.on("state", ({ state, error, retryIn }) => console.log(state === "open", error?.message, retryIn));
@@ -38,6 +43,8 @@ export const use = async (): Promise<void> => {
   await room.publish({ texts: "hello" });
   const page: Page<Chat> = await room.history({ before: at, limit: 10 });
   console.log(page.messages[0]?.data.text, page.next, page.complete);
+  const { members, next, missing } = await room.presence({ after: "user:ann", limit: 10 });
+  console.log(members.length, next, missing?.[0], room.count, room.partial);
   const state: { items: number[]; at: string } = await room.snapshot(async (position) => ({ items: [1], at: position }));
   console.log(state.items);
   try {

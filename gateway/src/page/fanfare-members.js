@@ -1,0 +1,1 @@
+../../../clients/js/fanfare-members.js
