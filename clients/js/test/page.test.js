@@ -6,7 +6,8 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { file, open } from "./lib/browser.js";
-import { PATIENCE, ROOT, node, until } from "./lib/cluster.js";
+import { client } from "./lib/clients.js";
+import { PATIENCE, ROOT, WITH_TOKENS, node, token, until } from "./lib/cluster.js";
 
 const children = [];
 after(() => children.forEach((child) => child.kill("SIGKILL")));
@@ -64,6 +65,22 @@ test("the page at /, before and after use, and without its node", async () => {
   await page.type("#data", "away\n");
   await waitFor(page, `document.querySelector("#result.error")`);
   await check(page, "without its node");
+  assert.deepEqual(page.errors, []);
+  await page.close();
+});
+
+test("the page at / with members, among them a long name, more than it shows, and a list that is not whole", async (t) => {
+  const env = { FANFARE__CHANNELS: `[{ match = "*", presence = "members" }]`, FANFARE__LIMITS__CHANNELS_PER_USER: "1000" };
+  const gateway = await node({ env: { ...env, ...WITH_TOKENS, FANFARE__AUTH__ANONYMOUS: "on" } });
+  const page = await open(gateway.url);
+  await waitFor(page, `document.querySelectorAll("#members li").length === 1`);
+  await check(page, "alone, before the node knows that it is alone");
+  const rights = { info: { name: "Ann" }, channels: [{ match: "*", can: ["subscribe", "presence"] }] };
+  const names = ["ann", "a".repeat(120), ...Array.from({ length: 110 }, (_, i) => `member-${i}`)];
+  for (const name of names) client(t, gateway.url, { token: token(name, 600, rights) }).channel("news").on("message", () => {});
+  await waitFor(page, `document.querySelector("#members").innerText.includes("and 13 more")`);
+  await waitFor(page, `document.querySelector("#presentNote").hidden`);
+  await check(page, "crowded");
   assert.deepEqual(page.errors, []);
   await page.close();
 });
