@@ -37,6 +37,8 @@ async fn the_members_of_the_channel_come_and_leave_on_the_page_and_their_names_s
     page.fill("#token", &format!("{}{ENTER}", Issuer::new()?.token("ann", &["--info", r#"{"name":"Ann"}"#])?)).await?;
     page.wait_until("document.querySelector('#user').textContent === 'Connected as ann'", PATIENCE).await?;
     shows(&page, "ann (you)").await?;
+    // Who comes before the list is whole may have been there.
+    page.wait_until("document.querySelector('#presentNote').hidden", PATIENCE).await?;
     let attack = "<img src=x onerror=attacked=1>";
     let (bob, eve) = (user(&cluster, 2, "bob").await?, user(&cluster, 1, attack).await?);
     bob.subscribe("news").await?;
@@ -51,7 +53,6 @@ async fn the_members_of_the_channel_come_and_leave_on_the_page_and_their_names_s
     page.wait_until(&wanted, PATIENCE).await?;
     assert_eq!(page.text("#presentTitle").await?, "In news now: 4");
     assert_eq!(page.eval("document.images.length + (window.attacked ?? 0)").await?, 0);
-    page.wait_until("document.querySelector('#presentNote').hidden", PATIENCE).await?;
     for (width, scheme) in [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")] {
         page.appear(width, 800, scheme).await?;
         page.screenshot(shot(&format!("page-members-{width}-{scheme}"))).await?;
