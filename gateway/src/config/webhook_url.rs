@@ -12,7 +12,7 @@ use url::{Host, Url};
 
 use super::web_url::{Purpose, WebUrl};
 
-/// The URL of webhooks: https or http. Which hosts it may have, [`Reach`](crate::fetch::Reach) decides.
+/// The URL of webhooks: https or http. Which hosts it may have is checked before requests are sent.
 pub type WebhookUrl = WebUrl<Receiver>;
 
 /// The purpose of the URL of webhooks.

@@ -208,7 +208,7 @@ impl Delivery {
         for event in expired {
             // Between the parts of its JSON there may be ends of lines, in `info`.
             let event = String::from_utf8_lossy(&event.json).replace(char::is_control, " ");
-            tracing::warn!(event, "a webhook event is given up: it was not delivered within `webhooks.retry`");
+            tracing::warn!(%event, "a webhook event is given up: it was not delivered within `webhooks.retry`");
         }
     }
 
