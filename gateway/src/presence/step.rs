@@ -33,6 +33,14 @@ pub(super) struct Noted {
     occupied: BTreeMap<u32, bool>,
 }
 
+/// What a record changes in one channel.
+#[derive(Debug, Default)]
+struct OfChannel {
+    occupied: Option<What>,
+    members: Vec<What>,
+    vacated: Option<What>,
+}
+
 impl Noted {
     /// Notes whether a channel has subscribers, unless that is noted already.
     pub(super) fn touch(&mut self, channel: u32, occupied: bool) {
@@ -48,20 +56,21 @@ impl Noted {
     /// because the numbers differ from node to node.
     pub(super) fn take<'a>(&mut self, of: impl Fn(u32) -> (&'a str, bool)) -> Vec<Step> {
         let Self { steps, occupied } = std::mem::take(self);
-        let mut all: BTreeMap<&str, (Option<What>, Vec<What>, Option<What>)> = BTreeMap::new();
+        let mut all: BTreeMap<&str, OfChannel> = BTreeMap::new();
         for (id, before) in occupied {
             let (name, now) = of(id);
-            let first = (now && !before).then_some(What::Occupied);
-            all.insert(name, (first, Vec::new(), (before && !now).then_some(What::Vacated)));
+            let occupied = (now && !before).then_some(What::Occupied);
+            let vacated = (before && !now).then_some(What::Vacated);
+            all.insert(name, OfChannel { occupied, vacated, members: Vec::new() });
         }
         for (id, what) in steps {
-            all.entry(of(id).0).or_default().1.push(what);
+            all.entry(of(id).0).or_default().members.push(what);
         }
-        let of_channel = |(channel, (first, steps, last)): (&str, (Option<What>, Vec<What>, Option<What>))| {
-            let all: Vec<_> = first.into_iter().chain(steps).chain(last).collect();
-            all.into_iter().map(|what| Step { channel: channel.into(), what }).collect::<Vec<_>>()
+        let in_order = |(channel, of): (&str, OfChannel)| {
+            let all = of.occupied.into_iter().chain(of.members).chain(of.vacated);
+            all.map(|what| Step { channel: channel.into(), what }).collect::<Vec<_>>()
         };
-        all.into_iter().flat_map(of_channel).collect()
+        all.into_iter().flat_map(in_order).collect()
     }
 }
 
