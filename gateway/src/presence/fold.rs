@@ -4,28 +4,22 @@
 //! change. A member is there while at least one life holds it. A life's list replaces what it held before, so whatever a reader
 //! missed is right again with the next list.
 
+mod changes;
+
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use slab::Slab;
 
+#[cfg(test)]
+pub(crate) use self::changes::Audience;
+pub(crate) use self::changes::{Change, TOGETHER, TOO_MANY};
 use super::name::Name;
 use super::record::{Info, OnChannel, Written};
 use super::step::{Noted, Step, What};
 use crate::cluster::{Ended, Life};
-
-/// The number of members from which changes of a channel are shown together, once in [`TOGETHER`].
-const MANY: u64 = 1_000;
-
-/// How often changes are shown that are not shown at once.
-pub(crate) const TOGETHER: Duration = Duration::from_secs(1);
-
-/// The number of members from which changes say their number only.
-const TOO_MANY: u64 = 20_000;
-
-/// The most names in one change. More are shown in several.
-const NAMES: usize = 500;
 
 /// The most ended nodes that are remembered.
 const ENDED: usize = 4_096;
@@ -64,6 +58,8 @@ struct Channel {
     last: Option<Instant>,
     /// Members as they were when a change was shown last, if they may have changed since; `None` if they were not there.
     before: BTreeMap<Name, Option<Option<Info>>>,
+    /// Whether members were read while changes waited to be shown. Those readers know of members that no change has shown.
+    read: Cell<bool>,
 }
 
 /// A member's entry of one life. `at` is the offset of the record that last said so.
@@ -93,15 +89,6 @@ struct Heard {
     whole: bool,
     /// The number of its entries.
     held: u64,
-}
-
-/// A change that subscribers of a channel are shown. It can be applied twice: who has joined is there now, and who has left is not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Change {
-    pub(crate) channel: Box<str>,
-    pub(crate) joined: Vec<(Name, Option<Info>)>,
-    pub(crate) left: Vec<Name>,
-    pub(crate) count: u64,
 }
 
 /// Some members of a channel, by name.
@@ -210,49 +197,17 @@ impl Fold {
         // No user has an empty name.
         let mut rest = self.members.range((from, Unbounded)).take_while(|(key, _)| key.channel == id);
         let members = rest.by_ref().take(limit).map(|(key, held)| (key.name.clone(), shown(held).flatten()));
-        Page { members: members.collect(), more: rest.next().is_some(), count: self.channels[id as usize].count() }
+        let channel = &self.channels[id as usize];
+        if !channel.before.is_empty() || channel.count() != channel.shown {
+            channel.read.set(true);
+        }
+        Page { members: members.collect(), more: rest.next().is_some(), count: channel.count() }
     }
 
     /// The channels with members whose names begin with `prefix`, and their numbers.
     pub(crate) fn channels(&self, prefix: &str) -> impl Iterator<Item = (&str, u64)> {
         let all = self.channels.iter().map(|(_, channel)| (&*channel.name, channel.count()));
         all.filter(move |(name, count)| *count > 0 && name.starts_with(prefix))
-    }
-
-    /// The changes that subscribers are to be shown now. Those of large channels may have to wait.
-    pub(crate) fn take(&mut self, now: Instant) -> Vec<Change> {
-        let mut changes = Vec::new();
-        let mut later = BTreeSet::new();
-        for id in std::mem::take(&mut self.changed) {
-            let channel = &mut self.channels[id as usize];
-            if !channel.is_due(now) {
-                later.insert(id);
-                continue;
-            }
-            let (count, before) = (channel.count(), std::mem::take(&mut channel.before));
-            let (mut joined, mut left) = (Vec::new(), Vec::new());
-            for (name, before) in before {
-                let key = Key { channel: id, name };
-                match self.members.get(&key).and_then(|held| shown(held)) {
-                    Some(info) if before.as_ref() != Some(&info) => joined.push((key.name, info)),
-                    None if before.is_some() => left.push(key.name),
-                    _ => {}
-                }
-            }
-            if !joined.is_empty() || !left.is_empty() || count != channel.shown {
-                if count.max(channel.shown) >= TOO_MANY {
-                    (joined, left) = (Vec::new(), Vec::new());
-                }
-                show(&mut changes, &channel.name, joined, left, count);
-                (channel.shown, channel.last) = (count, Some(now));
-            }
-            if count == 0 {
-                let Channel { name, .. } = self.channels.remove(id as usize);
-                self.ids.remove(&name);
-            }
-        }
-        self.changed = later;
-        changes
     }
 
     fn id(&mut self, channel: &str) -> u32 {
@@ -389,20 +344,19 @@ impl Fold {
 
 impl Channel {
     fn new(name: &str) -> Self {
-        Self { name: name.into(), members: 0, counts: Vec::new(), shown: 0, last: None, before: BTreeMap::new() }
+        Self {
+            name: name.into(),
+            members: 0,
+            counts: Vec::new(),
+            shown: 0,
+            last: None,
+            before: BTreeMap::new(),
+            read: Cell::new(false),
+        }
     }
 
     fn count(&self) -> u64 {
         self.members + self.counts.iter().map(|counted| counted.number).sum::<u64>()
-    }
-
-    /// The first subscriber and the end of the last are shown at once, and so are changes of a small channel.
-    fn is_due(&self, now: Instant) -> bool {
-        let (count, named) = (self.count(), self.counts.is_empty());
-        (named && count.max(self.shown) < MANY)
-            || count == 0
-            || self.shown == 0
-            || self.last.is_none_or(|last| now >= last + TOGETHER)
     }
 }
 
@@ -410,22 +364,6 @@ impl Channel {
 #[expect(clippy::option_option, reason = "whether there is a member, and whether it has information")]
 fn shown(entries: &[Held]) -> Option<Option<Info>> {
     entries.first().map(|held| held.info.clone())
-}
-
-/// Adds a change, in several parts if it has many names.
-fn show(to: &mut Vec<Change>, channel: &str, joined: Vec<(Name, Option<Info>)>, left: Vec<Name>, count: u64) {
-    let change = |joined: &[(Name, Option<Info>)], left: &[Name]| Change {
-        channel: channel.into(),
-        joined: joined.to_vec(),
-        left: left.to_vec(),
-        count,
-    };
-    if joined.len() + left.len() <= NAMES {
-        to.push(change(&joined, &left));
-        return;
-    }
-    to.extend(left.chunks(NAMES).map(|left| change(&[], left)));
-    to.extend(joined.chunks(NAMES).map(|joined| change(joined, &[])));
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ mod fold;
 mod local;
 mod name;
 mod record;
+#[cfg(test)]
+pub(crate) mod samples;
 mod snapshot;
 mod step;
 mod writer;
@@ -19,7 +21,9 @@ use broker_adapters::{Offset, Partition, Position, Record};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-pub(crate) use self::fold::Change;
+#[cfg(test)]
+pub(crate) use self::fold::Audience;
+pub(crate) use self::fold::{Change, TOO_MANY};
 use self::fold::{Fold, Page};
 pub(crate) use self::name::{InvalidName, Name};
 use self::record::Written;
@@ -48,6 +52,9 @@ pub(crate) struct Presence {
     sections: Box<[Section]>,
     /// Notified when there may be something to write.
     due: Notify,
+    /// How tests have this node read records.
+    #[cfg(test)]
+    reading: std::sync::OnceLock<samples::Fault>,
 }
 
 /// One partition. A worker takes one of the locks at a time, and holds none across a wait.
@@ -84,7 +91,20 @@ impl Presence {
         let fold = || if config.webhooks.endpoint.is_some() { Fold::noting() } else { Fold::default() };
         let reading = || Mutex::new(Reading { fold: fold(), ..Reading::default() });
         let section = || Section { reading: reading(), writing: Mutex::new(Writing::new(linger)) };
-        Self { used, cluster, sections: (0..partitions).map(|_| section()).collect(), due: Notify::new() }
+        Self {
+            used,
+            cluster,
+            sections: (0..partitions).map(|_| section()).collect(),
+            due: Notify::new(),
+            #[cfg(test)]
+            reading: std::sync::OnceLock::new(),
+        }
+    }
+
+    /// Has this node read records in another way.
+    #[cfg(test)]
+    pub(crate) fn read_as(&self, fault: samples::Fault) {
+        self.reading.get_or_init(|| fault);
     }
 
     /// Adds a connection of this node to a channel.
@@ -155,6 +175,12 @@ impl Presence {
                 return Vec::new();
             }
         };
+        #[cfg(test)]
+        let written = {
+            let mut written = written;
+            self.reading.get().inspect(|fault| fault(&mut written));
+            written
+        };
         let mut reading = self.reading(record.partition);
         reading.fold.apply(&written, record.offset.0);
         let steps = reading.fold.steps();
@@ -199,7 +225,8 @@ impl Presence {
     pub(crate) fn lost(&self, at: Position, now: Instant) {
         let mut reading = self.reading(at.partition);
         reading.fold.broke();
-        reading.head = at.offset.0;
+        // What is read from now on may stand at smaller offsets than before: a watcher must not take it for known.
+        (reading.head, reading.at) = (at.offset.0, Some(at));
         drop(reading);
         if self.used {
             self.writing(at.partition).owe_list(now, AFTER_BREAK.mul_f64(fastrand::f64()));

@@ -86,6 +86,7 @@ mod tests {
     use broker_adapters::{Check, Offset, Partition};
 
     use super::*;
+    use crate::presence::Audience;
 
     #[test]
     fn members_and_their_changes_are_written_as_json() {
@@ -97,7 +98,8 @@ mod tests {
         let more = Snapshot { next: Some(x.0.clone()), partial: true, missing: vec!["n2".into()], ..some };
         let rest = r#""at":"09.2.ab","count":2,"missing":["n2"],"next":"client:x","partial":true"#;
         assert_eq!(page("a", &more), format!(r#""ok":{{"channel":"a",{members},{rest}}}"#));
-        let of = Change { channel: "a".into(), joined: vec![x], left: vec![ann.0], count: 1 };
+        let to = Audience::Everyone;
+        let of = Change { channel: "a".into(), to, joined: vec![x], left: vec![ann.0], count: 1 };
         let expected = r#"{"channel":"a","presence":{"joined":[{"client":"x"}],"left":[{"user":"a\"n"}],"count":1,"at":"09.2.ab"}}"#;
         assert_eq!(change(&of, at), expected);
         let counted = Change { joined: vec![], left: vec![], ..of };

@@ -25,7 +25,7 @@ pub(crate) enum Command<'a> {
     Refresh { token: Token<'a> },
     /// Asks for the messages of a channel: all after a position, or else this number of the last ones, and new ones.
     /// With `presence`, also for who is there, and for the changes of that.
-    Subscribe { channel: Cow<'a, str>, since: Option<Position>, last: Option<u32>, presence: bool },
+    Subscribe { channel: Cow<'a, str>, since: Option<Position>, last: Option<u32>, presence: Sight },
     /// Asks for up to `limit` members of a channel after a name.
     Presence { channel: Cow<'a, str>, after: Option<Name>, limit: u32 },
     /// Asks for at most `limit` messages of a channel.
@@ -38,6 +38,23 @@ pub(crate) enum Command<'a> {
     Ping,
     /// Answers a ping.
     Pong,
+}
+
+/// What a subscriber wants to see of who is in the channel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Sight {
+    #[default]
+    Nothing,
+    /// Its members; of a very large channel only how many there are.
+    Usual,
+    /// Its members, however many there are.
+    All,
+}
+
+impl From<bool> for Sight {
+    fn from(wanted: bool) -> Self {
+        if wanted { Self::Usual } else { Self::Nothing }
+    }
 }
 
 /// A token as it came. No way of printing shows it.

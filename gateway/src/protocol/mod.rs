@@ -20,7 +20,7 @@ mod traced;
 use broker_adapters::{Payload, Record};
 
 pub(crate) use self::body::Body;
-pub(crate) use self::command::{Command, Failure, MOST, Request, Start, Token, message_id};
+pub(crate) use self::command::{Command, Failure, MOST, Request, Sight, Start, Token, message_id};
 use self::places::Places;
 pub(crate) use self::reply::{Notice, Output, Reply};
 use crate::close::CloseReason;

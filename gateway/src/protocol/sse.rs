@@ -182,7 +182,7 @@ mod tests {
     use broker_adapters::{Check, MessageId, Offset, Partition, Position};
 
     use super::*;
-    use crate::presence::{Change, Name, Snapshot};
+    use crate::presence::{Audience, Change, Name, Snapshot};
 
     fn shown(output: Output) -> String {
         match output {
@@ -236,7 +236,7 @@ mod tests {
         );
         let lost = "event: lost\ndata: {\"channel\":\"a\",\"reason\":\"not_held\"}\n\n";
         assert_eq!(shown(Sse.reply(None, &listed)), format!("id: 02.1.3\n{lost}{list}"));
-        let change = Change { channel: "a".into(), joined, left: Vec::new(), count: 2 };
+        let change = Change { channel: "a".into(), to: Audience::Everyone, joined, left: Vec::new(), count: 2 };
         let change = shown(Sse.notice(Notice::Presence { change: &change, at }));
         let members = format!("\"joined\":[{{\"user\":\"ann\",{info}}}],\"count\":2,\"at\":\"02.1.3\"");
         assert_eq!(change, format!("event: presence\ndata: {{\"channel\":\"a\",{members}}}\n\n"));

@@ -2,6 +2,7 @@
 //!
 //! Its part of the seed decides each action and its time.
 
+mod publish;
 mod receive;
 mod rights;
 pub(super) mod wire;
@@ -17,15 +18,11 @@ use law::Outcome;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
+use self::publish::Publishing;
 use self::wire::masked;
 use super::pipe::{End, pipe};
 use super::tokens::Token;
 use super::world::World;
-
-/// Attempts to publish one message under one key.
-const TRIES: u32 = 4;
-/// How late the reply to a publish may be: workers are busy for 200 ms at most.
-const LATE: Duration = Duration::from_millis(500);
 
 /// What the client knows of one channel.
 #[derive(Default)]
@@ -43,17 +40,6 @@ struct Interest {
     trace: usize,
     /// The number of final messages received.
     finals: u32,
-}
-
-/// A publish under way.
-struct Publishing {
-    intent: usize,
-    channel: String,
-    payload: String,
-    key: Option<String>,
-    tries: u32,
-    /// An earlier attempt may have been stored.
-    maybe_stored: bool,
 }
 
 enum Asked {
@@ -81,6 +67,8 @@ pub(super) struct Client {
     past: Rng,
     /// The same for what tokens allow.
     rights: Rng,
+    /// The same for who else is there.
+    others: Rng,
     /// The channels that the token of the connection allows.
     allowed: BTreeSet<String>,
     interests: BTreeMap<String, Interest>,
@@ -95,6 +83,7 @@ impl Client {
     pub(super) fn new(world: Rc<World>, number: usize, mut rng: Rng) -> Self {
         let past = Rng::with_seed(rng.clone().u64(..));
         let rights = Rng::with_seed(past.clone().u64(..));
+        let others = Rng::with_seed(rights.clone().u64(..));
         let interests = world
             .channels
             .iter()
@@ -106,6 +95,7 @@ impl Client {
             rng,
             past,
             rights,
+            others,
             allowed: BTreeSet::new(),
             interests,
             connection: None,
@@ -233,6 +223,9 @@ impl Client {
         if self.past.u8(0..4) == 0 {
             command["last"] = self.past.u32(1..40).into();
         }
+        if self.others.bool() {
+            command["presence"] = true.into();
+        }
         let asked = Asked::Subscribe { channel: channel.to_owned(), since, again };
         let id = self.ask("subscribe", &command, asked);
         if let (Some(interest), false) = (self.interests.get_mut(channel), again) {
@@ -261,6 +254,7 @@ impl Client {
         let channel = joined[self.rng.usize(0..joined.len())].clone();
         let id = self.ask("unsubscribe", &json!({ "channel": channel }), Asked::Unsubscribe);
         let comes_back = self.rng.bool();
+        self.world.attendance.borrow_mut().end(self.number, &channel);
         if let Some(interest) = self.interests.get_mut(&channel) {
             (interest.joined, interest.wanted, interest.asked, interest.leaving) = (false, comes_back, id, true);
         }
@@ -312,68 +306,6 @@ impl Client {
         }
     }
 
-    fn publish(&mut self) {
-        self.published += 1;
-        let channel = self.rng.choice(&self.world.channels).cloned().unwrap_or_default();
-        let mut payload = format!("{}.{}", self.number, self.published);
-        if self.rng.u8(0..8) == 0 {
-            payload = format!("{payload} {}", "x".repeat(self.rng.usize(0..2_000)));
-        }
-        let key = (self.rng.u8(0..3) > 0).then(|| format!("key {}.{}", self.number, self.published));
-        self.begin(channel, payload, key);
-    }
-
-    fn publish_final(&mut self) {
-        self.published += 1;
-        let channel = self.world.channels[self.published as usize % self.world.channels.len()].clone();
-        self.begin(channel, format!("final {}", self.published), None);
-    }
-
-    fn begin(&mut self, channel: String, payload: String, key: Option<String>) {
-        let intent = self.world.chronicle.intent(&channel, &payload);
-        self.send(Publishing { intent, channel, payload, key, tries: 0, maybe_stored: false });
-    }
-
-    fn send(&mut self, mut publishing: Publishing) {
-        publishing.tries += 1;
-        let mut command = json!({ "channel": publishing.channel, "data": publishing.payload });
-        if let Some(key) = &publishing.key {
-            command["key"] = key.as_str().into();
-        }
-        let due = Instant::now() + self.world.config.broker.publish_timeout + LATE;
-        self.ask("publish", &command, Asked::Publish { publishing, due });
-    }
-
-    fn retry(&mut self) {
-        if self.connection.is_some() && !self.retries.is_empty() {
-            let publishing = self.retries.swap_remove(self.rng.usize(0..self.retries.len()));
-            self.send(publishing);
-        }
-    }
-
-    /// Handles the outcome of an attempt to publish.
-    fn tried(&mut self, mut publishing: Publishing, outcome: Outcome) {
-        if publishing.tries > TRIES {
-            return;
-        }
-        let chronicle = &self.world.chronicle;
-        publishing.maybe_stored |= outcome == Outcome::Unknown;
-        match outcome {
-            Outcome::Acknowledged => {
-                // Retry an acknowledged publish. Only if the broker loses nothing: after a roll-back it would be stored again.
-                let again = publishing.tries == 1 && self.world.expected.nothing_lost && self.rng.u8(0..8) == 0;
-                chronicle.end(publishing.intent, Outcome::Acknowledged);
-                if again && publishing.key.is_some() {
-                    publishing.tries = TRIES;
-                    self.retries.push(publishing);
-                }
-            }
-            _ if publishing.key.is_some() && publishing.tries < TRIES => self.retries.push(publishing),
-            _ if publishing.maybe_stored => chronicle.end(publishing.intent, Outcome::Unknown),
-            outcome => chronicle.end(publishing.intent, outcome),
-        }
-    }
-
     /// Sends a command and returns its id; `None` without a connection.
     fn ask(&mut self, command: &str, body: &Value, asked: Asked) -> Option<u64> {
         self.ids += 1;
@@ -389,19 +321,9 @@ impl Client {
         sent.then_some(id)
     }
 
-    /// Checks that each publish is answered in time while the client reads.
-    fn overdue(&mut self) {
-        let now = Instant::now();
-        let late = |asked: &Asked| matches!(asked, Asked::Publish { due, .. } if *due < now);
-        let listened = self.connection.as_ref().is_some_and(|connection| connection.paused_until + LATE < now);
-        if listened && let Some((id, _)) = self.asked.iter().find(|(_, asked)| late(asked)) {
-            self.breach(format!("no reply to publish {id} in time"));
-            self.drop_connection("gives up");
-        }
-    }
-
     fn drop_connection(&mut self, why: &str) {
         self.world.tokens.borrow_mut().drop(self.number);
+        self.world.attendance.borrow_mut().end_all(self.number);
         if let Some(connection) = self.connection.take() {
             self.note(format_args!("{why} (node {})", connection.node));
         }

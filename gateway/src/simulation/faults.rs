@@ -38,6 +38,11 @@ pub(super) enum Fault {
         delay: u64,
         lasts: u64,
     },
+    /// A node does nothing for a while, as a stopped process.
+    Pause {
+        node: usize,
+        lasts: u64,
+    },
     Crash {
         node: usize,
         lasts: u64,
@@ -74,12 +79,13 @@ pub(super) enum Fault {
 }
 
 /// The kinds of faults.
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 14] = [
     "cut",
     "stall",
     "deaf",
     "restart",
     "flakiness",
+    "pause",
     "crash",
     "wipe",
     "trim",
@@ -90,7 +96,7 @@ const KINDS: [&str; 13] = [
     "set back",
 ];
 /// The index in [`KINDS`] from which on the kinds lose records.
-const LOSING: usize = 6;
+const LOSING: usize = 7;
 
 /// The faults of one world.
 pub(super) struct Plan {
@@ -147,6 +153,7 @@ impl Fault {
                 delay: rng.u64(1..slow),
                 lasts: lasts * 2,
             },
+            "pause" => Self::Pause { node, lasts: lasts * 3 },
             "crash" => Self::Crash { node, lasts },
             "wipe" => Self::Wipe { partition },
             "trim" => Self::Trim { partition, keep: rng.u64(0..20) },
@@ -185,7 +192,7 @@ impl Fault {
                 last(lasts).await;
                 model.change(|state| state.flakiness = Flakiness { delay: 3, ..Flakiness::default() });
             }
-            Self::Crash { lasts, .. } => last(lasts).await,
+            Self::Pause { lasts, .. } | Self::Crash { lasts, .. } => last(lasts).await,
             Self::Wipe { partition } => model.wipe(partition % partitions),
             Self::Trim { partition, keep } => {
                 model.change(|state| state.ledger.trim(partition % partitions, keep));

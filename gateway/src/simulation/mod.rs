@@ -4,8 +4,9 @@
 //! Simulated: the broker, sockets, clients, time. It uses one thread, tokio's paused clock, and the seed for each choice.
 //! Each world must keep the law: an acknowledged message is delivered once or announced as lost, in the same order for all
 //! clients, never to a client whose right to it was withdrawn, and everything works again after the faults. The nodes then know which
-//! of them live.
+//! of them live, and nodes and clients who is in which channel.
 
+mod attendance;
 mod broker;
 mod chronicle;
 mod client;
@@ -29,8 +30,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::world::{live, live_with};
+use self::node::Build;
+use self::world::{RIGHT, live, live_with};
 use crate::gate::{Backend, Decision, Identity, Judge, Policy, Question, Right, Rules};
+use crate::presence::samples::FAULTS;
 use crate::protocol::Failure;
 
 /// The number of fixed seeds that each test run simulates.
@@ -172,8 +175,20 @@ impl Judge for Forgiving {
 #[test]
 fn a_withdrawal_that_a_node_ignores_is_found_by_the_rule_of_rights() {
     let found = (0..100).any(|seed| {
-        let verdict = live_with(seed, false, |config| Box::new(Forgiving(Rules::new(config))));
+        let build = Build { gate: |config| Box::new(Forgiving(Rules::new(config))), ..RIGHT };
+        let verdict = live_with(seed, false, build);
         verdict.breaches.iter().any(|breach| breach.contains("later than the withdrawal of the right allows"))
     });
     assert!(found);
+}
+
+#[test]
+fn nodes_that_read_presence_wrongly_are_found_by_what_they_and_their_clients_see() {
+    for (what, reading) in FAULTS {
+        let found = (0..100).any(|seed| {
+            let verdict = live_with(seed, false, Build { reading, ..RIGHT });
+            verdict.breaches.iter().any(|breach| breach.contains("who is there"))
+        });
+        assert!(found, "a node that {what} passes");
+    }
 }

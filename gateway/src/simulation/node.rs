@@ -1,15 +1,19 @@
 //! A node without threads and sockets. Log, relay, window and workers are the real ones.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::future::poll_fn;
 use std::net::Ipv4Addr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use broker_adapters::Log;
 use fastrand::Rng;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, LocalSet};
+use tokio::time::Instant;
 
 use super::broker::Model;
 use super::pipe::End;
@@ -26,6 +30,8 @@ use crate::node::core::Core;
 use crate::node::health::Health;
 use crate::node::metrics::Metrics;
 use crate::node::shared::Shared;
+use crate::presence::Presence;
+use crate::presence::samples::Fault;
 use crate::protocol::{Format, Protocol, native};
 use crate::relay::Relayed;
 use crate::worker::arrival::Arrival;
@@ -40,24 +46,43 @@ const CAPACITY: usize = 1_000;
 /// Makes the part of a node that decides what clients may do.
 pub(super) type Gate = fn(&Config) -> Box<dyn Judge>;
 
+/// The parts of nodes that tests replace by faulty ones.
+#[derive(Clone, Copy)]
+pub(super) struct Build {
+    pub(super) gate: Gate,
+    /// How the node reads records of presence.
+    pub(super) reading: Fault,
+}
+
 /// What the world sees of a node.
 struct Parts {
     health: Arc<Health>,
     log: Arc<Log>,
     cluster: Arc<Cluster>,
+    presence: Arc<Presence>,
+}
+
+/// Whether a node stands still.
+#[derive(Default)]
+struct Still {
+    stands: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
 }
 
 /// A running node. Dropping it simulates a crash.
 pub(super) struct Node {
     task: AbortHandle,
     parts: Rc<OnceCell<Parts>>,
+    still: Rc<Still>,
+    /// When it was started, or went on after it stood still.
+    runs_since: Cell<Instant>,
     accepted: Vec<mpsc::Sender<(End, Arc<Identity>)>>,
     turn: RefCell<usize>,
 }
 
 impl Node {
     /// Starts a node on the current [`LocalSet`]; `rng` decides how often its workers are busy.
-    pub(super) fn start(model: &Arc<Model>, number: usize, config: &Config, gate: Gate, rng: &mut Rng) -> Self {
+    pub(super) fn start(model: &Arc<Model>, number: usize, config: &Config, build: Build, rng: &mut Rng) -> Self {
         let (mut accepted, mut inlets) = (Vec::new(), Vec::new());
         for _ in 0..config.node.workers {
             let (sender, receiver) = mpsc::channel(ACCEPTED);
@@ -67,20 +92,25 @@ impl Node {
         let parts = Rc::new(OnceCell::new());
         let (broker, config, known) = (model.link(number), config.clone(), Rc::clone(&parts));
         let life = async move {
-            let gates = (Auth::new(&config).expect("the only key is a secret"), gate(&config));
+            let gates = (Auth::new(&config).expect("the only key is a secret"), (build.gate)(&config));
             let core = Core::new(broker, config, format!("node {number}"), gates, Metrics::default(), wall);
             // Cannot fail: this task runs once.
-            let Shared { log, cluster, .. } = &*core.shared;
+            let Shared { log, cluster, presence, .. } = &*core.shared;
             let (health, log, cluster) = (Arc::clone(&core.health), Arc::clone(log), Arc::clone(cluster));
-            let _ = known.set(Parts { health, log, cluster });
+            presence.read_as(build.reading);
+            let _ = known.set(Parts { health, log, cluster, presence: Arc::clone(presence) });
             tokio::task::spawn_local(core.keeper());
             tokio::task::spawn_local(core.attendance());
             tokio::task::spawn_local(core.member(None, CAPACITY));
             let workers = inlets.into_iter().map(|(accepted, rng)| run_worker(&core.shared, accepted, rng)).collect();
             core.relay(workers).await;
         };
-        let task = tokio::task::spawn_local(async move { LocalSet::new().run_until(life).await });
-        Self { task: task.abort_handle(), parts, accepted, turn: RefCell::new(0) }
+        let still = Rc::new(Still::default());
+        let task = tokio::task::spawn_local(while_running(Rc::clone(&still), async move {
+            LocalSet::new().run_until(life).await;
+        }));
+        let (task, runs_since) = (task.abort_handle(), Cell::new(Instant::now()));
+        Self { task, parts, still, runs_since, accepted, turn: RefCell::new(0) }
     }
 
     /// Whether the node is ready; false before its task has started.
@@ -98,6 +128,25 @@ impl Node {
         self.parts.get().map(|parts| Arc::clone(&parts.cluster))
     }
 
+    /// What the node knows of members, once its task has started.
+    pub(super) fn presence(&self) -> Option<Arc<Presence>> {
+        self.parts.get().map(|parts| Arc::clone(&parts.presence))
+    }
+
+    /// Stands still as a stopped process does, or goes on. The reader and the publisher of its log are tasks of the runtime and go on,
+    /// the reader until its queue is full, as the kernel goes on to receive for a stopped process.
+    pub(super) fn stand_still(&self, stands: bool) {
+        if self.still.stands.replace(stands) != stands {
+            self.runs_since.set(Instant::now());
+            self.still.waker.take().into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Since when it has been running; now, if it stands still.
+    pub(super) fn runs_since(&self) -> Instant {
+        if self.still.stands.get() { Instant::now() } else { self.runs_since.get() }
+    }
+
     /// Connects a client; false if the node does not accept it.
     pub(super) fn connect(&self, end: End, identity: Arc<Identity>) -> bool {
         let turn = self.turn.replace_with(|turn| (*turn + 1) % self.accepted.len());
@@ -109,6 +158,16 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Gives a future no turn while its node stands still.
+async fn while_running(still: Rc<Still>, life: impl Future<Output = ()>) {
+    let mut life = pin!(life);
+    poll_fn(|cx| {
+        still.waker.replace(Some(cx.waker().clone()));
+        if still.stands.get() { Poll::Pending } else { life.as_mut().poll(cx) }
+    })
+    .await;
 }
 
 fn run_worker(

@@ -4,16 +4,21 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::time::Duration;
 
+use broker_adapters::Partition;
 use fastrand::Rng;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::attendance;
 use super::broker::{Model, Traits};
 use super::client::wire::{frame, masked};
 use super::node::Node;
 use super::pipe::{End, pipe};
+use super::world::RIGHT;
+use crate::cluster;
 use crate::config::{ByteSize, Config};
-use crate::gate::{Identity, Rules};
+use crate::gate::Identity;
+use crate::presence::{self, samples};
 
 /// Longer than a resume waits for its node, in simulated time.
 const WHILE: Duration = Duration::from_secs(5);
@@ -36,7 +41,7 @@ fn on_a_node(config: impl FnOnce(&mut Config), scenario: impl AsyncFnOnce(&Node)
             pipeline: 4,
         };
         let model = Model::new(1, 1, traits, Rng::with_seed(1));
-        let node = Node::start(&model, 0, &settings, |config| Box::new(Rules::new(config)), &mut Rng::with_seed(1));
+        let node = Node::start(&model, 0, &settings, RIGHT, &mut Rng::with_seed(1));
         let begin = Instant::now();
         while !node.is_ready() {
             assert!(begin.elapsed() < WHILE, "the node is not ready");
@@ -153,4 +158,38 @@ fn an_unsubscribe_during_a_resume_holds_until_the_next_subscribe() {
             assert!(received.iter().any(|text| text.contains(r#""data":"received""#)), "{received:?}");
         },
     );
+}
+
+#[test]
+fn of_a_very_large_channel_clients_that_ask_for_all_are_shown_members_and_others_their_number() {
+    let rules = |config: &mut Config| {
+        *config = toml::from_str(attendance::RULES).expect("rules of a configuration");
+        (config.node.workers, config.broker.partitions) = (1, 1);
+        // Nothing ends the life of a node that writes no more.
+        config.cluster.lease = Duration::from_secs(3_600);
+    };
+    on_a_node(rules, async |node| {
+        let log = node.log().expect("it has started");
+        let publish = async |number: u64, members| {
+            let written = samples::join(number, members);
+            cluster::publish_to(&log, Partition(0), presence::CHANNEL, &written).await.expect("the broker stores it");
+        };
+        for number in 0..10 {
+            publish(u64::from(number) + 1, 2_000 * number..2_000 * (number + 1)).await;
+        }
+        sleep(WHILE).await;
+        let watch = |presence: &str| {
+            let client = connect(node, 100_000);
+            send(&client, &format!(r#"{{"subscribe":{{"channel":"room","presence":{presence}}}}}"#));
+            client
+        };
+        let (usual, all) = (watch("true"), watch("\"all\""));
+        let (listed, named) = (receive(&usual).await, receive(&all).await);
+        assert!(listed[0].contains(r#""members":[],"#), "{listed:?}");
+        assert!(named[0].contains("user000099") && named[0].contains(r#""next":"user:user000099""#), "{named:?}");
+        publish(11, 20_000..20_001).await;
+        let (shown, named) = (receive(&usual).await, receive(&all).await);
+        assert!(shown.iter().any(|text| text.contains("20003")) && shown.iter().all(|text| !text.contains("user0")));
+        assert!(named.iter().any(|text| text.contains(r#""joined":[{"user":"user020000"}]"#)), "{named:?}");
+    });
 }

@@ -20,6 +20,9 @@ const LIFE: u64 = 3_600;
 /// How long after it is stored a revocation may need where nothing fails.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
+/// The users of all clients.
+const USERS: usize = 3;
+
 /// The key of all nodes, as a configuration has it.
 pub(super) const KEYS: &str = r#"keys = [{ secret = "a secret of simulated nodes and clients" }]"#;
 
@@ -36,8 +39,8 @@ pub(super) struct Tokens {
     signer: Signer,
     /// When the token of each connected client was issued.
     issued: BTreeMap<usize, u64>,
-    /// The latest revocation of each client, and when it was stored.
-    revoked: BTreeMap<usize, (u64, Instant)>,
+    /// The latest revocation of each user, and when it was stored.
+    revoked: BTreeMap<String, (u64, Instant)>,
 }
 
 impl Tokens {
@@ -81,7 +84,7 @@ impl Tokens {
     }
 
     pub(super) fn revoke(&mut self, client: usize, before: u64) {
-        self.revoked.insert(client, (before, Instant::now()));
+        self.revoked.insert(user(client), (before, Instant::now()));
     }
 
     /// The clients that are connected with a revoked token.
@@ -96,17 +99,18 @@ impl Tokens {
 
     /// When the revocation of a connected client's token was stored.
     fn since(&self, client: usize) -> Option<Instant> {
-        let (before, stored) = *self.revoked.get(&client)?;
+        let (before, stored) = *self.revoked.get(&user(client))?;
         self.issued.get(&client).filter(|issued| **issued <= before).map(|_| stored)
     }
 }
 
-/// The record that revokes the tokens of a client.
+/// The record that revokes the tokens of a client's user.
 pub(super) fn revocation(client: usize, before: u64) -> Control {
     let revoke = Revocation { token: None, user: Some(user(client)), before: Some(before), until: before + 2 * LIFE };
     Control { revoke: vec![revoke], ..Control::default() }
 }
 
-fn user(client: usize) -> String {
-    format!("user-{client}")
+/// The user of a client: some users have two.
+pub(super) fn user(client: usize) -> String {
+    format!("user-{}", client % USERS)
 }

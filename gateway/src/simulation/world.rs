@@ -10,12 +10,13 @@ use law::Report;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::attendance::{self, Attendance};
 use super::broker::{Flakiness, Model, Traits};
 use super::chronicle::Chronicle;
 use super::client::Client;
 use super::faults::{Fault, Plan};
 use super::judge::{Expected, judge};
-use super::node::{Gate, Node};
+use super::node::{Build, Node};
 use super::pipe::End;
 use super::tokens::{self, Tokens};
 use crate::cluster::publish;
@@ -45,20 +46,24 @@ pub(super) struct World {
     /// For each client, whether it has received a final message on each channel that it wants.
     pub(super) done: RefCell<Vec<bool>>,
     pub(super) tokens: RefCell<Tokens>,
+    pub(super) attendance: RefCell<Attendance>,
     pub(super) model: Arc<Model>,
     pub(super) nodes: RefCell<Vec<Option<Node>>>,
     rng: RefCell<Rng>,
     faultless: bool,
-    gate: Gate,
+    build: Build,
 }
 
 /// Simulates the world of this seed. With `keep_lines`, the verdict has a line for each event.
 pub(super) fn live(seed: u64, keep_lines: bool) -> Verdict {
-    live_with(seed, keep_lines, |config| Box::new(Rules::new(config)))
+    live_with(seed, keep_lines, RIGHT)
 }
 
-/// The same with nodes that ask another judge.
-pub(super) fn live_with(seed: u64, keep_lines: bool, gate: Gate) -> Verdict {
+/// Nodes as they are.
+pub(super) const RIGHT: Build = Build { gate: |config| Box::new(Rules::new(config)), reading: |_| {} };
+
+/// The same with other nodes.
+pub(super) fn live_with(seed: u64, keep_lines: bool, build: Build) -> Verdict {
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime without I/O needs no system resources");
@@ -66,13 +71,13 @@ pub(super) fn live_with(seed: u64, keep_lines: bool, gate: Gate) -> Verdict {
         super::begin_of_time();
         let mut rng = Rng::with_seed(seed);
         let plan = Plan::draw(&mut rng);
-        let world = World::draw(&mut rng, &plan, keep_lines, gate);
+        let world = World::draw(&mut rng, &plan, keep_lines, build);
         world.run(plan, &mut rng).await
     })
 }
 
 impl World {
-    fn draw(rng: &mut Rng, plan: &Plan, keep_lines: bool, gate: Gate) -> Rc<Self> {
+    fn draw(rng: &mut Rng, plan: &Plan, keep_lines: bool, build: Build) -> Rc<Self> {
         let faultless = plan.faults.is_empty();
         let config = draw_config(rng, faultless);
         let traits = Traits {
@@ -102,11 +107,12 @@ impl World {
             calm: Cell::new(false),
             done: RefCell::new(vec![false; rng.usize(2..=5)]),
             tokens: RefCell::new(Tokens::new(&config)),
+            attendance: RefCell::default(),
             model,
             nodes: RefCell::new((0..nodes).map(|_| None).collect()),
             rng: RefCell::new(rng.fork()),
             faultless,
-            gate,
+            build,
             config,
         })
     }
@@ -148,6 +154,7 @@ impl World {
             }
         });
         (0..self.size()).filter(|node| !self.is_up(*node)).for_each(|node| self.start_node(node));
+        self.nodes.borrow().iter().flatten().for_each(|node| node.stand_still(false));
         self.calm.set(true);
         self.chronicle.note(format_args!("CALM"));
         let (begin, end) = (Instant::now(), Instant::now() + RECOVERY);
@@ -165,12 +172,21 @@ impl World {
                 self.chronicle.breach(format!("nodes {misled:?} do not know which nodes live"));
                 return;
             }
-            if (is_well && misled.is_empty()) || Instant::now() > end {
+            let wrong = self.wrong_views().filter(|_| is_well && misled.is_empty());
+            if let Some(wrong) = &wrong
+                && begin.elapsed() > self.longest_wrong()
+            {
+                return self.chronicle.breach(format!("who is there is not known: {wrong}"));
+            }
+            if (is_well && misled.is_empty() && wrong.is_none()) || Instant::now() > end {
                 self.check_lives();
                 if !revoked.is_empty() {
                     self.chronicle.breach(format!("clients {revoked:?} are still connected with a revoked token"));
                 }
-                return self.end(&clients, &nodes);
+                self.end(&clients, &nodes);
+                return if is_well {
+                    self.check_views().await
+                };
             }
             sleep(Duration::from_millis(100)).await;
         }
@@ -216,13 +232,27 @@ impl World {
         });
     }
 
+    /// Since when a node has been running; now, if it does not.
+    pub(super) fn runs_since(&self, node: usize) -> Instant {
+        self.nodes.borrow()[node].as_ref().map_or_else(Instant::now, Node::runs_since)
+    }
+
     fn is_up(&self, node: usize) -> bool {
         self.nodes.borrow()[node].is_some()
     }
 
     fn start_node(&self, number: usize) {
-        let node = Node::start(&self.model, number, &self.config, self.gate, &mut self.rng.borrow_mut());
+        let node = Node::start(&self.model, number, &self.config, self.build, &mut self.rng.borrow_mut());
         self.nodes.borrow_mut()[number] = Some(node);
+    }
+
+    /// Stops the node of a pause, or lets it go on.
+    fn pause(&self, fault: Fault, stands: bool) {
+        if let Fault::Pause { node, .. } = fault
+            && let Some(node) = &self.nodes.borrow()[node % self.size()]
+        {
+            node.stand_still(stands);
+        }
     }
 
     /// Starts a fault, which ends by itself.
@@ -231,9 +261,11 @@ impl World {
             let number = node % self.size();
             self.nodes.borrow_mut()[number] = None;
         }
+        self.pause(fault, true);
         let rng = self.rng.borrow_mut().fork();
         tokio::task::spawn_local(async move {
             fault.run(&self.model, self.size(), rng).await;
+            self.pause(fault, false);
             if let Fault::Crash { node, .. } = fault
                 && !self.is_up(node % self.size())
             {
@@ -245,7 +277,10 @@ impl World {
 
 fn draw_config(rng: &mut Rng, faultless: bool) -> Config {
     let auth = toml::from_str(tokens::KEYS).expect("a section of a configuration");
-    let mut config = Config { auth, ..Config::default() };
+    let mut linger = Rng::with_seed(rng.clone().u64(..));
+    let mut config: Config = toml::from_str(attendance::RULES).expect("rules of a configuration");
+    config.auth = auth;
+    config.presence.linger = Duration::from_millis(linger.u64(100..3_000));
     let millis = |rng: &mut Rng, from: u64, to: u64| Duration::from_millis(rng.u64(from..to));
     config.node.workers = rng.usize(1..=2);
     config.broker.partitions = rng.u16(1..=3);

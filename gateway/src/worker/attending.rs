@@ -16,8 +16,8 @@ use crate::clock;
 use crate::close::CloseReason;
 use crate::gate::{Attendance, Identity, Question, Slow};
 use crate::message::Event;
-use crate::presence::{Attendee, Name, Snapshot};
-use crate::protocol::{Format, Notice, Reply};
+use crate::presence::{Attendee, Name, Snapshot, TOO_MANY};
+use crate::protocol::{Format, Notice, Reply, Sight};
 
 /// The most members in the reply to `subscribe`. A client asks for more with `presence`.
 const FIRST: usize = 100;
@@ -30,8 +30,8 @@ const FIRST_OF_STREAM: usize = 500;
 pub(super) struct Seating {
     pub(super) slow: Slow,
     pub(super) attendance: Attendance,
-    /// Whether the client wants to know who is there.
-    pub(super) watches: bool,
+    /// What the client wants to know of who is there.
+    pub(super) sight: Sight,
 }
 
 /// The connections of one worker that count as members, and those that watch.
@@ -48,6 +48,8 @@ struct Watch {
     serial: u32,
     /// The offset up to which it knows who is there.
     from: u64,
+    /// Whether it is shown the members of a very large channel.
+    all: bool,
 }
 
 impl Worker {
@@ -107,12 +109,17 @@ impl Worker {
 
     /// Who is in a channel, for a subscriber that wants to know. It is shown all later changes.
     pub(super) fn watch_members(&self, connection: &Connection, channel: &str, seating: Seating) -> Option<Snapshot> {
-        if !seating.watches {
-            return None;
-        }
+        let all = match seating.sight {
+            Sight::Nothing => return None,
+            sight => sight == Sight::All,
+        };
         let most = if connection.format.is_stream() { FIRST_OF_STREAM } else { FIRST };
-        let snapshot = self.members(channel, None, most);
-        let watch = Watch { serial: connection.serial, from: snapshot.at.map_or(0, |at| at.offset.0) };
+        let mut snapshot = self.members(channel, None, most);
+        if snapshot.count >= TOO_MANY && !all {
+            // It is shown no changes of them either.
+            (snapshot.members, snapshot.next) = (Vec::new(), None);
+        }
+        let watch = Watch { serial: connection.serial, from: snapshot.at.map_or(0, |at| at.offset.0), all };
         let mut attending = self.attending.borrow_mut();
         attending.watching.entry(channel.into()).or_default().insert(connection.member, watch);
         Some(snapshot)
@@ -208,7 +215,7 @@ impl Attending {
     /// The connections to show an event, with their serials.
     fn watchers(&self, event: &Event) -> Vec<(Member, u32)> {
         let all = self.watching.get(&event.change.channel).into_iter().flatten();
-        let later = all.filter(|(_, watch)| watch.from < event.at.offset.0);
+        let later = all.filter(|(_, watch)| watch.from < event.at.offset.0 && event.change.to.includes(watch.all));
         later.map(|(member, watch)| (*member, watch.serial)).collect()
     }
 }

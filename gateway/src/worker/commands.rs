@@ -27,7 +27,7 @@ impl Worker {
             Command::Ping => self.reply(connection, id, &Reply::Done),
             Command::Pong => {}
             Command::Subscribe { channel, since, last, presence } => {
-                let seating = Seating { slow: policy.slow, attendance: policy.attendance, watches: presence };
+                let seating = Seating { slow: policy.slow, attendance: policy.attendance, sight: presence };
                 self.queue_what_waits(connection, &channel);
                 if self.repeat_subscribe(connection, id, &channel, (since, seating))? {
                     return Ok(());

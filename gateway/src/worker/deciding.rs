@@ -13,7 +13,7 @@ use super::Worker;
 use super::connection::Connection;
 use super::identify::unproven;
 use crate::gate::{self, Decision, Identity, Pending, Permission, Question, Verdict, Visitor};
-use crate::protocol::{Command, Failure, Request};
+use crate::protocol::{Command, Failure, Request, Sight};
 
 /// The most decisions of one worker that may be pending; further commands are refused.
 const MOST: usize = 4096;
@@ -108,7 +108,7 @@ impl Worker {
         command: &Command<'_>,
         decision: Option<Decision>,
     ) -> Option<Decision> {
-        let Command::Subscribe { channel, presence: true, .. } = command else { return decision };
+        let Command::Subscribe { channel, presence: Sight::Usual | Sight::All, .. } = command else { return decision };
         let sees = self.shared.gate.judge(identity, Question::Presence { channel });
         Some(match (decision?, sees) {
             (Decision::Now(Err(failure)), _) | (_, Decision::Now(Err(failure))) => Decision::Now(Err(failure)),

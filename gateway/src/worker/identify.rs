@@ -19,7 +19,7 @@ use crate::auth::{LEEWAY, Refused, Verification};
 use crate::close::CloseReason;
 use crate::gate::{Identity, Question};
 use crate::node::metrics::Refused as Refusal;
-use crate::protocol::{Command, Failure, Notice, Reply, Request, Token};
+use crate::protocol::{Command, Failure, Notice, Reply, Request, Sight, Token};
 
 /// How long a client has to prove who it is, and how long a check of its token may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -151,7 +151,7 @@ impl Worker {
     pub(super) fn join_first(self: &Rc<Self>, connection: &Rc<Connection>, identity: &Identity) {
         for channel in identity.subscribe() {
             let channel = channel.to_string().into();
-            let command = Command::Subscribe { channel, since: None, last: None, presence: false };
+            let command = Command::Subscribe { channel, since: None, last: None, presence: Sight::Nothing };
             self.ask(connection, Request { id: None, command });
         }
     }

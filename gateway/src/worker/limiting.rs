@@ -11,7 +11,7 @@ use super::connection::Connection;
 use crate::clock;
 use crate::close::CloseReason;
 use crate::gate::{Identity, Policy, Refusal, Verb};
-use crate::protocol::{Command, Failure, Request};
+use crate::protocol::{Command, Failure, Request, Sight};
 
 impl Worker {
     /// Whether the client may send a request now. If not, the request has failed, or the connection ends.
@@ -76,7 +76,8 @@ impl Worker {
         if self.subscribed_since(connection, channel).is_some() || connection.is_catching_up(channel) {
             return Ok(());
         }
-        let command = Command::Subscribe { channel: Cow::Borrowed(channel), since, last: None, presence: false };
+        let command =
+            Command::Subscribe { channel: Cow::Borrowed(channel), since, last: None, presence: Sight::Nothing };
         self.carry_out(connection, Request { id: None, command }, Policy::default())
     }
 

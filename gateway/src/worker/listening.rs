@@ -12,7 +12,7 @@ use super::arrival::{Listening, Wanted};
 use super::connection::Connection;
 use super::timers::Wake;
 use crate::close::CloseReason;
-use crate::protocol::{Command, Incoming, Input, Notice, Output, Request};
+use crate::protocol::{Command, Incoming, Input, Notice, Output, Request, Sight};
 
 /// The longest time between two heartbeats, which proxies must see.
 const BEAT: Duration = Duration::from_secs(15);
@@ -25,8 +25,12 @@ impl Worker {
             self.send(connection, opening);
         }
         for Wanted { channel, since, policy, presence: sees } in channels {
-            let command =
-                Command::Subscribe { channel: Cow::Borrowed(&channel), since, last, presence: sees == Some(Ok(())) };
+            let command = Command::Subscribe {
+                channel: Cow::Borrowed(&channel),
+                since,
+                last,
+                presence: Sight::from(sees == Some(Ok(()))),
+            };
             match self.carry_out(connection, Request { id: None, command }, policy) {
                 Ok(()) => {
                     if let Some(Err(reason)) = sees {

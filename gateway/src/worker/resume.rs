@@ -20,7 +20,7 @@ use super::connection::{Connection, Offered, State};
 use super::history::WaitingHistory;
 use super::waiting::{Unfounded, Waited};
 use crate::clock;
-use crate::protocol::{Failure, Notice};
+use crate::protocol::{Failure, Notice, Sight};
 use crate::window::Page;
 
 /// The pause between retries to read messages that a client was promised.
@@ -127,7 +127,7 @@ impl Worker {
             let (begun, at) = (catch_up.since.offset.0, catch_up.at());
             drop(state);
             self.answer_repeat(connection, channel, (begun, at), (id, since), seating);
-        } else if seating.watches {
+        } else if seating.sight != Sight::Nothing {
             let why = "the first subscribe command for this channel is not answered yet: try again";
             return Err(Failure::for_now("unavailable", why));
         } else if !catch_up.add_repeat((id, since)) {

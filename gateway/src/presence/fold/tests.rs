@@ -1,8 +1,11 @@
 //! The fold against a model that knows who is there: any order of records, any reader.
 
+use std::time::Duration;
+
 use fastrand::Rng;
 
 use super::super::record::{Member, Part, divide};
+use super::super::samples::{FAULTS, Fault, join, members};
 use super::*;
 
 type Who = (String, Name);
@@ -115,9 +118,6 @@ fn numbers(fold: &Fold, writers: &[Writer]) -> (u64, u64) {
     (fold.page("n", None, 0).count, sum)
 }
 
-/// How a reader reads. The right one changes nothing.
-type Fault = fn(&mut Written);
-
 /// Reads from a random place on, with a random break, until each node has written its list. Returns whether the result is right.
 fn reads_rightly(seed: u64, fault: Fault) -> bool {
     let mut rng = Rng::with_seed(seed);
@@ -158,13 +158,7 @@ fn a_reader_that_begins_anywhere_or_misses_records_is_right_once_each_life_has_w
 
 #[test]
 fn bad_folds_are_found() {
-    let faults: [(&str, Fault); 4] = [
-        ("ignores ended lives", |written| written.ended.clear()),
-        ("ignores the ends of lists", |written| written.list = written.list.filter(|part| !part.ends())),
-        ("ignores leaves", |written| written.channels.iter_mut().for_each(|on| on.leave.clear())),
-        ("forgets the lives", |written| written.life = written.life.map(|life| Life { incarnation: 1, ..life })),
-    ];
-    for (what, fault) in faults {
+    for (what, fault) in FAULTS {
         // Lists heal a reader that has not seen a leave, so that one is looked for without lists.
         let found = (0..2_000).any(|seed| !reads_rightly(seed, fault) || !follows(seed, fault));
         assert!(found, "a fold that {what} passes");
@@ -222,22 +216,13 @@ fn apply(seen: &mut View, changes: Vec<Change>) {
     }
 }
 
-fn members(range: std::ops::Range<u32>) -> Vec<Member> {
-    range.map(|number| Member::new(&Name::user(&format!("user{number:06}")), None)).collect()
-}
-
-fn join(number: u64, range: std::ops::Range<u32>) -> Written {
-    let life = Some(Life { node: 1, incarnation: 1 });
-    let channels = vec![OnChannel { join: members(range), ..OnChannel::new("room") }];
-    Written { life, number, channels, ..Written::default() }
-}
-
 #[test]
 fn the_second_life_of_a_member_is_silent_and_its_last_one_leaves_once() {
     let (mut one, mut other, mut fold) = (Writer::new(1), Writer::new(2), Fold::default());
     let (now, ann) = (Instant::now(), Name::user("ann"));
     fold.apply(&one.join("room", &ann, None), 1);
-    let change = |joined, left, count| vec![Change { channel: "room".into(), joined, left, count }];
+    let change =
+        |joined, left, count| vec![Change { channel: "room".into(), to: Audience::Everyone, joined, left, count }];
     assert_eq!(fold.take(now), change(vec![(ann.clone(), None)], vec![], 1));
     fold.apply(&other.join("room", &ann, None), 2);
     assert_eq!(fold.take(now), []);
@@ -268,7 +253,8 @@ fn a_break_hides_no_member_and_until_the_next_list_the_answer_is_known_to_be_par
     writer.there.remove(&("room".to_owned(), bob.clone()));
     // The new log has small offsets.
     writer.list(9).iter().zip(1..).for_each(|(written, offset)| fold.apply(written, offset));
-    let left = vec![Change { channel: "room".into(), joined: vec![], left: vec![bob], count: 1 }];
+    let (channel, to) = ("room".into(), Audience::Everyone);
+    let left = vec![Change { channel, to, joined: vec![], left: vec![bob], count: 1 }];
     assert_eq!((fold.take(Instant::now()), fold.unknown(&[writer.life])), (left, vec![]));
     writer.number += 1;
     fold.apply(&writer.join("room", &ann, None), 9);
@@ -307,7 +293,35 @@ fn changes_of_a_large_channel_are_shown_once_a_second_and_of_a_very_large_one_as
     assert_eq!((second.len(), second[0].joined.len(), second[0].count), (1, 2, 1_102));
     fold.apply(&join(4, 2_000..22_000), 4);
     let third = fold.take(now + 2 * TOGETHER);
-    assert_eq!((third.len(), third[0].joined.len(), third[0].count), (1, 0, 21_102));
+    assert_eq!((third[0].to, third[0].joined.len(), third[0].count), (Audience::Others, 0, 21_102));
+    let (named, all) = (third[1..].iter(), Audience::OfAll);
+    assert!(named.clone().all(|change| change.to == all && change.count == 21_102));
+    assert_eq!(named.map(|change| change.joined.len()).sum::<usize>(), 20_000);
+    assert!(all.includes(true) && !all.includes(false) && Audience::Others.includes(false));
+}
+
+#[test]
+fn who_reads_members_that_leave_before_a_change_shows_them_is_shown_that_they_have_left() {
+    let (mut fold, now) = (Fold::default(), Instant::now());
+    let short = |number| {
+        let leave = Written {
+            channels: vec![OnChannel { leave: members(1_100..1_101), ..OnChannel::new("room") }],
+            ..join(number + 1, 0..0)
+        };
+        [join(number, 1_100..1_101), leave]
+    };
+    fold.apply(&join(1, 0..1_100), 1);
+    fold.take(now);
+    let [joins, leaves] = short(2);
+    fold.apply(&joins, 2);
+    fold.apply(&leaves, 3);
+    assert_eq!(fold.take(now + TOGETHER), [], "no reader saw that member");
+    let [joins, leaves] = short(4);
+    fold.apply(&joins, 4);
+    assert_eq!(fold.page("room", None, usize::MAX).count, 1_101);
+    fold.apply(&leaves, 5);
+    let changes = fold.take(now + 2 * TOGETHER);
+    assert_eq!((changes.len(), changes[0].left.len(), changes[0].count), (1, 1, 1_100));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::presence::InvalidName;
-use crate::protocol::{Command, Failure, MOST, Request, Start, Token};
+use crate::protocol::{Command, Failure, MOST, Request, Sight, Start, Token};
 
 /// The longest explanation of an invalid command, in bytes.
 const MESSAGE: usize = 200;
@@ -94,8 +94,20 @@ struct Subscribe<'a> {
     #[serde(borrow)]
     since: Option<Cow<'a, str>>,
     last: Option<u32>,
-    #[serde(default)]
-    presence: bool,
+    presence: Option<Wanted>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "`presence` is true, false or \"all\"")]
+enum Wanted {
+    Whether(bool),
+    How(How),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum How {
+    All,
 }
 
 #[derive(Deserialize)]
@@ -184,7 +196,11 @@ pub(super) fn parse(text: &str) -> Result<Request<'_>, (Option<u64>, Failure)> {
         Some(Object(on)) => Some(presence(on).map_err(refuse)?),
         None => None,
     };
-    let sees = frame.subscribe.as_ref().is_some_and(|Object(on)| on.presence);
+    let sees = match frame.subscribe.as_ref().and_then(|Object(on)| on.presence.as_ref()) {
+        Some(Wanted::Whether(wanted)) => (*wanted).into(),
+        Some(Wanted::How(How::All)) => Sight::All,
+        None => Sight::Nothing,
+    };
     let mut commands = [
         frame.connect.map(|Object(on)| Command::Connect { token: on.token.map(Token) }),
         frame.refresh.map(|Object(on)| Command::Refresh { token: Token(on.token) }),

@@ -15,15 +15,19 @@ fn every_command_is_parsed() {
     let of = |id: &str, command: &str| format!("Request {{ id: {id}, command: {command} }}");
     assert_eq!(
         read(r#"{"id":1,"subscribe":{"channel":"n\u0065ws"}}"#),
-        of("Some(1)", "Subscribe { channel: \"news\", since: None, last: None, presence: false }")
+        of("Some(1)", "Subscribe { channel: \"news\", since: None, last: None, presence: Nothing }")
     );
     assert_eq!(
         read(r#"{"subscribe":{"channel":"news","last":50}}"#),
-        of("None", "Subscribe { channel: \"news\", since: None, last: Some(50), presence: false }")
+        of("None", "Subscribe { channel: \"news\", since: None, last: Some(50), presence: Nothing }")
     );
     assert_eq!(
         read(r#"{"subscribe":{"channel":"news","presence":true}}"#),
-        of("None", "Subscribe { channel: \"news\", since: None, last: None, presence: true }")
+        of("None", "Subscribe { channel: \"news\", since: None, last: None, presence: Usual }")
+    );
+    assert_eq!(
+        read(r#"{"subscribe":{"channel":"news","presence":"all"}}"#),
+        of("None", "Subscribe { channel: \"news\", since: None, last: None, presence: All }")
     );
     let after = "Some(Name { text: \"ann\", client: false })";
     assert_eq!(

@@ -51,7 +51,9 @@ impl Client {
                 self.reached(channel, at, Step::Reached);
             }
         } else if let Some(channel) = frame["channel"].as_str() {
-            if frame["lost"].is_object() {
+            if frame["presence"].is_object() {
+                self.world.show(self.number, channel, &frame["presence"]);
+            } else if frame["lost"].is_object() {
                 self.lost(channel, &frame["lost"]["reason"]);
             } else {
                 let payload = frame["data"].as_str().unwrap_or_default().to_owned();
@@ -134,12 +136,17 @@ impl Client {
             }
             Asked::Subscribe { again: true, channel, .. } => {
                 let interest = self.interests.get(&channel);
-                if interest.is_some_and(|interest| interest.asked.is_some() && !interest.leaving) {
+                // One that asks for members is refused while an earlier one waits.
+                let refused = code == Some("unavailable");
+                if !refused && interest.is_some_and(|interest| interest.asked.is_some() && !interest.leaving) {
                     self.breach(format!("{id} was answered before an earlier command"));
                 }
                 // The client unsubscribed, or only the second of two commands was carried out.
                 if code.is_none() && interest.is_some_and(|interest| !interest.joined && !interest.leaving) {
-                    self.drop_connection("does not know whether it is subscribed");
+                    return self.drop_connection("does not know whether it is subscribed");
+                }
+                if code.is_none() && interest.is_some_and(|interest| interest.joined) {
+                    self.list(&channel, &frame["ok"]);
                 }
             }
             Asked::Subscribe { channel, since, .. } => {
@@ -147,13 +154,23 @@ impl Client {
                     (interest.asked, interest.leaving) = (None, false);
                 }
                 match code {
-                    None => self.joined(&channel, since, &frame["ok"]),
+                    None => {
+                        self.joined(&channel, since, &frame["ok"]);
+                        self.list(&channel, &frame["ok"]);
+                    }
                     Some("unavailable") => {}
                     // A new token has ended it before it was answered.
                     Some("left") if !self.may(&channel) => {}
                     Some(_) => self.breach(format!("subscribe {id}: {frame}")),
                 }
             }
+        }
+    }
+
+    /// Takes the list of members, if the client has asked for it.
+    fn list(&mut self, channel: &str, ok: &Value) {
+        if ok["presence"].is_object() {
+            self.world.attendance.borrow_mut().list(self.number, channel, &ok["presence"]);
         }
     }
 
@@ -178,6 +195,7 @@ impl Client {
             return self.breach(format!("no position in {ok}"));
         };
         interest.joined = true;
+        world.attendance.borrow_mut().begin(number, channel);
         let known = interest.since.filter(|(known, _)| Some(*known) == since);
         match (ok["recovered"].as_bool(), known) {
             (Some(true), Some((since, trace))) => {

@@ -74,6 +74,7 @@ impl Client {
         }
         let Some(interest) = self.interests.get_mut(channel).filter(|interest| interest.joined) else { return };
         (interest.joined, interest.withdrawn) = (false, true);
+        self.world.attendance.borrow_mut().end(self.number, channel);
         let chronicle = &self.world.chronicle;
         chronicle.step(interest.trace, Step::Withdrawn(chronicle.now()));
     }
