@@ -262,7 +262,9 @@ async fn no_channel_is_vacated_while_the_broker_restarts_or_loses_its_log(broker
     cluster.broker().start().await?;
     let eve = &everywhere(&cluster, &issuer, "eve", &[2], "room:1").await?[0];
     assert_eq!(received.events(&backend, "room:1", 4).await?[3..], ["+eve"]);
+    cluster.broker().kill().await?;
     cluster.broker().wipe().await?;
+    cluster.broker().start().await?;
     bob.close().await?;
     assert_eq!(received.events(&backend, "room:1", 5).await?[4..], ["-bob"]);
     assert_eq!(received.events(&backend, "count:1", 1).await?, ["occupied"]);
