@@ -62,7 +62,8 @@ impl Relay {
         loop {
             relay.beat();
             let events = tokio::select! {
-                events = tail.next() => events,
+                // In this order, so that a busy log does not hold up what is due.
+                biased;
                 _ = tick.tick() => {
                     // Without a link there is nothing to read, and the node is already not ready for that reason.
                     if !up.iter().all(|up| *up) {
@@ -74,6 +75,7 @@ impl Relay {
                     }
                     continue;
                 }
+                events = tail.next() => events,
             };
             let Some(events) = events else { return drop(reading) };
             reading.beat();

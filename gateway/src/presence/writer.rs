@@ -61,9 +61,10 @@ impl Writer {
             // A write that is due for a partition that cannot be read yet must not make this task spin.
             let rest = sleep(rest.max(Duration::from_millis(10)));
             tokio::select! {
-                () = rest => {}
-                () = self.presence.due.notified() => {}
+                biased;
                 _ = lives.changed() => noted.looked = None,
+                () = self.presence.due.notified() => {}
+                () = rest => {}
             }
         }
     }
