@@ -48,8 +48,8 @@ pub(super) async fn open(dialer: &Dialer, from: &[(Partition, Start)]) -> Result
         streams.push(Stream { partition, key: key.into_bytes(), after: start.first(next).0.saturating_sub(1) });
     }
     let (count, copies) = (COUNT / 8, Copies::default());
-    let reader = RedisReader { wire, asked: false, place, current, streams, count, copies, spoilt: false };
-    Ok(Opened { standings, reader: Box::new(reader) })
+    let feed = Feed { wire, asked: false, streams, count, copies, spoilt: false };
+    Ok(Opened { standings, reader: Box::new(RedisReader { place, current, feed }) })
 }
 
 struct Stream {
@@ -60,11 +60,16 @@ struct Stream {
 }
 
 struct RedisReader {
+    place: Place,
+    current: watch::Receiver<Current>,
+    feed: Feed,
+}
+
+/// What comes over a reader's connection.
+struct Feed {
     wire: Wire,
     /// The answer to a command is still to come.
     asked: bool,
-    place: Place,
-    current: watch::Receiver<Current>,
     streams: Vec<Stream>,
     count: usize,
     copies: Copies,
@@ -72,7 +77,7 @@ struct RedisReader {
     spoilt: bool,
 }
 
-impl RedisReader {
+impl Feed {
     fn command(&self) -> Cmd {
         let mut command = Cmd::with_capacity(6 + 2 * self.streams.len(), 64 * self.streams.len());
         command.arg("XREAD").arg("COUNT").arg(self.count).arg("BLOCK").arg(BLOCK).arg("STREAMS");
@@ -85,8 +90,15 @@ impl RedisReader {
         command
     }
 
-    /// Waits for the answer to the command that was sent, and takes the new entries from it.
-    async fn take(&mut self) -> Result<Vec<Entry>, LinkError> {
+    /// The new entries of the next answer, which may be none.
+    async fn next(&mut self) -> Result<Vec<Entry>, LinkError> {
+        if self.spoilt {
+            return Err(LinkError::new("another program wrote to the log with an id that leaves no room after it"));
+        }
+        if !std::mem::replace(&mut self.asked, true) {
+            let command = self.command();
+            self.wire.send(&command);
+        }
         let reply = self.wire.reply().await.map_err(LinkError::new)?;
         self.asked = false;
         if reply.starts_with(b"-") {
@@ -130,18 +142,10 @@ fn wrong(what: &str) -> LinkError {
 impl Reader for RedisReader {
     async fn next(&mut self) -> Result<Vec<Entry>, LinkError> {
         loop {
-            if self.spoilt {
-                return Err(LinkError::new("another program wrote to the log with an id that leaves no room after it"));
-            }
-            if !std::mem::replace(&mut self.asked, true) {
-                let command = self.command();
-                self.wire.send(&command);
-            }
-            let (mut current, place) = (self.current.clone(), self.place.clone());
             let entries = tokio::select! {
                 biased;
-                why = outdated(&mut current, &place) => return Err(why),
-                entries = self.take() => entries?,
+                why = outdated(&mut self.current, &self.place) => return Err(why),
+                entries = self.feed.next() => entries?,
             };
             if !entries.is_empty() {
                 return Ok(entries);
