@@ -38,7 +38,7 @@ pub(crate) struct Fold {
     ended: Ended<ENDED>,
     /// Channels whose changes are yet to be shown.
     changed: BTreeSet<u32>,
-    /// What the record that is being folded changes, if somebody wants to know.
+    /// What the record that is being folded changes; only where webhooks need it.
     noted: Option<Noted>,
 }
 
